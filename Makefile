@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint versions.txt
+
+# Waiting threads must not spin: with busy cores generation was six times slower.
+export OMP_WAIT_POLICY := PASSIVE
+export TQDM_DISABLE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: run test lab pocket pocket-quick bench docs clean setup
+
+run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
+	$(BIN)/routerlab run
+	@ls figures/pareto.*
+
+test: $(READY)  ## lint, types, floors, all tests, and the notebooks against their stored outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+
+pocket: $(READY)  ## train the embedded models from seeds and record their table again
+	$(BIN)/routerlab pocket
+
+pocket-quick: $(READY)  ## the same, much reduced, into data/runs/pocket-quick
+	$(BIN)/routerlab pocket --quick --threads 1 --out data/runs/pocket-quick
+
+bench: $(READY)  ## all benchmarks, into benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/all.py
+
+docs: $(READY)  ## the package's reference as HTML in docs/api
+	$(PIP) --editable '.[docs]'
+	$(BIN)/pdoc --output-directory docs/api routerlab
+
+setup: $(READY)
+
+# torch first and pinned: another package must not choose its build.
+$(READY): pyproject.toml versions.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable '.[test]'
+	touch $@
+
+clean:  ## what runs made; the environment stays (remove $(VENV) by hand)
+	rm -rf data/runs docs/api .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find figures -type f ! -name README.md -delete

@@ -1,0 +1,178 @@
+"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same
+bytes.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from routerlab.runs import root, write_atomic
+
+PROFILES = ("pocket", "live", "gpu")
+# Waiting threads must not spin (generation was six times slower), and bars belong in terminals.
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+
+
+class BookError(RuntimeError):
+    """A notebook that is not there, a parameter it does not declare, or a cell that failed."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one notebook went."""
+
+    name: str
+    seconds: float
+    error: str = ""
+
+
+def notebooks(only: Iterable[str] = ()) -> list[Path]:
+    """The numbered notebooks in order; `only` picks by number (`00`) or by name."""
+    every = sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    known = {key: path for path in every for key in (path.stem[:2], path.stem, path.name)}
+    wanted = [key.strip() for key in only if key.strip()]
+    if unknown := [key for key in wanted if key not in known]:
+        raise BookError(
+            f"no notebook {', '.join(unknown)}; there are {', '.join(p.stem for p in every)}"
+        )
+    return sorted({known[key] for key in wanted}) if wanted else every
+
+
+def literal(text: str) -> Any:
+    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text
+    itself.
+    """
+    import yaml
+
+    value = yaml.safe_load(text)
+    return value if isinstance(value, bool | int | float) else text
+
+
+def parameters(path: Path) -> dict[str, str]:
+    """The parameters a notebook declares, with the help behind each."""
+    import papermill
+
+    return {name: found["help"] for name, found in papermill.inspect_notebook(str(path)).items()}
+
+
+def run(
+    paths: Sequence[Path],
+    values: dict[str, Any],
+    *,
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Done]:
+    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at
+    none, reports all.
+
+    Every value must be declared by at least one notebook; each notebook gets those it declares.
+    """
+    declared = {path: parameters(path) for path in paths}
+    for name in values:
+        if not any(name in known for known in declared.values()):
+            have = "; ".join(
+                f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()
+            )
+            raise BookError(f"no notebook declares parameter {name!r} ({have})")
+    folder = folder or root() / "data" / "runs" / "book"
+    done = []
+    for number, path in enumerate(paths, 1):
+        say(f"[{number}/{len(paths)}] {path.stem} …")
+        known = {k: v for k, v in values.items() if k in declared[path]}
+        done.append(_run_one(path, folder / path.name, known))
+        say(
+            f"[{number}/{len(paths)}] {path.stem} {'FAILED' if done[-1].error else 'ok'} "
+            f"{done[-1].seconds:.1f} s"
+        )
+    return done
+
+
+def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    started, error = time.monotonic(), ""
+    partial = output.with_name(
+        f".{output.stem}.running.ipynb"
+    )  # papermill saves after every cell, not atomically
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(path),
+            str(partial),
+            values,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            cwd=str(path.parent),
+        )
+    except PapermillExecutionError as failed:
+        error = f"{path.name}, cell {failed.cell_index + 1} (In [{failed.exec_count}]): {failed.ename}: {failed.evalue}"
+    if partial.exists():
+        made = nbformat.read(partial, 4)
+        write_atomic(output, lambda temporary: nbformat.write(made, str(temporary)))
+        partial.unlink()
+    return Done(path.stem, time.monotonic() - started, error)
+
+
+def summary(done: Sequence[Done]) -> str:
+    """A table of how the notebooks went."""
+    width = max((len(d.name) for d in done), default=8)
+    lines = [f"{'notebook':{width}}  {'seconds':>7}  result"]
+    lines += [f"{d.name:{width}}  {d.seconds:7.1f}  {d.error or 'ok'}" for d in done]
+    return "\n".join(lines)
+
+
+def update(executed: Path, notebook: Path) -> None:
+    """Put an executed copy, tidied, in the place of a notebook."""
+    import nbformat
+
+    made = nbformat.read(executed, 4)
+    write_atomic(notebook, lambda temporary: nbformat.write(made, str(temporary)))
+    tidy(notebook)
+
+
+def tidy(path: Path, write: bool = True) -> bool:
+    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if
+    that is a change.
+    """
+    import nbformat
+
+    before = path.read_text()
+    book = nbformat.reads(before, 4)
+    book.metadata = nbformat.NotebookNode(
+        {k: v for k, v in book.metadata.items() if k == "kernelspec"}
+    )
+    book.cells = [c for c in book.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    count = 0
+    for cell in book.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
+        if cell.cell_type != "code":
+            continue
+        count += bool(cell.source.strip())
+        ran = cell.execution_count is not None
+        cell.execution_count = count if ran else None
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        for output in cell.outputs:
+            output.pop("transient", None)
+            if "metadata" in output:
+                output.metadata = nbformat.NotebookNode()
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    after = nbformat.writes(book) + "\n"
+    if write and after != before:
+        write_atomic(path, lambda temporary: temporary.write_text(after))
+    return after != before

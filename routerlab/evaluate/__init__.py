@@ -1,0 +1,1 @@
+"""Pure functions of a table and of decisions: scores, intervals, frontiers."""

@@ -1,0 +1,149 @@
+"""Quality against cost: what routers, single models, random mixes and the oracle reach on a table.
+
+Everything here takes query x model matrices of what happened (`quality`, `usd`) and, for a router, of what it
+predicts. An operating point is a price of money, lam, in quality per US dollar: a router with scores q and c calls
+argmax(q - lam * c), the cheaper of two equals.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from routerlab.evaluate.stats import bootstrap_means
+from routerlab.outcomes import OutcomeError
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Mean quality and cost a query (USD) of one router at each operating point, with 95 %
+    intervals.
+    """
+
+    name: str
+    lam: np.ndarray
+    quality: np.ndarray
+    quality_low: np.ndarray
+    quality_high: np.ndarray
+    usd: np.ndarray
+    usd_low: np.ndarray
+    usd_high: np.ndarray
+
+    def frame(self):
+        """The points as a data frame (pandas), costs in USD per 1,000 queries."""
+        import pandas as pd
+
+        columns = {n: getattr(self, n) for n in ("lam", "quality", "quality_low", "quality_high")}
+        columns |= {
+            f"{n}_per_1000": getattr(self, n) * 1000 for n in ("usd", "usd_low", "usd_high")
+        }
+        return pd.DataFrame({"name": self.name, **columns})
+
+
+def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
+    """argmax over models of quality - lam * usd; of equals, the cheaper, and of those the first."""
+    utility = np.where(np.isnan(quality), -np.inf, quality - lam * usd)
+    best = utility >= utility.max(1, keepdims=True) - 1e-12
+    return np.where(best, usd, np.inf).argmin(1)
+
+
+def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
+    """What happened on each query under the chosen models; a chosen outcome that is missing is
+    refused.
+    """
+    rows = np.arange(len(choice))
+    found = [m[rows, choice] for m in matrices]
+    if bad := int(np.isnan(found).any(0).sum()):
+        raise OutcomeError(
+            f"{bad} of {len(choice)} chosen outcomes are missing: collect them, or keep the "
+            f"queries every model answered"
+        )
+    return found
+
+
+def lam_grid(usd: np.ndarray, points: int = 60) -> np.ndarray:
+    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
+    log scale.
+    """
+    typical = float(np.nanmedian(usd))
+    return np.concatenate([[0.0], np.geomspace(1e-3, 1e3, points - 1) / typical])
+
+
+def trace(
+    name: str,
+    scores: tuple[np.ndarray, np.ndarray],
+    quality: np.ndarray,
+    usd: np.ndarray,
+    lams: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+) -> Frontier:
+    """The frontier of a router with these (quality, usd) scores on what really happened."""
+    values = [realised(decide(*scores, lam), quality, usd) for lam in lams]
+    stacked = np.array(values, np.float64).transpose(2, 1, 0)  # queries x (quality, usd) x points
+    return summarise(
+        name, np.asarray(lams, float), stacked[:, 0], stacked[:, 1], rng=rng, resamples=resamples
+    )
+
+
+def summarise(name, lams, quality, usd, *, rng, resamples=1000) -> Frontier:
+    """A frontier from realised (queries x points) quality and cost."""
+    points = quality.shape[1]
+    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng)
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    ends = low[:points], high[:points], low[points:], high[points:]
+    return Frontier(name, lams, quality.mean(0), ends[0], ends[1], usd.mean(0), ends[2], ends[3])
+
+
+def singles(quality: np.ndarray, usd: np.ndarray, *, rng: np.random.Generator) -> Frontier:
+    """Each single model as one point, in the order of the columns; missing outcomes are refused."""
+    every = [realised(np.full(len(quality), m), quality, usd) for m in range(quality.shape[1])]
+    stacked = np.array(every, np.float64).transpose(2, 1, 0)
+    return summarise(
+        "single models", np.full(quality.shape[1], np.nan), stacked[:, 0], stacked[:, 1], rng=rng
+    )
+
+
+def oracle_bracket(
+    quality: np.ndarray,
+    usd: np.ndarray,
+    other: np.ndarray,
+    lams: np.ndarray,
+    *,
+    rng: np.random.Generator,
+) -> tuple[Frontier, Frontier]:
+    """(honest, naive): the best that routing could reach, from below and from above.
+
+    The naive oracle chooses on the very answers it is scored on, so it also collects lucky ones. The honest one
+    chooses on other tries of the same models (`other`: their mean quality) and is scored on these.
+    """
+    honest = trace("oracle, split", (other, usd), quality, usd, lams, rng=rng)
+    return honest, trace("oracle, naive", (quality, usd), quality, usd, lams, rng=rng)
+
+
+def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(usd, quality) corners of the upper concave hull of these points: all that random mixing of
+    them can reach.
+    """
+    order = np.lexsort((-np.asarray(quality), usd))
+    corners: list[tuple[float, float]] = []
+    for x, y in zip(np.asarray(usd, float)[order], np.asarray(quality, float)[order], strict=True):
+        if corners and y <= corners[-1][1]:
+            continue
+        while len(corners) > 1:
+            (x0, y0), (x1, y1) = corners[-2:]
+            if (y1 - y0) * (x - x0) > (y - y0) * (x1 - x0):
+                break
+            corners.pop()
+        corners.append((float(x), float(y)))
+    return tuple(np.array(corners).T)
+
+
+def usd_at(frontier: Frontier, quality: float) -> float:
+    """The least cost a query at which this frontier (mixing its points) reaches `quality`; NaN if
+    it never does.
+    """
+    x, y = hull(frontier.usd, frontier.quality)
+    if quality > y[-1]:
+        return float("nan")
+    return float(np.interp(quality, y, x)) if quality > y[0] else float(x[0])

@@ -1,0 +1,186 @@
+"""What a row of outcomes is, and what must hold of every table of them."""
+
+import enum
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = "outcomes/1"
+_NAME = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("query", _NAME, nullable=False),
+        pa.field("model", _NAME, nullable=False),
+        pa.field(
+            "sample", pa.int16(), nullable=False
+        ),  # which try; 0 is the greedy one where there is one
+        pa.field("temperature", pa.float32(), nullable=False),
+        pa.field("grade", _NAME),
+        pa.field("quality", pa.float32()),
+        pa.field("usd", pa.float64(), nullable=False),
+        pa.field("tokens_in", pa.int32(), nullable=False),
+        pa.field("tokens_cached", pa.int32(), nullable=False),
+        pa.field("tokens_out", pa.int32(), nullable=False),
+        pa.field("latency_s", pa.float32()),
+        pa.field("answer", pa.string()),
+        pa.field("finish", _NAME),
+        pa.field("error", _NAME),
+    ],
+    metadata={"schema": SCHEMA_VERSION},
+)
+
+
+class Grade(enum.StrEnum):
+    """What an answer was judged to be."""
+
+    CORRECT = "CORRECT"
+    INCORRECT = "INCORRECT"
+    IDK = "IDK"
+
+
+class OutcomeError(ValueError):
+    """A row or a table that breaks an invariant; the message names the row and the cure."""
+
+
+def check(rows: pa.Table) -> pa.Table:
+    """Cast to `SCHEMA` and check every invariant; returns the table, or names the first row that
+    breaks one.
+    """
+    missing = [f.name for f in SCHEMA if f.name not in rows.column_names]
+    extra = [name for name in rows.column_names if name not in SCHEMA.names]
+    if missing or extra:
+        parts = [
+            f"lacks {', '.join(missing)}" if missing else "",
+            f"has unknown {', '.join(extra)}" if extra else "",
+        ]
+        raise OutcomeError(
+            f"an outcome table has the columns of outcomes.SCHEMA; this one "
+            f"{' and '.join(filter(None, parts))}"
+        )
+    loose = pa.schema([f.with_nullable(True) for f in SCHEMA])
+    try:
+        rows = rows.select(SCHEMA.names).cast(loose).unify_dictionaries().combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise OutcomeError(
+            f"the columns do not fit outcomes.SCHEMA: {error}; cast them first"
+        ) from error
+    null = {name: rows[name].is_null().to_numpy() for name in SCHEMA.names}
+    for f in SCHEMA:
+        if not f.nullable:
+            _refuse(rows, null[f.name], f"has no {f.name}", "every outcome needs one")
+    rows = rows.cast(SCHEMA)
+    numbers = {
+        n: rows[n].to_numpy()
+        for n in ("sample", "usd", "tokens_in", "tokens_cached", "tokens_out", "quality")
+    }
+    grade = objects(rows["grade"])
+    quality = numbers["quality"]
+    graded, known = ~null["grade"], np.isin(grade, [*Grade])
+    _refuse(rows, graded & ~known, "has an unknown grade", f"grades are {', '.join(Grade)}")
+    _refuse(
+        rows,
+        ~(numbers["usd"] >= 0) | np.isinf(numbers["usd"]),
+        "has a cost that is not 0 or more",
+        "usd is tokens x price",
+    )
+    for name in ("sample", "tokens_in", "tokens_cached", "tokens_out"):
+        _refuse(rows, numbers[name] < 0, f"has a negative {name}", "count from 0")
+    _refuse(
+        rows,
+        numbers["tokens_cached"] > numbers["tokens_in"],
+        "has more cached than input tokens",
+        "cached are part of tokens_in",
+    )
+    _refuse(
+        rows,
+        ~null["error"] & graded,
+        "has both an error and a grade",
+        "an outcome that did not happen is missing: drop the grade",
+    )
+    _refuse(
+        rows,
+        null["error"] & ~graded,
+        "has neither a grade nor an error",
+        "grade the answer, or name the class of the error",
+    )
+    _refuse(
+        rows,
+        graded == null["quality"],
+        "has a grade without a quality or the reverse",
+        "give both or neither",
+    )
+    _refuse(
+        rows, graded & ~((quality >= 0) & (quality <= 1)), "has a quality outside 0..1", "scale it"
+    )
+    right = quality >= 0.5
+    _refuse(
+        rows,
+        graded & ((grade == Grade.CORRECT) != right),
+        "has a grade that its quality contradicts",
+        "CORRECT means quality >= 0.5",
+    )
+    _refuse(
+        rows,
+        (grade == Grade.IDK) & (quality != 0),
+        "is IDK with a quality",
+        "an abstention has quality 0",
+    )
+    query, model = (codes(rows[n]).astype(np.int64) for n in ("query", "model"))
+    place = (query * (model.max(initial=0) + 1) + model) * (
+        int(numbers["sample"].max(initial=0)) + 1
+    ) + numbers["sample"]
+    order = np.argsort(place, kind="stable")
+    again = np.zeros(len(place), bool)
+    again[order[1:]] = place[order[1:]] == place[order[:-1]]
+    _refuse(
+        rows,
+        again,
+        "is a second outcome of the same query, model and sample",
+        "number tries by 'sample'",
+    )
+    return rows
+
+
+def codes(column: pa.ChunkedArray) -> np.ndarray:
+    """The dictionary index of each row's value; -1 where it is null."""
+    if not len(column):
+        return np.zeros(0, np.int32)
+    return column.combine_chunks().indices.fill_null(-1).to_numpy()
+
+
+def objects(column: pa.ChunkedArray) -> np.ndarray:
+    """A dictionary column as an array of str, None where it is null."""
+    names = column.combine_chunks().dictionary.to_pylist() if len(column) else []
+    return np.array([*names, None], dtype=object)[codes(column)]
+
+
+def _refuse(rows: pa.Table, bad: np.ndarray, what: str, cure: str) -> None:
+    if bad.any():
+        number = int(np.flatnonzero(bad)[0])
+        row = rows.slice(number, 1).to_pylist()[0]
+        more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
+        shown = {
+            k: row[k] for k in ("query", "model", "sample", "grade", "quality", "usd", "error")
+        }
+        raise OutcomeError(f"row {number}{more} {what}: {cure}. {shown}")
+
+
+def from_columns(columns: Mapping[str, Sequence]) -> pa.Table:
+    unknown = [name for name in columns if name not in SCHEMA.names]
+    if unknown:
+        raise OutcomeError(
+            f"unknown column {', '.join(unknown)}; the columns are {', '.join(SCHEMA.names)}"
+        )
+    length = max((len(v) for v in columns.values()), default=0)
+    default = {"sample": 0, "temperature": 0.0, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0}
+    made = {f.name: columns.get(f.name, [default.get(f.name)] * length) for f in SCHEMA}
+    values = {
+        f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in SCHEMA
+    }
+    try:
+        return pa.table(
+            {name: pa.array(made[name], values[name], from_pandas=True) for name in SCHEMA.names}
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise OutcomeError(f"a column does not fit outcomes.SCHEMA: {error}") from error

@@ -1,0 +1,140 @@
+"""Real inference with the embedded models: batched greedy and sampled generation with a KV cache,
+on CPU or GPU.
+"""
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one model wrote for one question."""
+
+    text: str  # the answer, without the steps that led to it
+    steps: str  # what a thinking model wrote before it, else ""
+    tokens_in: int
+    tokens_out: int
+    confidence: float  # probability of all it wrote, steps included, at temperature 1
+    finish: str  # "stop", or "length" when the limit cut it off
+    latency_s: float  # from the start of its batch to its last token
+
+
+@functools.cache
+def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Model (float32) and tokenizer of one embedded model, from safetensors on disk; never from a
+    hub.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"no weights in {folder}; run `make pocket` to train them, or restore data/pocket "
+            f"from git"
+        )
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # pyright: ignore
+    return model.eval(), words
+
+
+def prompt(words: PreTrainedTokenizerFast, question: str) -> str:
+    """The text a model continues when it is asked `question`, by its chat template."""
+    message = [{"role": "user", "content": question}]
+    return str(words.apply_chat_template(message, tokenize=False))
+
+
+def answer(
+    folder: Path,
+    questions: list[str],
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    max_tokens: int = 160,
+    batch: int = 256,
+) -> list[Reply]:
+    """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch;
+    order is kept.
+    """
+    model, words = load(folder)
+    prompts = [prompt(words, q) for q in questions]
+    ids: list[list[int]] = words(prompts, add_special_tokens=False)["input_ids"] if prompts else []
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    replies: list[Reply | None] = [None] * len(ids)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            for i, reply in zip(
+                part,
+                _batch(model, words, [ids[i] for i in part], temperature, max_tokens),
+                strict=True,
+            ):
+                replies[i] = reply
+    return [r for r in replies if r is not None]
+
+
+def _batch(model, words, ids, temperature, max_tokens):
+    """One left-padded batch. Rows that have ended leave it as soon as they are half of what is
+    left.
+    """
+    width = max(map(len, ids))
+    pad, eos = words.pad_token_id, words.eos_token_id
+    current = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)
+    mask = (current != pad).long()
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    limit = min(max_tokens, model.config.max_position_embeddings - width)
+    tokens = torch.full((len(ids), limit), pad, device=model.device)
+    logps = torch.zeros(len(ids), limit, device=model.device)
+    rows = torch.arange(len(ids), device=model.device)  # which row of the batch each line still is
+    started, clock, cache = time.perf_counter(), [], None
+    for step in range(limit):
+        out = model(
+            input_ids=current,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = out.past_key_values
+        logp = torch.log_softmax(out.logits[:, -1].float(), -1)
+        hot = (logp / temperature).softmax(-1) if temperature else None
+        token = logp.argmax(-1) if hot is None else torch.multinomial(hot, 1)[:, 0]
+        going = ~(tokens[rows] == eos).any(1)
+        tokens[rows[going], step] = token[going]
+        logps[rows, step] = logp.gather(1, token[:, None])[:, 0]
+        clock.append(time.perf_counter() - started)
+        going &= token != eos
+        left = int(going.sum())
+        if not left:
+            break
+        if left <= len(rows) // 2:
+            keep = going.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows, token, mask, position = rows[keep], token[keep], mask[keep], position[keep]
+        current, position = token[:, None], position[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(current)], 1)
+    return _replies(words, ids, tokens.cpu(), logps.cpu(), clock)
+
+
+def _replies(words, ids, tokens, logps, clock):
+    answer_mark, eos = words.convert_tokens_to_ids("<answer>"), words.eos_token_id
+    for row, written, scores in zip(ids, tokens.tolist(), logps.tolist(), strict=True):
+        ended = eos in written
+        length = written.index(eos) + 1 if ended else len(clock)
+        first = written.index(answer_mark) + 1 if answer_mark in written[:length] else 0
+        body, steps = written[first : length - ended], written[: max(first - 1, 0)]
+        yield Reply(
+            text=words.decode(body, skip_special_tokens=True),
+            steps=words.decode(steps, skip_special_tokens=True),
+            tokens_in=len(row),
+            tokens_out=length,
+            confidence=math.exp(sum(scores[:length])),
+            finish="stop" if ended else "length",
+            latency_s=clock[length - 1],
+        )

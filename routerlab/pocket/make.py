@@ -1,0 +1,56 @@
+"""Make the embedded pool again: train each model that has no weights of this recipe yet, then
+record the table.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from routerlab.pools import Pool
+from routerlab.runs import Run
+
+QUICK_SHARE, QUICK_QUERIES = 0.004, 120  # of the training questions; of the recorded ones
+
+
+def make(
+    folder: Path,
+    *,
+    quick: bool = False,
+    again: bool = False,
+    threads: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is
+    not trained again.
+    """
+    import torch
+
+    from routerlab.pocket.record import record
+    from routerlab.pocket.train import RECIPES, train
+
+    if threads:
+        torch.set_num_threads(threads)
+    pool = Pool.load("pocket")
+    for number, model in enumerate(pool.ids, 1):
+        recipe = RECIPES[model]
+        if quick:
+            recipe = replace(recipe, examples=round(recipe.examples * QUICK_SHARE))
+        if not again and _recipe(folder / "models" / model) == asdict(recipe):
+            say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
+            continue
+        say(f"[{number}/{len(pool)}] {model}: training")
+        made = train(model, recipe, folder / "models" / model, say)
+        say(
+            f"[{number}/{len(pool)}] {model}: {made['parameters']:,} parameters, loss "
+            f"{made['loss']:.3f}, {made['seconds']:.0f} s"
+        )
+    return record(folder / "models", Run(folder), pool, say, limit=QUICK_QUERIES if quick else None)
+
+
+def _recipe(folder: Path) -> dict | None:
+    """The recipe the weights in `folder` were trained by, if they are whole."""
+    about = folder / "recipe.json"
+    if not (about.is_file() and (folder / "model.safetensors").is_file()):
+        return None
+    return json.loads(about.read_text())["recipe"]

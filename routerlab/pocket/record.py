@@ -1,0 +1,194 @@
+"""Record the embedded outcome table: what every embedded model really did on every held-out
+question.
+
+A model abstains when its confidence lies below its threshold or its answer did not end in time. The threshold is set
+once, on calibration questions that are in no split of the table, where `correct - WRONG x incorrect` is highest.
+"""
+
+import datetime as dt
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from routerlab.outcomes import Grade, OutcomeTable
+from routerlab.pocket import tasks
+from routerlab.pocket.families import FAMILIES
+from routerlab.pocket.generate import Reply, answer
+from routerlab.pools import Pool, PoolError
+from routerlab.queries import Query, to_arrow
+from routerlab.runs import Run, root, sha256
+
+IDK = "I don't know"
+WRONG = (
+    0.5  # what a wrong answer costs a model when it sets its threshold; an abstention costs nothing
+)
+TEMPERATURE, SAMPLES = 0.7, 4
+CALIBRATION = 20  # questions a cell, none of them in the table
+PER_LEVEL = (140, 140, 140, 140)  # questions of the table a cell, by level
+IMPOSSIBLE = 40  # the same for families no model can do
+SPLITS = {"train": 0.55, "validation": 0.15, "test": 0.30}
+
+
+def questions() -> tuple[list[Query], list[Query]]:
+    """(calibration, table): held-out questions as queries; those of the table carry their split."""
+    rng = np.random.default_rng(7)
+    calibration, table = [], []
+    for (family, level), indices in tasks.held_out().items():
+        if not FAMILIES[family].asked:
+            continue
+        count = IMPOSSIBLE if FAMILIES[family].group == "impossible" else PER_LEVEL[level]
+        part = indices[CALIBRATION : CALIBRATION + count]
+        names = np.repeat(
+            list(SPLITS), np.diff(np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int))
+        )
+        calibration += [_query(family, level, i, "calibration") for i in indices[:CALIBRATION]]
+        table += [
+            _query(family, level, i, str(s))
+            for i, s in zip(part, rng.permutation(names), strict=True)
+        ]
+    return calibration, [table[i] for i in rng.permutation(len(table))]
+
+
+def _query(family: str, level: int, index: int, split: str) -> Query:
+    made = tasks.entry(family, level, index)
+    meta = {"family": family, "level": level, "index": index}
+    return Query.ask(
+        made["question"],
+        made["answer"],
+        verifier="reasoning_gym",
+        source="pocket",
+        split=split,
+        meta=meta,
+    )
+
+
+def right(query: Query, reply: Reply) -> bool:
+    """Whether the text of a reply is correct, by the scorer of the family."""
+    return (
+        reply.finish == "stop"
+        and tasks.score(
+            **{k: query.meta[k] for k in ("family", "level", "index")}, answer=reply.text
+        )
+        == 1.0
+    )
+
+
+def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
+    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong
+    x incorrect`.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    gain = np.cumsum(np.where(correct[order], 1.0, -wrong))
+    best = int(np.argmax(gain))
+    return float(confidence[order][best]) if gain[best] > 0 else 1.0
+
+
+def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
+    """Ask an embedded model now (greedy), with the abstention of its card; `folder` holds another
+    pocket.
+    """
+    folder = folder or root() / "data" / "pocket"
+    cards = json.loads((folder / "card.json").read_text())["models"]
+    if model not in cards:
+        raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
+    cut = cards[model]["abstain_below"]
+    replies = answer(folder / "models" / model, texts)
+    return [IDK if r.finish != "stop" or r.confidence < cut else r.text for r in replies]
+
+
+def rows(
+    card, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
+) -> dict[str, list]:
+    """Outcome columns of one model's replies; an abstention is billed for what was written before
+    it.
+    """
+    out: dict[str, list] = {
+        name: []
+        for name in (
+            "query",
+            "grade",
+            "quality",
+            "answer",
+            "usd",
+            "tokens_in",
+            "tokens_out",
+            "latency_s",
+        )
+    }
+    for query, reply in zip(queries, replies, strict=True):
+        silent = reply.finish != "stop" or reply.confidence < cut
+        good = not silent and right(query, reply)
+        out["query"].append(query.id)
+        out["grade"].append(Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT)
+        out["quality"].append(float(good))
+        out["answer"].append(IDK if silent else reply.text)
+        out["usd"].append(card.usd(reply.tokens_in, reply.tokens_out))
+        out["tokens_in"].append(reply.tokens_in)
+        out["tokens_out"].append(reply.tokens_out)
+        out["latency_s"].append(round(reply.latency_s, 3))
+    size = len(queries)
+    return out | {
+        "model": [card.id] * size,
+        "sample": [sample] * size,
+        "temperature": [temperature] * size,
+        "finish": ["stop"] * size,
+    }
+
+
+def record(
+    models: Path, run: Run, pool: Pool, say: Callable[[str], None] = print, limit: int | None = None
+) -> dict:
+    """Run every model of the pool on every question and write queries, outcomes and a card; returns
+    the card.
+    """
+    calibration, table = questions()
+    table = table[:limit]
+    columns: dict[str, list] = {}
+    cards = {}
+    for card in pool:
+        folder = models / card.id
+        replies = answer(folder, [q.text for q in calibration], seed=1)
+        correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
+        cut = threshold(np.array([r.confidence for r in replies]), correct)
+        for sample in range(1 + SAMPLES):
+            temperature = TEMPERATURE if sample else 0.0
+            replies = answer(
+                folder, [q.text for q in table], temperature=temperature, seed=100 + sample
+            )
+            for name, values in rows(card, table, replies, cut, sample, temperature).items():
+                columns.setdefault(name, []).extend(values)
+            if not sample:
+                say(
+                    f"{card.id}: {columns['quality'][-len(table) :].count(1.0) / len(table):.3f} "
+                    f"correct, abstains below {cut:.3f}"
+                )
+        about = json.loads((folder / "recipe.json").read_text())
+        cards[card.id] = {
+            "abstain_below": cut,
+            "calibration_accuracy_without_abstention": float(correct.mean()),
+            "parameters": about["parameters"],
+            "questions_dropped_from_training": sum(about["held_out"].values()),
+            "recipe": about["recipe"],
+            "weights_sha256": sha256(folder / "model.safetensors"),
+        }
+    outcomes = OutcomeTable(columns, pool.ids)
+    run.write_table("queries.parquet", to_arrow(table))
+    outcomes.write(run)
+    made = {
+        "pool": pool.name,
+        "recorded": dt.date.today().isoformat(),
+        "how": "make pocket: greedy (sample 0) and sampled answers by the models in models/, "
+        "graded by reasoning-gym's scorers",
+        "sampling": {"samples": SAMPLES, "temperature": TEMPERATURE},
+        "queries": {s: sum(q.split == s for q in table) for s in SPLITS},
+        "calibration_queries": len(calibration),
+        "models": cards,
+        "versions": {p: version(p) for p in ("torch", "transformers", "reasoning-gym", "numpy")}
+        | {"python": platform.python_version()},
+    }
+    run.write("card.json", json.dumps(made, indent=1) + "\n")
+    return made

@@ -1,0 +1,92 @@
+"""Questions of the embedded workload, their scores, and the split between what models train on and
+what is held out.
+
+A question is named by (family, level, index), so the very entry that scores an answer can be made again from it.
+"""
+
+import functools
+from collections.abc import Iterator
+
+from routerlab.pocket.families import FAMILIES, LEVELS, PHRASE
+
+Entry = dict
+
+
+@functools.cache
+def _dataset(family: str, level: int):
+    import reasoning_gym
+
+    fields = dict(FAMILIES[family].levels[level])
+    return reasoning_gym.create_dataset(family, seed=0, size=2**31, **fields)
+
+
+def entry(family: str, level: int, index: int) -> Entry:
+    """The reasoning-gym entry named (family, level, index): question, answer and the metadata its
+    scorer needs.
+    """
+    return _dataset(family, level)[index]
+
+
+def score(family: str, level: int, index: int, answer: str) -> float:
+    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (its partial credit
+    counts as wrong).
+    """
+    made = entry(family, level, index)
+    return float(_dataset(family, level).score_answer(answer, made) >= 0.999)
+
+
+def key(family: str, made: Entry) -> str:
+    """What a question asks, whatever its wording: two entries with one key must not lie in two
+    splits.
+    """
+    content = [x for x in PHRASE.sub(" ", made["question"]).split() if x != "="]
+    return " ".join([family, *(sorted(content) if FAMILIES[family].commutes else content)])
+
+
+# Each cell (family, level) owns a range of indices; the first part of it is for questions held out
+# from the models.
+_CELL, _HELD_OUT = 10**8, 10**6
+
+
+def _first(family: str, level: int) -> int:
+    return (list(FAMILIES).index(family) * LEVELS + level) * _CELL
+
+
+@functools.cache
+def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
+    """Indices of `per_cell` questions of each cell, no two of all with the same key; no model
+    trains on any of them.
+    """
+    seen, cells = set(), {}
+    for family in FAMILIES:
+        for level in range(LEVELS):
+            chosen, index = [], _first(family, level)
+            while len(chosen) < per_cell:
+                name = key(family, entry(family, level, index))
+                if name not in seen:
+                    seen.add(name)
+                    chosen.append(index)
+                index += 1
+                if index - _first(family, level) > 50 * per_cell:
+                    raise ValueError(
+                        f"{family} level {level} has fewer than {per_cell} different questions; "
+                        f"ask for less"
+                    )
+            cells[family, level] = chosen
+    return cells
+
+
+def training_entries(family: str, level: int, count: int) -> Iterator[Entry | None]:
+    """`count` entries to train on; None stands where one was dropped because its key is held out."""
+    forbidden = _held_out_keys()
+    first = _first(family, level) + _HELD_OUT
+    for index in range(first, first + count):
+        made = entry(family, level, index)
+        yield None if key(family, made) in forbidden else made
+
+
+@functools.cache
+def _held_out_keys() -> frozenset[str]:
+    return frozenset(
+        key(f, entry(f, level, i)) for (f, level), cell in held_out().items() for i in cell
+    )

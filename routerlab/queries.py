@@ -1,0 +1,179 @@
+"""A `Query` is one question with what is needed to grade an answer; its id is a hash of its
+content.
+"""
+
+import hashlib
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "queries/1"
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("messages", pa.string(), nullable=False),  # JSON: a list of {"role", "content"}
+        pa.field("reference", pa.string()),
+        pa.field("verifier", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),  # JSON object
+    ],
+    metadata={"schema": SCHEMA_VERSION},
+)
+
+
+class QueryError(ValueError):
+    """A query, or a file of them, that cannot be used; the message says what to change."""
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question: what is asked, the reference answer, and the name of the verifier that grades
+    answers to it.
+
+    `id` is the first 16 hex digits of a BLAKE2b hash of messages, reference and verifier: equal content, equal id,
+    wherever the query came from. `source`, `split` and `meta` say where it came from and do not change the id.
+    """
+
+    messages: tuple[Mapping[str, str], ...]
+    reference: str | None
+    verifier: str
+    source: str
+    split: str = "test"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise QueryError(
+                "a query needs at least one message; give messages=[{'role': 'user', 'content': "
+                "...}]"
+            )
+        for message in self.messages:
+            if set(message) != {"role", "content"} or not all(
+                isinstance(v, str) for v in message.values()
+            ):
+                raise QueryError(
+                    f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}"
+                )
+        object.__setattr__(
+            self, "messages", tuple(MappingProxyType(dict(m)) for m in self.messages)
+        )
+        object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
+
+    @classmethod
+    def ask(
+        cls,
+        text: str,
+        reference: str | None = None,
+        *,
+        verifier: str = "exact",
+        source: str = "user",
+        **rest,
+    ) -> "Query":
+        """A query of one user message."""
+        return cls(({"role": "user", "content": text},), reference, verifier, source, **rest)
+
+    @cached_property
+    def id(self) -> str:
+        content = _canonical([[dict(m) for m in self.messages], self.reference, self.verifier])
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The last user message: what routers read."""
+        return next(
+            (m["content"] for m in reversed(self.messages) if m["role"] == "user"),
+            self.messages[-1]["content"],
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Query({self.id}, {self.source}/{self.split}, {_short(self.text)!r})"
+
+    def _repr_html_(self) -> str:
+        answer = (
+            ""
+            if self.reference is None
+            else f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
+        )
+        where = html.escape(f"{self.source}/{self.split}")
+        return f"<div><code>{self.id}</code> <small>{where}</small> {html.escape(_short(self.text, 300))}{answer}</div>"
+
+
+def _short(text: str, width: int = 70) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def to_arrow(queries: Iterable[Query]) -> pa.Table:
+    """Queries as an Arrow table of `SCHEMA`; two queries with one id are refused."""
+    rows, seen = [], {}
+    for number, q in enumerate(queries):
+        if q.id in seen:
+            raise QueryError(
+                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; "
+                f"keep one of them"
+            )
+        seen[q.id] = number
+        messages = _canonical([dict(m) for m in q.messages])
+        rows.append(
+            (q.id, messages, q.reference, q.verifier, q.source, q.split, _canonical(dict(q.meta)))
+        )
+    columns = list(zip(*rows, strict=True)) or [[] for _ in SCHEMA]
+    return pa.table(
+        [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def from_arrow(table: pa.Table) -> list[Query]:
+    """The queries of a table; an id that does not match its content is refused."""
+    version = (table.schema.metadata or {}).get(b"schema", b"").decode()
+    if version != SCHEMA_VERSION:
+        raise QueryError(
+            f"this is not a table of queries of version {SCHEMA_VERSION!r} but {version!r}; write "
+            f"it with to_arrow"
+        )
+    out = []
+    for number, row in enumerate(table.to_pylist()):
+        q = Query(
+            tuple(json.loads(row["messages"])),
+            row["reference"],
+            row["verifier"],
+            row["source"],
+            row["split"],
+            json.loads(row["meta"]),
+        )
+        if q.id != row["id"]:
+            raise QueryError(
+                f"row {number}: id {row['id']} does not match its content ({q.id}); the file was "
+                f"edited: make it again"
+            )
+        out.append(q)
+    return out
+
+
+def read_queries(path) -> list[Query]:
+    """Queries from a Parquet file written from `to_arrow`."""
+    import pyarrow.parquet as pq
+
+    return from_arrow(pq.read_table(path))
+
+
+def by_split(queries: Sequence[Query]) -> dict[str, list[Query]]:
+    """Queries by the name of their split, in order."""
+    out: dict[str, list[Query]] = {}
+    for q in queries:
+        out.setdefault(q.split, []).append(q)
+    return out

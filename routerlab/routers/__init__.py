@@ -1,0 +1,1 @@
+"""Routers: the protocol they share, the simple ones and the learned ones."""

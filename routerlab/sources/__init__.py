@@ -1,0 +1,1 @@
+"""Where queries and outcome tables come from."""

@@ -1,0 +1,55 @@
+"""Shared by all tests: a calm thread pool (set before torch is imported), the recorded tables, real
+data if present.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+from routerlab import OutcomeTable, recorded
+from routerlab.runs import root
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def pocket():
+    return recorded("pocket")
+
+
+@pytest.fixture
+def small():
+    """Three queries, two models, one try: correct, incorrect, idk, an error."""
+    return {
+        "query": ["a", "a", "b", "b", "c", "c"],
+        "model": ["x", "y"] * 3,
+        "grade": ["CORRECT", "INCORRECT", "IDK", "CORRECT", None, "CORRECT"],
+        "quality": [1.0, 0.0, 0.0, 1.0, None, 0.75],
+        "usd": [0.1, 0.5, 0.1, 0.5, 0.0, 0.6],
+        "tokens_in": [10] * 6,
+        "tokens_out": [5] * 6,
+        "error": [None, None, None, None, "timeout", None],
+    }
+
+
+@pytest.fixture
+def small_table(small):
+    return OutcomeTable(small)
+
+
+@pytest.fixture(scope="session")
+def datasets():
+    """The folder of real tables beside the project; tests that need it skip where it is absent."""
+    folder = root().parent / "shared" / "datasets"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/datasets here: real tables are not part of the project")
+    return folder

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from routerlab import OutcomeTable, Run
+from routerlab.dense import Dense, build_dense
+from routerlab.outcomes import OutcomeError
+
+
+def test_dense_equals_the_table_and_is_mapped(tmp_path, rng):
+    queries, models, samples = (f"q{i}" for i in range(50)), ("x", "y", "z"), 2
+    cells = [(q, m, s) for q in queries for m in models for s in range(samples)]
+    cells = [cells[i] for i in rng.permutation(len(cells))[:250]]
+    quality = rng.integers(0, 2, len(cells)).astype(float)
+    query, model, sample = map(list, zip(*cells, strict=True))
+    grade = ["CORRECT" if q else "INCORRECT" for q in quality]
+    columns = {
+        "query": query,
+        "model": model,
+        "sample": sample,
+        "grade": grade,
+        "quality": quality.tolist(),
+    }
+    table = OutcomeTable(columns | {"usd": rng.random(len(cells)).tolist()})
+    run = Run(tmp_path)
+    table.write(run)
+    for sample in (0, 1):
+        dense = build_dense(
+            run.path("outcomes.parquet"), tmp_path / f"dense{sample}", sample=sample
+        )
+        assert isinstance(dense.arrays["quality"], np.memmap)
+        assert not dense.arrays["quality"].flags.writeable
+        rows = [dense.queries.index(q) for q in table.queries]
+        columns = [dense.models.index(m) for m in table.models]
+        for name in ("quality", "usd"):
+            np.testing.assert_array_equal(
+                dense.arrays[name][np.ix_(rows, columns)], table.matrix(name, sample)
+            )
+    again = Dense.open(tmp_path / "dense1")
+    assert again.queries == dense.queries
+
+
+def test_a_folder_without_matrices_says_how_to_make_them(tmp_path):
+    with pytest.raises(OutcomeError, match=r"make them with build_dense"):
+        Dense.open(tmp_path)
