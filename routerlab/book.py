@@ -117,6 +117,7 @@ def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
             progress_bar=False,
             log_output=False,
             cwd=str(path.parent),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as failed:
         error = f"{path.name}, cell {failed.cell_index + 1} (In [{failed.exec_count}]): {failed.ename}: {failed.evalue}"

@@ -4,10 +4,9 @@ from.
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -64,26 +63,11 @@ def pareto(
     """Quality against cost on a log axis: single models, their random mixes, the oracle bracket and
     routers.
 
-    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals over queries.
+    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals
+    over queries.
     """
     with style():
         figure, axes = plt.subplots(layout="constrained")
-        x, y = hull(models.usd * 1000, models.quality)
-        grid = np.geomspace(x[0], x[-1], 200)
-        axes.plot(grid, np.interp(grid, x, y), ls="--", lw=1.1, color=GREY, zorder=1)
-        if oracle:
-            _oracle(axes, oracle)
-        for number, router in enumerate(routers):
-            _line(axes, router, COLOURS[number % len(COLOURS)])
-        _points(axes, names, models)
-        middle = math.sqrt(grid[0] * grid[-1])
-        _note(
-            axes,
-            "random mix of single models",
-            (middle, float(np.interp(middle, x, y))),
-            GREY,
-            (6, -14),
-        )
         axes.set(
             xscale="log",
             xlabel="Cost (US$ per 1,000 queries, log scale)",
@@ -92,7 +76,27 @@ def pareto(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(title, wrap=True)
+        labels = _points(axes, names, models)
+        x, y = hull(models.usd * 1000, models.quality)
+        grid = np.geomspace(x[0], x[-1], 200)
+        axes.plot(grid, np.interp(grid, x, y), ls="--", lw=1.1, color=GREY, zorder=1)
+        for number, router in enumerate(routers):
+            labels.append(_line(axes, router, COLOURS[number % len(COLOURS)]))
+        if oracle:
+            labels.append(_oracle(axes, oracle))
+        mix = list(zip(grid, np.interp(grid, x, y), strict=True))
+        labels.append(Label("random mix of single models", mix[20:180:8], GREY))
+        _place(figure, axes, labels)
     return figure
+
+
+class Label(NamedTuple):
+    """A text, the points (in data coordinates) it may stand beside, and its colour."""
+
+    text: str
+    at: list[tuple[float, float]]
+    colour: str
+    weight: str = "normal"
 
 
 def _envelope(frontier: Frontier) -> np.ndarray:
@@ -102,26 +106,18 @@ def _envelope(frontier: Frontier) -> np.ndarray:
     return order[np.r_[True, best[1:] > best[:-1]]]
 
 
-def _line(axes: Axes, router: Frontier, colour: str) -> None:
+def _line(axes: Axes, router: Frontier, colour: str) -> Label:
     at = _envelope(router)
-    x = router.usd[at] * 1000
-    axes.fill_between(
-        x, router.quality_low[at], router.quality_high[at], color=colour, alpha=0.15, lw=0, zorder=2
-    )
-    axes.plot(x, router.quality[at], color=colour, lw=1.8, zorder=3)
-    middle = len(at) // 2
-    _note(
-        axes,
-        router.name,
-        (x[middle], router.quality[at][middle]),
-        colour,
-        (-8, 10),
-        bold=True,
-        ha="right",
-    )
+    x, y = router.usd[at] * 1000, router.quality[at]
+    band = router.quality_low[at], router.quality_high[at]
+    axes.fill_between(x, *band, color=colour, alpha=0.15, lw=0, zorder=2)
+    axes.plot(x, y, color=colour, lw=1.8, zorder=3)
+    grid = np.geomspace(x[0], x[-1], 40)[4:-4]
+    anchors = list(zip(grid, np.interp(grid, x, y), strict=True))
+    return Label(router.name, anchors, colour, "bold")
 
 
-def _oracle(axes: Axes, oracle: tuple[Frontier, Frontier]) -> None:
+def _oracle(axes: Axes, oracle: tuple[Frontier, Frontier]) -> Label:
     ends = [hull(f.usd * 1000, f.quality) for f in oracle]
     low, high = max(x[0] for x, _ in ends), min(x[-1] for x, _ in ends)
     grid = np.geomspace(low, high, 200)
@@ -129,42 +125,68 @@ def _oracle(axes: Axes, oracle: tuple[Frontier, Frontier]) -> None:
     axes.fill_between(grid, bottom, top, color=GREY, alpha=0.12, lw=0, zorder=0)
     axes.plot(grid, bottom, color=GREY, lw=0.8, zorder=1)
     axes.plot(grid, top, color=GREY, lw=0.8, ls=":", zorder=1)
-    _note(axes, "oracle bracket", (grid[-1], float(bottom[-1] + top[-1]) / 2), GREY, (6, -3))
+    return Label("oracle bracket", list(zip(grid, top, strict=True))[40::8], GREY)
 
 
-def _points(axes: Axes, names: Sequence[str], models: Frontier) -> None:
+def _points(axes: Axes, names: Sequence[str], models: Frontier) -> list[Label]:
+    labels = []
     for number, name in enumerate(names):
         x, y = models.usd[number] * 1000, models.quality[number]
-        bars = {
-            "xerr": np.abs(
-                np.array([[models.usd_low[number]], [models.usd_high[number]]]) * 1000 - x
-            ),
-            "yerr": np.abs(
-                np.array([[models.quality_low[number]], [models.quality_high[number]]]) - y
-            ),
-        }
+        wide = np.array([[models.usd_low[number]], [models.usd_high[number]]]) * 1000
+        tall = np.array([[models.quality_low[number]], [models.quality_high[number]]])
+        bars = {"xerr": np.abs(wide - x), "yerr": np.abs(tall - y), "elinewidth": 0.9}
         marker = MARKERS[number % len(MARKERS)]
-        axes.errorbar(
-            x, y, **bars, fmt=marker, ms=6, color="black", mfc="white", elinewidth=0.9, zorder=4
-        )
-        _note(axes, name, (x, y), "black", (7, -11))
+        axes.errorbar(x, y, **bars, fmt=marker, ms=6, color="black", mfc="white", zorder=4)
+        labels.append(Label(name, [(x, y)], "black"))
+    return labels
 
 
-def _note(
-    axes: Axes, text: str, at: tuple[float, float], colour: str, offset, bold=False, ha="left"
-) -> None:
-    weight = "bold" if bold else "normal"
-    axes.annotate(
-        text,
-        at,
-        offset,
-        textcoords="offset points",
-        color=colour,
-        fontsize=8,
-        weight=weight,
-        ha=ha,
-        zorder=6,
-    )
+_SIDES = [(dx, dy, ha) for dy in (-12, 6, -22, 16) for dx, ha in ((7, "left"), (-7, "right"))]
+
+
+def _place(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each label beside one of its points, where it covers least of what is drawn already."""
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    ink = [_dense(axes.transData.transform(line.get_xydata())) for line in axes.lines]
+    drawn, taken = np.vstack(ink), []
+    for label in labels:
+        best = None
+        for point in sorted(label.at, key=lambda p: abs(np.log(p[0] / label.at[-1][0]) + 1.0)):
+            for dx, dy, ha in _SIDES:
+                note = axes.annotate(
+                    label.text,
+                    point,
+                    (dx, dy),
+                    textcoords="offset points",
+                    color=label.colour,
+                    weight=label.weight,
+                    fontsize=8,
+                    ha=ha,
+                    zorder=6,
+                )
+                note.set_in_layout(False)
+                box = note.get_window_extent().padded(2)
+                covered = ((drawn > box.min) & (drawn < box.max)).all(1).sum()
+                outside = box.x0 < frame.x0 or box.x1 > frame.x1 + 40 or box.y0 < frame.y0
+                cost = covered + 100 * sum(box.overlaps(b) for b in taken) + 50 * outside
+                if best is None or cost < best[0]:
+                    if best:
+                        best[1].remove()
+                    best = cost, note, box
+                else:
+                    note.remove()
+        if best:
+            taken.append(best[2])
+
+
+def _dense(path: np.ndarray) -> np.ndarray:
+    """Points about every pixel along a path in display coordinates."""
+    if len(path) < 2:
+        return path
+    along = np.r_[0, np.cumsum(np.hypot(*np.diff(path, axis=0).T))]
+    grid = np.linspace(0, along[-1], int(along[-1]) + 2)
+    return np.stack([np.interp(grid, along, path[:, i]) for i in (0, 1)], 1)
 
 
 def export(

@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from itertools import chain
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import routerlab
 from routerlab.runs import root
@@ -70,6 +73,32 @@ def test_every_dependency_is_pinned(project, pins):
         "vllm 0.31 needs transformers below 5.18"
     )
     assert pins["litellm"] not in {"1.82.7", "1.82.8"}, "compromised releases"
+
+
+def test_what_they_pull_in_is_pinned_too_and_is_what_is_installed(pins):
+    todo, seen = ["routerlab[test]"], set()
+    while todo:
+        requirement = Requirement(todo.pop())
+        extras = requirement.extras or {""}
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        for text in metadata.requires(requirement.name) or []:
+            found = Requirement(text)
+            if found.marker and not any(found.marker.evaluate({"extra": e}) for e in extras):
+                continue
+            found.marker = None
+            if str(found) not in seen:
+                seen.add(str(found))
+                todo.append(str(found))
+    names = {canonicalize_name(Requirement(text).name) for text in seen}
+    assert len(names) > 100
+    assert {n for n in names if n not in pins} <= {"setuptools", "routerlab"}
+    wrong = {
+        n: metadata.version(n)
+        for n in names
+        if n in pins and metadata.version(n).split("+")[0] != pins[n]
+    }
+    assert not wrong, "remove .venv and run make again"
 
 
 def test_conda_users_get_the_same_set(project, pins):

@@ -60,7 +60,7 @@ def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def lam_grid(usd: np.ndarray, points: int = 60) -> np.ndarray:
+def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
     """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
     log scale.
     """

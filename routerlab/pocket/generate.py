@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
+
+MAX_NEW_TOKENS = 160  # the longest worked steps of the hardest level, with room
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
             f"no weights in {folder}; run `make pocket` to train them, or restore data/pocket "
             f"from git"
         )
+    disable_progress_bar()
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # pyright: ignore
@@ -53,7 +57,7 @@ def answer(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-    max_tokens: int = 160,
+    max_tokens: int = MAX_NEW_TOKENS,
     batch: int = 256,
 ) -> list[Reply]:
     """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch;

@@ -10,7 +10,8 @@ from pathlib import Path
 from routerlab.pools import Pool
 from routerlab.runs import Run
 
-QUICK_SHARE, QUICK_QUERIES = 0.004, 120  # of the training questions; of the recorded ones
+QUICK_SHARE = 0.002  # of the training questions
+QUICK_RECORD = {"limit": 120, "max_tokens": 24}  # barely trained models never stop by themselves
 
 
 def make(
@@ -35,8 +36,11 @@ def make(
     for number, model in enumerate(pool.ids, 1):
         recipe = RECIPES[model]
         if quick:
-            recipe = replace(recipe, examples=round(recipe.examples * QUICK_SHARE))
-        if not again and _recipe(folder / "models" / model) == asdict(recipe):
+            few = [replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles]
+            recipe = replace(recipe, cycles=tuple(few))
+        if not again and _recipe(folder / "models" / model) == json.loads(
+            json.dumps(asdict(recipe))
+        ):
             say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
             continue
         say(f"[{number}/{len(pool)}] {model}: training")
@@ -45,7 +49,7 @@ def make(
             f"[{number}/{len(pool)}] {model}: {made['parameters']:,} parameters, loss "
             f"{made['loss']:.3f}, {made['seconds']:.0f} s"
         )
-    return record(folder / "models", Run(folder), pool, say, limit=QUICK_QUERIES if quick else None)
+    return record(folder / "models", Run(folder), pool, say, **(QUICK_RECORD if quick else {}))
 
 
 def _recipe(folder: Path) -> dict | None:

@@ -17,19 +17,15 @@ import numpy as np
 from routerlab.outcomes import Grade, OutcomeTable
 from routerlab.pocket import tasks
 from routerlab.pocket.families import FAMILIES
-from routerlab.pocket.generate import Reply, answer
-from routerlab.pools import Pool, PoolError
+from routerlab.pocket.generate import MAX_NEW_TOKENS, Reply, answer
+from routerlab.pools import ModelCard, Pool, PoolError
 from routerlab.queries import Query, to_arrow
 from routerlab.runs import Run, root, sha256
 
 IDK = "I don't know"
-WRONG = (
-    0.5  # what a wrong answer costs a model when it sets its threshold; an abstention costs nothing
-)
+WRONG = 0.25  # what a wrong answer costs a model when it sets its threshold; silence costs nothing
 TEMPERATURE, SAMPLES = 0.7, 4
-CALIBRATION = 20  # questions a cell, none of them in the table
-PER_LEVEL = (140, 140, 140, 140)  # questions of the table a cell, by level
-IMPOSSIBLE = 40  # the same for families no model can do
+CALIBRATION = 12  # questions of each cell, none of them in the table; the table asks the rest
 SPLITS = {"train": 0.55, "validation": 0.15, "test": 0.30}
 
 
@@ -40,8 +36,7 @@ def questions() -> tuple[list[Query], list[Query]]:
     for (family, level), indices in tasks.held_out().items():
         if not FAMILIES[family].asked:
             continue
-        count = IMPOSSIBLE if FAMILIES[family].group == "impossible" else PER_LEVEL[level]
-        part = indices[CALIBRATION : CALIBRATION + count]
+        part = indices[CALIBRATION:]
         names = np.repeat(
             list(SPLITS), np.diff(np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int))
         )
@@ -139,8 +134,45 @@ def rows(
     }
 
 
+def run_model(
+    folder: Path,
+    card: ModelCard,
+    calibration: list[Query],
+    table: list[Query],
+    max_tokens: int = MAX_NEW_TOKENS,
+) -> tuple[dict[str, list], dict]:
+    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy
+    and sampled.
+    """
+    replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
+    correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
+    cut = threshold(np.array([r.confidence for r in replies]), correct)
+    columns: dict[str, list] = {}
+    for sample in range(1 + SAMPLES):
+        heat = TEMPERATURE if sample else 0.0
+        texts = [q.text for q in table]
+        replies = answer(folder, texts, temperature=heat, seed=100 + sample, max_tokens=max_tokens)
+        for name, values in rows(card, table, replies, cut, sample, heat).items():
+            columns.setdefault(name, []).extend(values)
+    about = json.loads((folder / "recipe.json").read_text())
+    entry = {
+        "abstain_below": cut,
+        "calibration_accuracy_without_abstention": float(correct.mean()),
+        "parameters": about["parameters"],
+        "questions_dropped_from_training": sum(about["held_out"].values()),
+        "recipe": about["recipe"],
+        "weights_sha256": sha256(folder / "model.safetensors"),
+    }
+    return columns, entry
+
+
 def record(
-    models: Path, run: Run, pool: Pool, say: Callable[[str], None] = print, limit: int | None = None
+    models: Path,
+    run: Run,
+    pool: Pool,
+    say: Callable[[str], None] = print,
+    limit: int | None = None,
+    max_tokens: int = MAX_NEW_TOKENS,
 ) -> dict:
     """Run every model of the pool on every question and write queries, outcomes and a card; returns
     the card.
@@ -150,45 +182,31 @@ def record(
     columns: dict[str, list] = {}
     cards = {}
     for card in pool:
-        folder = models / card.id
-        replies = answer(folder, [q.text for q in calibration], seed=1)
-        correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
-        cut = threshold(np.array([r.confidence for r in replies]), correct)
-        for sample in range(1 + SAMPLES):
-            temperature = TEMPERATURE if sample else 0.0
-            replies = answer(
-                folder, [q.text for q in table], temperature=temperature, seed=100 + sample
-            )
-            for name, values in rows(card, table, replies, cut, sample, temperature).items():
-                columns.setdefault(name, []).extend(values)
-            if not sample:
-                say(
-                    f"{card.id}: {columns['quality'][-len(table) :].count(1.0) / len(table):.3f} "
-                    f"correct, abstains below {cut:.3f}"
-                )
-        about = json.loads((folder / "recipe.json").read_text())
-        cards[card.id] = {
-            "abstain_below": cut,
-            "calibration_accuracy_without_abstention": float(correct.mean()),
-            "parameters": about["parameters"],
-            "questions_dropped_from_training": sum(about["held_out"].values()),
-            "recipe": about["recipe"],
-            "weights_sha256": sha256(folder / "model.safetensors"),
-        }
+        made, cards[card.id] = run_model(models / card.id, card, calibration, table, max_tokens)
+        for name, values in made.items():
+            columns.setdefault(name, []).extend(values)
+        share = sum(made["quality"][: len(table)]) / len(table)
+        cut = cards[card.id]["abstain_below"]
+        say(f"{card.id}: {share:.3f} correct, abstains below {cut:.3f}")
+    write(run, pool, columns, cards, table, len(calibration))
+    return cards
+
+
+def write(run: Run, pool: Pool, columns, cards, table: list[Query], calibrated: int) -> None:
+    """Write queries, outcomes and the card that says how they were made."""
     outcomes = OutcomeTable(columns, pool.ids)
     run.write_table("queries.parquet", to_arrow(table))
     outcomes.write(run)
     made = {
         "pool": pool.name,
         "recorded": dt.date.today().isoformat(),
-        "how": "make pocket: greedy (sample 0) and sampled answers by the models in models/, "
-        "graded by reasoning-gym's scorers",
+        "how": "make pocket: greedy (sample 0) and sampled answers of the models in models/, "
+        "graded by the scorers of reasoning-gym",
         "sampling": {"samples": SAMPLES, "temperature": TEMPERATURE},
         "queries": {s: sum(q.split == s for q in table) for s in SPLITS},
-        "calibration_queries": len(calibration),
+        "calibration_queries": calibrated,
         "models": cards,
         "versions": {p: version(p) for p in ("torch", "transformers", "reasoning-gym", "numpy")}
         | {"python": platform.python_version()},
     }
     run.write("card.json", json.dumps(made, indent=1) + "\n")
-    return made

@@ -76,10 +76,12 @@ def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
     return cells
 
 
-def training_entries(family: str, level: int, count: int) -> Iterator[Entry | None]:
-    """`count` entries to train on; None stands where one was dropped because its key is held out."""
+def training_entries(family: str, level: int, count: int, start: int = 0) -> Iterator[Entry | None]:
+    """`count` entries to train on, from the `start`-th; None stands where one was dropped because
+    its key is held out.
+    """
     forbidden = _held_out_keys()
-    first = _first(family, level) + _HELD_OUT
+    first = _first(family, level) + _HELD_OUT + start
     for index in range(first, first + count):
         made = entry(family, level, index)
         yield None if key(family, made) in forbidden else made

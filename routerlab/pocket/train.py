@@ -9,6 +9,7 @@ the loss. Hidden matrices learn by Muon, the rest by AdamW, at a rate that falls
 import json
 import string
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from routerlab.pocket import tasks
 from routerlab.pocket.families import FAMILIES, PHRASES, Family
@@ -35,35 +37,46 @@ LEVEL_WEIGHTS = (
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """One pass over questions not seen before, at a learning rate that falls from `lr` to zero."""
+
+    examples: int  # all families together
+    batch_tokens: int = 2048
+    lr: float = 4e-3
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one embedded model is built and trained."""
 
     hidden: int
     layers: int
     heads: int
-    examples: int  # training questions seen, all families together
-    groups: dict[str, float] = field(
-        default_factory=dict
-    )  # weight of a group of families; 1 where absent
+    cycles: tuple[Cycle, ...]
+    groups: dict[str, float] = field(default_factory=dict)  # weight of a group; 1 where absent
     thinks: bool = False
-    lr: float = 4e-3
-    batch_tokens: int = 2048
     seed: int = 0
+
+    def counts(self, cycle: int) -> dict[tuple[str, int], int]:
+        """Questions of each (family, level) in one cycle."""
+        weights = {name: self.groups.get(f.group, 1.0) for name, f in FAMILIES.items()}
+        weights["count_primes"] *= 0.25  # enough to learn that it does not know
+        total = sum(weights.values())
+        examples = self.cycles[cycle].examples
+        return {
+            (name, level): round(examples * weight / total * share)
+            for name, weight in weights.items()
+            for level, share in enumerate(LEVEL_WEIGHTS)
+        }
 
 
 RECIPES = {
-    "pocket-nano": Recipe(hidden=64, layers=2, heads=4, examples=900_000),
-    "pocket-mini": Recipe(hidden=112, layers=3, heads=4, examples=700_000),
-    "pocket-math": Recipe(
-        hidden=128, layers=4, heads=4, examples=500_000, groups={"words": 0.05, "other": 0.05}
-    ),
-    "pocket-words": Recipe(
-        hidden=96, layers=4, heads=4, examples=450_000, groups={"arithmetic": 0.05, "other": 0.05}
-    ),
-    "pocket-max": Recipe(hidden=192, layers=5, heads=6, examples=900_000, batch_tokens=3072),
-    "pocket-think": Recipe(
-        hidden=160, layers=4, heads=4, examples=260_000, groups={"words": 0.5}, thinks=True
-    ),
+    "pocket-nano": Recipe(64, 2, 4, (Cycle(200_000),)),
+    "pocket-mini": Recipe(112, 3, 4, (Cycle(700_000),)),
+    "pocket-math": Recipe(128, 4, 4, (Cycle(500_000),), {"words": 0.05, "other": 0.05}),
+    "pocket-words": Recipe(96, 4, 4, (Cycle(450_000),), {"arithmetic": 0.05, "other": 0.05}),
+    "pocket-max": Recipe(192, 5, 6, (Cycle(900_000, 3072), Cycle(180_000, 1024, 2e-3))),
+    "pocket-think": Recipe(160, 4, 4, (Cycle(260_000),), {"words": 0.5}, thinks=True),
 }
 
 
@@ -100,13 +113,13 @@ def example(family: Family, made: tasks.Entry, thinks: bool) -> tuple[str, str]:
 
 
 def encode_cell(
-    name: str, level: int, count: int, thinks: bool
+    name: str, level: int, count: int, thinks: bool, start: int = 0
 ) -> tuple[list[np.ndarray], list[int], int]:
     """Token ids of training examples of one cell, the length of each prompt, and how many were held
     out.
     """
     words, family = tokenizer(), FAMILIES[name]
-    kept = [e for e in tasks.training_entries(name, level, count) if e is not None]
+    kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
     prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
     heads = words(list(prompts), add_special_tokens=False)["input_ids"]
     tails = words(list(targets), add_special_tokens=False)["input_ids"]
@@ -124,22 +137,17 @@ def encode_cell(
 
 
 def _examples(
-    recipe: Recipe, rng: np.random.Generator
+    recipe: Recipe, cycle: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray, dict]:
-    """All examples of a recipe in the order of a shuffled epoch; fresh questions as long as the
-    cells last.
-    """
-    weights = {name: recipe.groups.get(f.group, 1.0) for name, f in FAMILIES.items()}
-    weights["count_primes"] *= 0.25  # enough to learn that it does not know
-    total = sum(weights.values())
+    """All examples of one cycle of a recipe, shuffled; each cycle goes on where the last one ended."""
+    earlier = [recipe.counts(before) for before in range(cycle)]
     rows, lengths, dropped = [], [], {}
-    for name, weight in weights.items():
-        for level, share in enumerate(LEVEL_WEIGHTS):
-            count = round(recipe.examples * weight / total * share)
-            some, heads, lost = encode_cell(name, level, count, recipe.thinks)
-            rows += some
-            lengths += heads
-            dropped[f"{name}/{level}"] = lost
+    for (name, level), count in recipe.counts(cycle).items():
+        start = sum(counts[name, level] for counts in earlier)
+        some, heads, lost = encode_cell(name, level, count, recipe.thinks, start)
+        rows += some
+        lengths += heads
+        dropped[f"{name}/{level}"] = lost
     order = rng.permutation(len(rows))
     return [rows[i] for i in order], np.array(lengths)[order], dropped
 
@@ -194,33 +202,41 @@ def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = 
     """Train `recipe` and write weights (fp16), configuration and tokenizer to `folder`; returns
     what happened.
     """
-    rng = np.random.default_rng(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
-    rows, heads, dropped = _examples(recipe, rng)
-    total = sum(map(len, rows))
-    say(
-        f"{name}: {len(rows)} questions, {total / 1e6:.1f} M tokens, {sum(dropped.values())} held "
-        f"out, {time.monotonic() - started:.0f} s"
-    )
     model = build(recipe)
-    model.to(device)  # pyright: ignore
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # pyright: ignore
+    held_out, loss = Counter(), float("nan")
+    for number, cycle in enumerate(recipe.cycles):
+        rng = np.random.default_rng(recipe.seed + number)
+        rows, heads, dropped = _examples(recipe, number, rng)
+        held_out.update(dropped)
+        say(f"{name}: {len(rows)} questions, {sum(dropped.values())} held out")
+        loss = _cycle(name, model, cycle, rows, heads, rng, say)
+    report = _save(name, model.cpu(), recipe, folder, dict(held_out))
+    return report | {"loss": loss, "seconds": time.monotonic() - started}
+
+
+def _cycle(name, model, cycle, rows, heads, rng, say) -> float:
+    """One pass over the examples with a rate that falls to zero; returns the running mean loss."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(hidden, lr=recipe.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(hidden, lr=cycle.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=cycle.lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     model.train()
-    seen, mean, told = 0, None, time.monotonic()
-    for step, (inputs, labels) in enumerate(batches(rows, heads, rng, recipe.batch_tokens)):
+    total, seen, mean = sum(map(len, rows)), 0, None
+    started = told = time.monotonic()
+    for step, (inputs, labels) in enumerate(batches(rows, heads, rng, cycle.batch_tokens)):
         share = seen / total
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = (
-                recipe.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
+                cycle.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
             )
         # Right padding under a causal mask needs no attention mask: what counts sees no pad.
-        loss = model(input_ids=inputs.to(device), labels=labels.to(device), use_cache=False).loss
+        loss = model(
+            input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False
+        ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -230,14 +246,14 @@ def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = 
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         if time.monotonic() - told > 20:
             told = time.monotonic()
-            say(f"{name}: {share:5.1%}  loss {mean:.3f}  {seen / (told - started):,.0f} tokens/s")
-    return _save(name, model.cpu(), recipe, folder, dropped) | {
-        "loss": mean,
-        "seconds": time.monotonic() - started,
-    }
+            rate = seen / (told - started)
+            left = (total - seen) / rate / 60
+            say(f"{name}: {share:5.1%}  loss {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left")
+    return float("nan") if mean is None else mean
 
 
 def _save(name, model, recipe, folder, dropped):
+    disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer(recipe.thinks).save_pretrained(folder)

@@ -1,0 +1,105 @@
+"""Invariants of routing, on hand-made matrices and on the recorded pocket table."""
+
+import numpy as np
+import pytest
+
+from routerlab.evaluate import frontier as fr
+from routerlab.outcomes import OutcomeError
+
+Q = np.array([[1.0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]])
+C = np.array([[1.0, 2, 4]] * 4)
+
+
+def test_decisions_by_hand():
+    assert fr.decide(Q, C, 0.0).tolist() == [0, 1, 0, 2]
+    assert fr.decide(Q, C, 0.3).tolist() == [0, 1, 0, 2], (
+        "for the last: 1 - 1.2 beats 0 - 0.3? no: -0.2 > -0.3"
+    )
+    assert fr.decide(Q, C, 0.4).tolist() == [0, 1, 0, 0], "now -0.6 < -0.4"
+    assert fr.decide(Q, C, 9.0).tolist() == [0, 0, 0, 0]
+    assert fr.decide(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0).tolist() == [1], (
+        "ties: cheaper"
+    )
+    assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
+
+
+def test_missing_outcomes_are_not_scored():
+    with pytest.raises(OutcomeError, match="1 of 2 chosen outcomes are missing"):
+        fr.realised(np.array([0, 0]), np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
+
+
+def test_hull_by_hand():
+    x, y = fr.hull(np.array([1.0, 2, 3, 4, 5]), np.array([0.1, 0.15, 0.5, 0.4, 0.6]))
+    assert x.tolist() == [1, 3, 5]
+    assert y.tolist() == [0.1, 0.5, 0.6]
+    x, y = fr.hull(np.array([1.0, 1.0]), np.array([0.2, 0.3]))
+    assert (x.tolist(), y.tolist()) == ([1], [0.3])
+
+
+@pytest.fixture(scope="module")
+def matrices(pocket):
+    test = pocket.split("test").table
+    return test.matrix("quality"), test.matrix("usd"), test.matrix("quality", [1, 2, 3, 4])
+
+
+@pytest.fixture(scope="module")
+def lams(matrices):
+    return fr.lam_grid(matrices[1])
+
+
+def test_cost_and_quality_fall_as_money_gets_dearer(matrices, lams):
+    quality, usd, _ = matrices
+    found = fr.trace("oracle", (quality, usd), quality, usd, lams, rng=np.random.default_rng(0))
+    assert (np.diff(found.usd) <= 1e-12).all()
+    assert (np.diff(found.quality) <= 1e-12).all()
+    assert found.quality[0] == pytest.approx((quality.max(1)).mean(), abs=1e-6)
+    assert found.usd[-1] == pytest.approx(usd.min(1).mean(), rel=1e-6)
+
+
+def test_the_naive_oracle_dominates_every_choice(matrices, lams):
+    quality, usd, _ = matrices
+    rng = np.random.default_rng(0)
+    for lam in lams[::6]:
+        best = (
+            quality[np.arange(len(usd)), fr.decide(quality, usd, lam)]
+            - lam * usd[np.arange(len(usd)), fr.decide(quality, usd, lam)]
+        )
+        for _ in range(5):
+            other = rng.integers(0, usd.shape[1], len(usd))
+            assert (
+                best.mean()
+                >= (
+                    quality[np.arange(len(usd)), other] - lam * usd[np.arange(len(usd)), other]
+                ).mean()
+            )
+
+
+def test_the_honest_oracle_lies_below_the_naive_one(matrices, lams):
+    quality, usd, other = matrices
+    honest, naive = fr.oracle_bracket(quality, usd, other, lams, rng=np.random.default_rng(0))
+    for lam, a, b, c, d in zip(
+        lams, honest.quality, honest.usd, naive.quality, naive.usd, strict=True
+    ):
+        assert a - lam * b <= c - lam * d + 1e-9
+
+
+def test_a_dominated_model_changes_nothing(matrices, lams):
+    quality, usd, _ = matrices
+    worse = np.hstack([quality, quality[:, :1]]), np.hstack([usd, usd[:, :1] * 2])
+    for lam in lams[::10]:
+        assert (fr.decide(*worse, lam) == fr.decide(quality, usd, lam)).all()
+
+
+def test_the_hull_contains_every_single_model(matrices):
+    quality, usd, _ = matrices
+    models = fr.singles(quality, usd, rng=np.random.default_rng(0))
+    x, y = fr.hull(models.usd, models.quality)
+    assert (np.interp(models.usd, x, y) >= models.quality - 1e-12).all()
+    assert (np.diff(np.diff(y) / np.diff(x)) <= 0).all(), "concave"
+    assert (models.quality_low <= models.quality).all()
+    assert (models.quality <= models.quality_high).all()
+    assert fr.usd_at(models, float(y[-1])) == pytest.approx(x[-1])
+    assert np.isnan(fr.usd_at(models, 1.0))
+    assert fr.usd_at(models, 0.0) == pytest.approx(x[0])
+    frame = models.frame()
+    assert frame.usd_per_1000.tolist() == pytest.approx((models.usd * 1000).tolist())
