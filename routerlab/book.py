@@ -11,7 +11,6 @@ from typing import Any
 
 from routerlab.runs import root, write_atomic
 
-PROFILES = ("pocket", "live", "gpu")
 # Waiting threads must not spin (generation was six times slower), and bars belong in terminals.
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
