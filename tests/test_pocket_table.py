@@ -111,7 +111,8 @@ def test_the_text_matters_and_the_oracle_is_still_far(contest, price):
     """Where one call of the best single model is worth `price` right answers, a plain TF-IDF ridge
     beats the best family lookup, and leaves a third or more of the gap from best single to oracle.
 
-    Where money hardly matters (0.1 and below) knowing the family is as good as reading the text.
+    Where money hardly matters (0.1 and below) knowing the family is as good as reading the text. The
+    gap is to the naive oracle; to the honest one 0.31 of it is left at 0.3, and 0.47 at 0.5.
     """
     (lookup, ridge), quality, usd = contest
     lam = price / usd[:, quality.mean(0).argmax()].mean()

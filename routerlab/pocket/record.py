@@ -130,7 +130,7 @@ def rows(
         "model": [card.id] * size,
         "sample": [sample] * size,
         "temperature": [temperature] * size,
-        "finish": ["stop"] * size,
+        "finish": [reply.finish for reply in replies],
     }
 
 
