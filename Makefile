@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test lab pocket pocket-quick bench docs clean setup
+.PHONY: run test lab pocket pocket-quick bench faults docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -35,6 +35,9 @@ pocket-quick: $(READY)  ## the same, much reduced, into data/runs/pocket-quick
 
 bench: $(READY)  ## all benchmarks, into benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/all.py
+
+faults: $(READY)  ## crash and fault drills at full length: 200 kills, 20,000 flipped bits, ...
+	$(BIN)/python tests/faults.py
 
 docs: $(READY)  ## the package's reference as HTML in docs/api
 	$(PIP) --editable '.[docs]'

@@ -38,7 +38,7 @@ def main() -> int:
             print(f"{path.name} failed; RESULTS.md is as it was", file=sys.stderr)
             return 1
         print(done.stdout)
-        title = (path.read_text().split('"""')[1].strip().splitlines() or [""])[0]
+        title = " ".join(path.read_text().split('"""')[1].split("\n\n")[0].split())
         parts.append(f"## {path.name}\n\n{title}\n\n```\n{done.stdout.rstrip()}\n```\n")
     (HERE / "RESULTS.md").write_text("\n".join(parts))
     return 0

@@ -144,6 +144,17 @@ def update(executed: Path, notebook: Path) -> None:
     tidy(notebook)
 
 
+def _joined(outputs: Iterable[Any]) -> list[Any]:
+    """Printed text in one piece: a slow moment between two prints cuts it in two."""
+    out: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and out and out[-1].get("name") == output.name:
+            out[-1].text += output.text
+        else:
+            out.append(output)
+    return out
+
+
 def tidy(path: Path, write: bool = True) -> bool:
     """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if
     that is a change.
@@ -165,7 +176,7 @@ def tidy(path: Path, write: bool = True) -> bool:
         count += bool(cell.source.strip())
         ran = cell.execution_count is not None
         cell.execution_count = count if ran else None
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        cell.outputs = _joined(o for o in cell.outputs if o.get("name") != "stderr")
         for output in cell.outputs:
             output.pop("transient", None)
             if "metadata" in output:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import routerlab
+from routerlab import verbs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,21 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(given, "do"):
         parser.print_help()
         return 2
-    from routerlab.book import BookError
-    from routerlab.outcomes import OutcomeError
-    from routerlab.pools import PoolError
-    from routerlab.queries import QueryError
-    from routerlab.runs import RunError
-
     try:
         return given.do(given)
-    except (BookError, OutcomeError, PoolError, QueryError, RunError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
+        # Our own errors say in one line what to do; any other is a fault of ours and keeps its trace.
+        if (
+            not type(error).__module__.startswith("routerlab.")
+            and type(error) is not FileNotFoundError
+        ):
+            raise
         print(f"routerlab: {error}", file=sys.stderr)
         return 1
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,12 +36,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="routerlab", description="A workbench for cost-aware LLM routing."
     )
     parser.add_argument("--version", action="version", version=routerlab.__version__)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+    parsers = parser.add_subparsers(title="verbs", metavar="VERB")
 
-    run = verbs.add_parser(
+    run = parsers.add_parser(
         "run",
         help="run the notebooks headless, in order, in fresh kernels",
-        description=_run.__doc__,
+        description=verbs.run.__doc__,
     )
     run.add_argument(
         "--only",
@@ -78,10 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also tidy the results and put them back into notebooks/",
     )
-    run.set_defaults(do=_run)
+    run.set_defaults(do=verbs.run)
 
-    tidy = verbs.add_parser(
-        "tidy", help="drop from notebooks what differs from run to run", description=_tidy.__doc__
+    tidy = parsers.add_parser(
+        "tidy",
+        help="drop from notebooks what differs from run to run",
+        description=verbs.tidy.__doc__,
     )
     tidy.add_argument(
         "paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/"
@@ -89,10 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     tidy.add_argument(
         "--check", action="store_true", help="change nothing; fail if a notebook is not tidy"
     )
-    tidy.set_defaults(do=_tidy)
+    tidy.set_defaults(do=verbs.tidy)
 
-    show = verbs.add_parser(
-        "show", help="print what a recorded table holds, a line a model", description=_show.__doc__
+    show = parsers.add_parser(
+        "show",
+        help="print what a recorded table holds, a line a model",
+        description=verbs.show.__doc__,
     )
     show.add_argument(
         "table",
@@ -101,12 +102,88 @@ def _parser() -> argparse.ArgumentParser:
         help="pocket, a run in data/runs, or a folder (default: pocket)",
     )
     show.add_argument("--split", help="only this split of its queries")
-    show.set_defaults(do=_show)
+    show.set_defaults(do=verbs.show)
 
-    pocket = verbs.add_parser(
+    collect = parsers.add_parser(
+        "collect",
+        help="ask every model of a pool every question, and grade the answers",
+        description=verbs.collect.__doc__,
+    )
+    collect.add_argument(
+        "--pool", default="pocket", help="a YAML file, or a name in data/pools (default: pocket)"
+    )
+    collect.add_argument("--models", metavar="A,B", help="only these, or a named set of the pool")
+    collect.add_argument(
+        "--source",
+        default="pocket:test",
+        help="a benchmark and its split, or file:PATH (default: pocket:test; see `data list`)",
+    )
+    collect.add_argument("--limit", type=int, help="only the first so many questions")
+    collect.add_argument("--run", required=True, help="name of the run: a folder in data/runs")
+    collect.add_argument(
+        "--backend",
+        default="pocket",
+        help="pocket, replay:TABLE, litellm, or openai:URL (default: pocket)",
+    )
+    collect.add_argument("--samples", type=int, default=1, help="tries of each question")
+    collect.add_argument("--temperature", type=float, default=0.0)
+    collect.add_argument("--max-tokens", type=int, default=512, help="of each answer")
+    collect.add_argument("--budget-usd", type=float, help="never spend more than this, in all")
+    collect.add_argument("--concurrency", type=int, help="calls in flight")
+    collect.add_argument("--rpm", type=float, help="requests a minute to each provider")
+    collect.add_argument("--tpm", type=float, help="tokens a minute to each provider")
+    collect.add_argument("--judge", metavar="MODEL", help="of the pool: grades what needs a judge")
+    collect.set_defaults(do=verbs.collect)
+
+    data = parsers.add_parser(
+        "data",
+        help="list the benchmarks, or split questions leak-proof",
+        description=verbs.data.__doc__,
+    )
+    data.add_argument("what", choices=("list", "split"))
+    data.add_argument("source", nargs="?", default="pocket", help="as for collect")
+    data.add_argument("--out", metavar="FILE", type=Path, help="write the split questions there")
+    data.set_defaults(do=verbs.data)
+
+    evaluate = parsers.add_parser(
+        "eval",
+        help="fit routers on a table's training split and score them on its test split",
+        description=verbs.evaluate.__doc__,
+    )
+    evaluate.add_argument(
+        "--table",
+        default="pocket",
+        help="pocket, a run, a folder, or a file of RouteLLM, MMLU-Pro or RouterBench (default: pocket)",
+    )
+    evaluate.add_argument(
+        "--routers", default="all", help="names, with commas; `list` prints them (default: all)"
+    )
+    evaluate.add_argument("--bench", help="only this benchmark of a RouteLLM file: mmlu, gsm8k")
+    evaluate.add_argument(
+        "--encoder",
+        metavar="WHERE",
+        help="a sentence encoder for the features: a folder or a package",
+    )
+    evaluate.add_argument("--against", metavar="ROUTER", help="compare the others with this one")
+    evaluate.add_argument(
+        "--out", metavar="RUN", help="keep points, summary and routers in this run"
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    evaluate.set_defaults(do=verbs.evaluate)
+
+    pools = parsers.add_parser(
+        "pools",
+        help="compare a pool's prices with public price maps",
+        description=verbs.pools.__doc__,
+    )
+    pools.add_argument("what", choices=("check",))
+    pools.add_argument("pool", help="a YAML file, or a name in data/pools")
+    pools.set_defaults(do=verbs.pools)
+
+    pocket = parsers.add_parser(
         "pocket",
         help="train the embedded models from seeds and record their table",
-        description=_pocket.__doc__,
+        description=verbs.pocket.__doc__,
     )
     pocket.add_argument(
         "--out", metavar="FOLDER", type=Path, help="where to put it (default: data/pocket)"
@@ -122,70 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     pocket.add_argument(
         "--threads", type=int, default=0, help="torch threads (default: its own choice)"
     )
-    pocket.set_defaults(do=_pocket)
+    pocket.set_defaults(do=verbs.pocket)
     return parser
-
-
-def _run(given: argparse.Namespace) -> int:
-    """Run the numbered notebooks with papermill and print a table of how they went. A parameter
-    that no notebook
-    declares is an error; the exit status is 1 if any notebook failed."""
-    from routerlab import book
-
-    paths = book.notebooks(given.only.split(","))
-    values = {"profile": given.profile} | {
-        name: book.literal(value) for name, value in given.values
-    }
-    folder = given.out.resolve() if given.out else book.root() / "data" / "runs" / "book"
-    done = book.run(paths, values, folder=folder, say=_say)
-    print(book.summary(done))
-    failed = [d.error for d in done if d.error]
-    if given.update and not failed:
-        for path in paths:
-            book.update(folder / path.name, path)
-    if failed:
-        _say(
-            f"routerlab: {len(failed)} of {len(done)} notebooks failed: {'; '.join(failed)}. The "
-            f"executed copies are in {folder}"
-        )
-    return 1 if failed else 0
-
-
-def _tidy(given: argparse.Namespace) -> int:
-    """Drop stderr, timings, widget state and injected cells from notebooks and renumber their
-    cells.
-    """
-    from routerlab import book
-
-    paths = given.paths or book.notebooks()
-    changed = [path for path in paths if book.tidy(path, write=not given.check)]
-    for path in changed:
-        print(f"{path.name}: {'not tidy' if given.check else 'tidied'}")
-    if given.check and changed:
-        _say("routerlab: run `routerlab tidy` and commit the result")
-    return 1 if given.check and changed else 0
-
-
-def _show(given: argparse.Namespace) -> int:
-    """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens
-    and latency.
-    """
-    found = routerlab.recorded(given.table)
-    found = found.split(given.split) if given.split else found
-    print(found.table)
-    print(found.table.summary().to_string(float_format="{:.4g}".format))
-    return 0
-
-
-def _pocket(given: argparse.Namespace) -> int:
-    """Train every embedded model that has no weights yet, then record what each does on the held-
-    out questions.
-    The committed files make this unnecessary; it is here so that they can be made again from seeds."""
-    from routerlab.pocket.make import make
-
-    folder = given.out.resolve() if given.out else routerlab.runs.root() / "data" / "pocket"
-    make(folder, quick=given.quick, again=given.again, threads=given.threads, say=_say)
-    return 0
 
 
 if __name__ == "__main__":

@@ -83,6 +83,11 @@ class OutcomeTable:
     def __len__(self) -> int:
         return self.rows.num_rows
 
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """The numbers of the tries it holds: 0 is the greedy one."""
+        return tuple(np.unique(self._place[2]).tolist())
+
     def matrix(
         self, column: str = "quality", samples: int | Sequence[int] | None = 0
     ) -> np.ndarray:

@@ -132,6 +132,19 @@ class Pool:
         cards = [_card(item, raw.get("as_of"), path) for item in raw["models"]]
         return cls(raw.get("name", path.stem), cards, raw.get("sets"))
 
+    def to_yaml(self) -> str:
+        """This pool as the text of a file that `Pool.load` reads."""
+        cards = [
+            {
+                f.name: list(value) if isinstance(value, tuple) else value
+                for f in fields(c)
+                if (value := getattr(c, f.name)) not in (None, (), "")
+            }
+            for c in self.cards
+        ]
+        sets = {"sets": {k: list(v) for k, v in self.sets.items()}} if self.sets else {}
+        return yaml.safe_dump({"name": self.name, "models": cards, **sets}, sort_keys=False)
+
     def __len__(self) -> int:
         return len(self.cards)
 

@@ -126,7 +126,7 @@ def three_runs(tmp_path_factory):
         book.tidy(out / "00_start_here.ipynb")
         files = [
             out / "00_start_here.ipynb",
-            *(root() / "figures" / f"pareto.{k}" for k in ("pdf", "svg", "png", "csv")),
+            *(root() / "figures" / f"first_frontier.{k}" for k in ("pdf", "svg", "png", "csv")),
         ]
         hashes.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in files])
     return hashes, folder
@@ -168,3 +168,17 @@ def test_a_run_needs_no_network(three_runs):
     with socket.create_server(("127.0.0.1", 0)) as server:
         code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]})).close()"
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_text_printed_in_two_pieces_is_joined(tmp_path):
+    pieces = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in OUTPUTS]
+    cell = nbformat.v4.new_code_cell("print()", execution_count=1, outputs=pieces)
+    path = tmp_path / "n.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    assert book.tidy(path)
+    (made,) = nbformat.read(path, 4).cells[0].outputs
+    assert (made.name, made.text) == ("stdout", "a\nb\nc\n")
+    assert not book.tidy(path)
+
+
+OUTPUTS = (("stdout", "a\n"), ("stderr", "x\n"), ("stdout", "b\n"), ("stdout", "c\n"))

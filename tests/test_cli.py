@@ -1,6 +1,10 @@
 import pytest
 
-from routerlab import cli
+from routerlab import Pool, cli, read_queries
+from routerlab.book import notebooks
+from routerlab.runs import root
+
+MODELS = Pool.load("pocket").ids
 
 
 def run(capsys, *arguments):
@@ -14,7 +18,7 @@ def run(capsys, *arguments):
 def test_help_reads_well(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for verb in ("run", "tidy", "show", "pocket"):
+    for verb in ("run", "tidy", "show", "collect", "data", "pools", "pocket"):
         assert f"    {verb}" in out
         code, text, _ = run(capsys, verb, "--help")
         assert code == 0
@@ -27,7 +31,9 @@ def test_help_reads_well(capsys):
 def test_a_wrong_notebook_lists_the_right_ones(capsys):
     code, out, err = run(capsys, "run", "--only", "42")
     assert (code, out) == (1, "")
-    assert err.strip().splitlines()[-1] == "routerlab: no notebook 42; there are 00_start_here"
+    names = ", ".join(p.stem for p in notebooks())
+    assert err.strip().splitlines()[-1] == f"routerlab: no notebook 42; there are {names}"
+    assert names.startswith("00_start_here, 01_")
 
 
 def test_a_wrong_parameter_lists_the_right_ones(capsys):
@@ -47,6 +53,76 @@ def test_show_prints_the_table(capsys):
     code, _, err = run(capsys, "show", "nothing-here")
     assert code == 1
     assert "no recorded table in" in err
+
+
+def test_collect_asks_once_and_stops_at_its_budget(capsys, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("pools", "pocket", "benchmarks.yaml"):
+        (tmp_path / "data" / name).symlink_to(root() / "data" / name)
+    monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
+    command = ["collect", "--run", "demo", "--models", "pocket-nano,pocket-words", "--limit", "30"]
+    command += ["--max-tokens", "160", "--concurrency", "8"]
+    code, out, err = run(capsys, *command, "--budget-usd", "0.0005")
+    assert code == 3
+    assert err.strip().splitlines()[-1].startswith("routerlab: the budget of $0.0005 is used up")
+    asked = int(out.split("asked ")[1].split()[0])
+    assert 0 < asked < 60
+    code, out, err = run(capsys, *command)
+    assert code == 0
+    assert f"asked {60 - asked} in this session" in out
+    assert "60 of 60 (100%)" in err
+    code, out, _ = run(capsys, "show", "demo")
+    assert code == 0
+    assert "30 queries x 2 models" in out
+    code, _, err = run(capsys, "collect", "--run", "d", "--models", "gpt-9")
+    assert (code, err.strip()) == (
+        1,
+        "routerlab: 'gpt-9' is not in pool 'pocket' (" + ", ".join(MODELS) + ")",
+    )
+    code, _, err = run(capsys, "collect", "--run", "d", "--backend", "openia:x")
+    assert code == 1
+    assert "there are pocket, replay" in err
+    code, _, err = run(capsys, "collect", "--run", "d", "--source", "gsm9k")
+    assert code == 1
+    assert "no benchmark 'gsm9k'" in err
+
+
+def test_data_lists_and_splits(capsys, tmp_path):
+    code, out, _ = run(capsys, "data", "list")
+    assert code == 0
+    assert "simpleqa" in out
+    path = tmp_path / "q.csv"
+    twice = [
+        "how many legs have 3 dogs and 2 hens and 5 spiders,56",
+        "how many legs have 3 dogs and 2 hens & 5 spiders,56",
+    ]
+    path.write_text(
+        "\n".join(["question,answer", *twice, "what is the capital of peru,Lima"]) + "\n"
+    )
+    code, out, _ = run(
+        capsys,
+        "data",
+        "split",
+        f"file:{path}?question=question&answer=answer",
+        "--out",
+        str(tmp_path / "split.parquet"),
+    )
+    assert code == 0
+    assert "0 of them in more than one split" in out
+    made = read_queries(tmp_path / "split.parquet")
+    assert len(made) == 3
+
+
+def test_pools_check_names_every_disagreement(capsys, tmp_path):
+    assert run(capsys, "pools", "check", "xrouter")[0] == 0
+    text = (root() / "data" / "pools" / "xrouter.yaml").read_text()
+    card = text[text.index("- id: gpt-4.1-nano") :].partition("\n  - ")[0]
+    (tmp_path / "dear.yaml").write_text(text.replace(card, card.replace("out: 0.4", "out: 1.4")))
+    code, out, _ = run(capsys, "pools", "check", str(tmp_path / "dear.yaml"))
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if "gpt-4.1-nano" in line and "litellm" in line]
+    assert "1.4" in line
+    assert "0.4" in line
 
 
 def test_a_failed_notebook_exits_non_zero_and_names_the_cell(capsys, tmp_path):

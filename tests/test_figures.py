@@ -1,10 +1,13 @@
+import dataclasses
 import hashlib
 import json
 import re
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from routerlab import figures
 from routerlab.evaluate import frontier as fr
@@ -47,15 +50,105 @@ def test_the_figure_shows_what_a_reader_needs(drawing):
     figure = drawing[0]()
     (axes,) = figure.axes
     texts = [t.get_text() for t in axes.texts]
-    assert {"a", "b", "c", "router", "oracle bracket", "random mix of single models"} <= set(texts)
+    assert {"a", "b", "c", "router", "oracle bracket", "random mix"} <= set(texts)
     assert axes.get_xscale() == "log"
     assert "US$" in axes.get_xlabel()
-    assert axes.get_title(loc="left") == "A claim"
+    assert figure.get_suptitle() == "A claim"
     assert min(t.get_fontsize() for t in axes.texts) >= 6
     assert len(axes.containers) == 3, "every model has its error bars"
+
+
+NAMES = ["pocket-nano", "pocket-mini", "pocket-math", "pocket-words", "pocket-max", "pocket-think"]
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """Six models, and six routers of which two are the same and the others nearly."""
+    rng = np.random.default_rng(1)
+    cost = np.geomspace(5e-6, 3e-4, 6) * rng.uniform(0.8, 1.2, (400, 6))
+    quality = (rng.random((400, 6)) < [0.2, 0.4, 0.15, 0.35, 0.5, 0.6]).astype(float)
+    lams = fr.lam_grid(cost, 40)
+    noise = [0.5, 0.5, 0.52, 0.54, 0.9, 2.0]
+    routers = [
+        fr.trace(
+            f"Router number {number}",
+            (quality + rng.normal(0, sd, quality.shape), cost),
+            quality,
+            cost,
+            lams,
+            rng=rng,
+            resamples=100,
+        )
+        for number, sd in enumerate(noise)
+    ]
+    routers[1] = dataclasses.replace(routers[0], name="Its twin")
+    bracket = fr.oracle_bracket(quality, cost, quality * 0.5 + 0.2, lams, rng=rng)
+    return fr.singles(quality, cost, rng=rng), routers, bracket
+
+
+@pytest.mark.parametrize("venue", ["house", "neurips", "icml"])
+def test_a_crowded_figure_stays_readable_at_every_width(crowd, venue):
+    models, routers, bracket = crowd
+    title = "A claim that is as long as claims in a paper tend to be and does not fit on a line"
+    with figures.style() if venue == "house" else figures.paper_style(venue, ratio=0.8):
+        size = figures.plt.rcParams["figure.figsize"]
+        figure = figures.pareto(title, NAMES, models, routers, bracket)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert tuple(figure.get_size_inches()) == pytest.approx(tuple(size))
+    texts = [*axes.texts, *figure.texts, axes.xaxis.label, axes.yaxis.label]
+    boxes = [Text.get_window_extent(t) for t in texts]
+    overlaps = [
+        (a.get_text(), b.get_text())
+        for (a, x), (b, y) in combinations(zip(texts, boxes, strict=True), 2)
+        if x.overlaps(y)
+    ]
+    assert overlaps == []
+    assert all(figure.bbox.contains(*b.min) and figure.bbox.contains(*b.max) for b in boxes)
+    assert " ".join(figure.get_suptitle().split()) == title
+    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 6
+    assert {r.name for r in routers} | {*NAMES} <= {t.get_text() for t in axes.texts}
+
+
+def test_points_lines_and_markers_stand_where_the_numbers_are(crowd):
+    models, routers, bracket = crowd
+    (axes,) = figures.pareto("x", NAMES, models, routers, bracket).axes
+    lines = [line for line in axes.lines if line.get_transform() == axes.transData]
+    drawn = {tuple(line.get_xydata()[0]) for line in lines if len(line.get_xydata()) == 1}
+    assert drawn == set(zip(models.usd * 1000, models.quality, strict=True))
+    coloured = {line.get_color(): line for line in lines if line.get_color() in figures.COLOURS}
+    assert len(coloured) == 6
+    for router, colour in zip(routers, figures.COLOURS, strict=True):
+        line = coloured[colour].get_xydata()
+        assert set(map(tuple, line)) <= set(zip(router.usd * 1000, router.quality, strict=True))
+        assert (np.diff(line, axis=0) > 0).all(), "only points that no other dominates"
+    assert len({line.get_marker() for line in coloured.values()}) == 6
+
+
+def test_a_figure_without_routers_or_oracle_is_drawn(crowd):
+    (axes,) = figures.pareto("x", NAMES, crowd[0], []).axes
+    assert len(axes.texts) == 7
 
 
 def test_the_palette_is_distinct():
     assert len(set(figures.COLOURS)) == len(figures.COLOURS)
     assert all(re.fullmatch("#[0-9A-F]{6}", c) for c in figures.COLOURS)
     assert len(set(figures.MARKERS)) == len(figures.MARKERS)
+
+
+def test_the_explorer_moves_its_point_and_nothing_else(pocket):
+    from io import BytesIO
+
+    from PIL import Image
+
+    from routerlab.evaluate.sweep import sweep
+
+    test = pocket.split("test")
+    quality, usd = test.table.matrix("quality"), test.table.matrix("usd")
+    models = fr.singles(quality, usd, rng=np.random.default_rng(0))
+    move = figures.explorer("x", sweep(quality, usd), test.table.models, models)
+    pictures = [np.asarray(Image.open(BytesIO(move(lam)))) for lam in (1e2, 1e5, 1e2)]
+    assert (pictures[0] == pictures[2]).all(), "nothing is left behind where the point was"
+    changed = (pictures[0] != pictures[1]).any(-1).mean()
+    assert 0.0005 < changed < 0.05
+    assert pictures[0].shape == (484, 770, 3)

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from routerlab.pocket.generate import answer, load, prompt
+from routerlab.pocket.generate import _batch, answer, load, prompt
 from routerlab.pocket.record import IDK, ask, right, threshold
 from routerlab.runs import root
 
@@ -40,10 +41,13 @@ def test_greedy_equals_transformers_generate_row_by_row(model, questions):
             assert reply.steps == text.partition("<answer>")[0]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_batch_does_not_matter(model, questions):
+def test_the_batch_does_not_matter(model, temperature, questions):
     texts = [q.text for q in questions]
-    one, other = answer(folder(model), texts, batch=7), answer(folder(model), texts, batch=60)
+    one, other = (
+        answer(folder(model), texts, temperature=temperature, seed=1, batch=b) for b in (7, 60)
+    )
     assert [r.text for r in one] == [r.text for r in other]
     for a, b in zip(one, other, strict=True):
         assert a.confidence == pytest.approx(b.confidence, rel=1e-3)
@@ -80,6 +84,22 @@ def test_sampling_is_seeded_and_leaves_the_global_state_alone(questions):
     assert torch.equal(before, torch.random.get_rng_state())
     assert [r.text for r in runs[0]] == [r.text for r in runs[1]]
     assert [r.text for r in runs[0]] != [r.text for r in runs[2]]
+
+
+def test_sampling_follows_the_distribution(questions):
+    """The first token of 4,000 draws is spread as the model's probabilities at that temperature say."""
+    network, words = load(folder("pocket-nano"))
+    text = next(q.text for q in questions if q.meta["family"] == "leg_counting")
+    ids = words(prompt(words, text))["input_ids"]
+    uniform = list(np.random.default_rng(0).random((4000, 1), np.float32))
+    with torch.inference_mode():
+        expected = (network(torch.tensor([ids])).logits[0, -1] / 0.7).softmax(-1).numpy()
+        drawn = [r.text for r in _batch(network, words, [ids] * 4000, 0.7, uniform, 1)]
+    likely = [t for t in expected.argsort()[::-1][:5] if expected[t] > 0.02]
+    assert len(likely) >= 2
+    for token in likely:
+        share = np.mean([d == words.decode([int(token)]) for d in drawn])
+        assert share == pytest.approx(expected[token], abs=4 * math.sqrt(0.25 / 4000))
 
 
 def test_an_answer_cut_off_says_so(questions):

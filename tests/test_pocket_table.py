@@ -8,7 +8,7 @@ from routerlab.evaluate import frontier as fr
 from routerlab.evaluate.stats import paired_difference
 from routerlab.outcomes import Grade
 from routerlab.routers.baselines import FamilyLookup
-from routerlab.routers.learned import TfidfRidge
+from routerlab.routers.learned import Ridge
 from routerlab.runs import root, sha256
 
 FOLDER = root() / "data" / "pocket"
@@ -72,9 +72,6 @@ def test_bigger_is_better_and_thinking_costs(pocket, all_of_it):
     assert by["pocket-nano"][1] < by["pocket-mini"][1] < by["pocket-max"][1] < by["pocket-think"][1]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pocket-max: 3.6 % of queries, not 4 %; it needs more training steps"
-)
 def test_every_model_is_the_cheapest_right_one_somewhere(pocket, all_of_it):
     quality, usd, _ = all_of_it
     cheapest = np.where(quality == 1, usd, np.inf).argmin(1)[quality.any(1)]
@@ -82,9 +79,6 @@ def test_every_model_is_the_cheapest_right_one_somewhere(pocket, all_of_it):
     assert (share >= 0.04).all(), dict(zip(pocket.table.models, share.round(3), strict=True))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mini and max are too alike: three cells hold 0.4 to 0.8 %, not 1 %"
-)
 def test_every_cell_of_the_oracle_matrix_is_populated(pocket, all_of_it):
     grades = all_of_it[2]
     medium, large = (grades[:, pocket.table.models.index(m)] for m in ("pocket-mini", "pocket-max"))
@@ -102,31 +96,41 @@ def test_the_impossible_family_is_impossible(pocket, all_of_it):
 def contest(pocket):
     train, test = pocket.split("train"), pocket.split("test")
     quality, usd = test.table.matrix("quality"), test.table.matrix("usd")
-    routers = [r().fit(train.queries, train.table) for r in (FamilyLookup, TfidfRidge)]
+    routers = [r().fit(train.queries, train.table) for r in (FamilyLookup, Ridge)]
     return [r.predict(test.queries) for r in routers], quality, usd
 
 
-@pytest.mark.parametrize("price", [0.3, 0.5])
-def test_the_text_matters_and_the_oracle_is_still_far(contest, price):
-    """Where one call of the best single model is worth `price` right answers, a plain TF-IDF ridge
-    beats the best family lookup, and leaves a third or more of the gap from best single to oracle.
-
-    Where money hardly matters (0.1 and below) knowing the family is as good as reading the text. The
-    gap is to the naive oracle; to the honest one 0.31 of it is left at 0.3, and 0.47 at 0.5.
+def _rewards(contest, price):
+    """Of lookup, reader and oracle, question by question, where one call of the best single model is worth
+    `price` right answers; and the best single model's mean.
     """
     (lookup, ridge), quality, usd = contest
     lam = price / usd[:, quality.mean(0).argmax()].mean()
-
-    def reward(scores):
+    out = []
+    for scores in (lookup, ridge, (quality, usd)):
         q, c = fr.realised(fr.decide(*scores, lam), quality, usd)
-        return q - lam * c
+        out.append(q - lam * c)
+    return *out, (quality - lam * usd).mean(0).max()
 
-    gain = paired_difference(reward(ridge), reward(lookup), rng=np.random.default_rng(0))
+
+@pytest.mark.parametrize("price", [0.1, 0.2, 0.3, 0.5])
+def test_the_text_matters(contest, price):
+    """A plain TF-IDF ridge beats the best family lookup. Where money hardly matters (0.05 and below), knowing
+    the family is as good.
+    """
+    lookup, ridge, oracle, single = _rewards(contest, price)
+    gain = paired_difference(ridge, lookup, rng=np.random.default_rng(0))
     assert gain.low > 0, gain
-    oracle, reader = reward((quality, usd)).mean(), reward(ridge).mean()
-    single = (quality - lam * usd).mean(0).max()
-    assert oracle > reader > single
-    assert oracle - reader >= (oracle - single) / 3
+    assert oracle.mean() > ridge.mean() > single
+
+
+@pytest.mark.parametrize("price", [0.3, 0.5])
+def test_the_oracle_is_still_far(contest, price):
+    """The ridge leaves a third or more of the gap from best single to (naive) oracle. At 0.1 and 0.2 it leaves
+    0.29; to the honest oracle a quarter is left at both prices.
+    """
+    _, ridge, oracle, single = _rewards(contest, price)
+    assert oracle.mean() - ridge.mean() >= (oracle.mean() - single) / 3
 
 
 def test_the_readme_says_what_the_table_holds(pocket):

@@ -107,3 +107,11 @@ def test_html_is_escaped():
     text = Pool("x", [card])._repr_html_()
     assert "<i>" not in text
     assert "<b>" not in text
+
+
+def test_a_pool_survives_its_yaml(tmp_path):
+    pool = Pool.load("pocket")
+    path = tmp_path / "p.yaml"
+    path.write_text(pool.to_yaml())
+    again = Pool.load(path)
+    assert (again.name, again.cards, again.sets) == (pool.name, pool.cards, pool.sets)

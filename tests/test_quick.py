@@ -32,26 +32,34 @@ def test_it_trains_every_model_and_records_a_whole_table(quick):
         assert 0 <= card["abstain_below"] <= 1
 
 
-def test_a_second_run_trains_nothing(quick, capsys):
+def test_a_second_run_trains_and_asks_nothing(quick, capsys, monkeypatch):
+    from routerlab.pocket import record
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was asked again")
+
+    monkeypatch.setattr(record, "answer", refuse)
     before = {p: p.stat().st_mtime_ns for p in quick.rglob("model.safetensors")}
+    table = sha256(quick / "outcomes.parquet")
     assert cli.main(["pocket", "--quick", "--threads", "1", "--out", str(quick)]) == 0
     assert {p: p.stat().st_mtime_ns for p in quick.rglob("model.safetensors")} == before
     assert capsys.readouterr().err.count("weights of this recipe are there") == 6
+    assert sha256(quick / "outcomes.parquet") == table
 
 
 def test_training_learns():
     """A tiny model on one-term questions: the loss falls far below that of a guess over the vocabulary."""
     import torch
 
-    from routerlab.pocket import train
+    from routerlab.pocket import examples, train
 
     recipe = train.Recipe(hidden=32, layers=1, heads=2, cycles=())
-    rows, heads, _ = train.encode_cell("spell_backward", 0, 600, thinks=False)
+    rows, heads, _ = examples.encode_cell("spell_backward", 0, 600, thinks=False)
     model = train.build(recipe)
     assert model.num_parameters() < 50_000
     losses = []
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for inputs, labels in train.batches(
+    for inputs, labels in examples.batches(
         rows * 3, np.array(heads * 3), np.random.default_rng(0), 1024
     ):
         loss = model(input_ids=inputs, labels=labels, use_cache=False).loss

@@ -1,17 +1,32 @@
 import numpy as np
 import pytest
+from test_learned import pool_of, table_of
 
 from routerlab import OutcomeTable, Pool, Query
+from routerlab.label.oracle import Policy
 from routerlab.pools import PoolError
-from routerlab.routers.baselines import Always, FamilyLookup
-from routerlab.routers.learned import TfidfRidge
+from routerlab.routers.baselines import (
+    Always,
+    FamilyLookup,
+    KeywordRule,
+    LengthRule,
+    RandomMix,
+    ShuffledLabels,
+    best_single,
+    cheapest,
+    random_features,
+)
+from routerlab.routers.cascade import Cascade
+from routerlab.routers.features import RandomFeatures
+from routerlab.routers.learned import Ridge
+from routerlab.routers.lm import LMRouter, read_policy
 from routerlab.routers.protocol import Router, RouterError
 
 
 @pytest.fixture(scope="module")
 def fitted(pocket):
     train = pocket.split("train")
-    return {c: c().fit(train.queries, train.table) for c in (FamilyLookup, TfidfRidge)}
+    return {c: c().fit(train.queries, train.table) for c in (FamilyLookup, Ridge)}
 
 
 def test_the_lookup_is_the_mean_of_the_family(pocket, fitted):
@@ -28,7 +43,7 @@ def test_the_lookup_is_the_mean_of_the_family(pocket, fitted):
     )
 
 
-@pytest.mark.parametrize("kind", [FamilyLookup, TfidfRidge])
+@pytest.mark.parametrize("kind", [FamilyLookup, Ridge])
 def test_routers_follow_the_protocol_and_the_price_of_money(pocket, fitted, kind):
     test, router = pocket.split("test"), fitted[kind]
     assert isinstance(router, Router)
@@ -49,14 +64,14 @@ def test_routers_follow_the_protocol_and_the_price_of_money(pocket, fitted, kind
 
 
 def test_a_smaller_pool_is_respected_and_an_unknown_model_refused(pocket, fitted):
-    router, queries = fitted[TfidfRidge], pocket.queries[:50]
+    router, queries = fitted[Ridge], pocket.queries[:50]
     part = router.route(queries, pocket.pool.subset("duo"))
     assert part.models == ("pocket-mini", "pocket-max")
     stranger = Pool("s", [*pocket.pool, *[_renamed(pocket.pool.cards[0], "new")]])
     with pytest.raises(PoolError, match="learned nothing about 'new'; it knows pocket-nano"):
         router.route(queries, stranger)
     with pytest.raises(RouterError, match=r"call fit\(queries, table\) first"):
-        TfidfRidge().predict(queries)
+        Ridge().predict(queries)
 
 
 def _renamed(card, name):
@@ -80,11 +95,11 @@ def test_reading_the_text_finds_what_the_text_decides():
             "usd": [0.1, 0.2] * 400,
         }
     )
-    router = TfidfRidge().fit(queries[:200], table)
+    router = Ridge().fit(queries[:200], table)
     quality, usd = router.predict(queries[200:])
     assert (quality.argmax(1) == right[200:].argmax(1)).all()
     np.testing.assert_allclose(usd.mean(0), [0.1, 0.2], rtol=0.02)
-    assert repr(router) == "TfidfRidge(lam=0, 2 models)"
+    assert repr(router) == "Ridge(lam=0, 2 models)"
 
 
 def test_always(pocket):
@@ -92,3 +107,282 @@ def test_always(pocket):
     assert made.shares()["pocket-max"] == 1.0
     with pytest.raises(PoolError, match="'gpt-9' is not in pool 'pocket'"):
         Always("gpt-9").route(pocket.queries, pocket.pool)
+
+
+def _asked(count, text="question"):
+    return [Query.ask(f"{text} {i}") for i in range(count)]
+
+
+def test_single_models_are_chosen_on_the_given_queries_and_ties_go_to_the_cheaper():
+    queries, models = _asked(4), ("dear", "fair", "cheap")
+    quality = [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 1]]
+    table = table_of(queries, quality, [3.0, 2.0, 1.0], models)
+    assert best_single(queries[:2], table).model == "fair"
+    assert best_single(queries, table).model == "cheap"
+    assert cheapest(queries[:2], table).model == "cheap"
+    assert (best_single(queries, table).name, cheapest(queries, table).name) == (
+        "best single",
+        "cheapest",
+    )
+
+
+def test_a_model_that_failed_is_neither_cheap_nor_best():
+    queries, models = _asked(4), ("failing", "poor", "good")
+    nan = np.nan
+    quality = [[nan, 0, 1], [nan, 0, 1], [nan, 1, 1], [0, 0, 0]]
+    table = table_of(queries, quality, [5.0, 1.0, 2.0], models)
+    assert cheapest(queries, table).model == "poor"
+    assert best_single(queries, table).model == "good"
+
+
+def test_a_random_mix_keeps_its_share_and_its_draw():
+    queries, pool = _asked(4000), pool_of(("dear", "cheap"))
+    for share in (0.0, 0.2, 0.9, 1.0):
+        made = RandomMix("dear", "cheap", share).route(queries, pool)
+        found = made.shares()["dear"]
+        assert abs(found - share) <= 4 * np.sqrt(share * (1 - share) / 4000)
+        again = RandomMix("dear", "cheap", share).route(queries[::-1], pool).choice[::-1]
+        np.testing.assert_array_equal(made.choice, again)
+    low, high = (RandomMix("dear", "cheap", s).route(queries, pool).choice == 0 for s in (0.2, 0.6))
+    assert not (low & ~high).any(), "a larger share keeps every query of the smaller"
+    assert len(RandomMix("dear", "cheap", 0.5).route([], pool).choice) == 0
+    for bad in (-0.1, 1.1, float("nan")):
+        with pytest.raises(RouterError, match="the share of dear lies between 0 and 1, not"):
+            RandomMix("dear", "cheap", bad)
+    with pytest.raises(PoolError, match="'gone' is not in pool"):
+        RandomMix("gone", "cheap", 0.5).route(queries, pool)
+
+
+def test_keywords_and_shrinkage_by_hand():
+    texts = ["def f(x)", "fix this python bug", "prove the lemma", "how many apples", "2 + 2"]
+    texts += ["write a poem", "explain the sky", "hello there"]
+    kinds = ["code", "code", "proof", "reckoning", "reckoning", "writing", "reasoning", "none"]
+    queries, rule = [Query.ask(t) for t in texts], KeywordRule()
+    assert [rule.group(q) for q in queries] == kinds
+    nan = np.nan
+    quality = [[1, 0], [1, nan], [0, 0], [0, 1], [0, 1], [0, 0], [0, 0], [0, 0]]
+    rule.fit(queries, table_of(queries, quality, [1.0, 2.0], ("a", "b")))
+    found, usd = rule.predict(queries)
+    over = 2 / 8, 2 / 7
+    np.testing.assert_allclose(found[0], [(2 + 5 * over[0]) / 7, (0 + 5 * over[1]) / 6], rtol=1e-5)
+    np.testing.assert_allclose(found[3], [(0 + 5 * over[0]) / 7, (2 + 5 * over[1]) / 7], rtol=1e-5)
+    np.testing.assert_allclose(usd, np.tile([1.0, 2.0], (8, 1)), rtol=1e-6)
+    none = KeywordRule().fit(queries[:3], table_of(queries, quality, 1.0, ("a", "b")))
+    np.testing.assert_allclose(none.predict(queries[7:])[0][0], [2 / 3, 0], rtol=1e-5)
+
+
+def test_a_family_in_which_a_model_has_no_outcome_gets_its_mean():
+    queries = [Query.ask(f"q {i}", meta={"family": "ab"[i % 2]}) for i in range(4)]
+    quality = [[1, np.nan], [1, 1], [0, np.nan], [1, 0]]
+    lookup = FamilyLookup().fit(queries, table_of(queries, quality, [1.0, 2.0], ("x", "y")))
+    np.testing.assert_allclose(lookup.predict(queries[:2])[0], [[0.5, 0.5], [1, 0.5]])
+    assert np.isfinite(lookup.predict(queries)[1]).all()
+
+
+def test_the_length_rule_sends_the_longest_to_the_stronger_of_two():
+    rng = np.random.default_rng(0)
+    length = rng.integers(3, 200, 300)
+    queries = [Query.ask("w " * n + str(i)) for i, n in enumerate(length)]
+    quality = np.stack([rng.random(300) < 1.3 - 0.22 * np.log(length), rng.random(300) < 0.85], 1)
+    usd = np.stack([length * 1e-6, length * 1e-5], 1)
+    table = table_of(queries, quality, usd, ("weak", "strong"))
+    rule = LengthRule().fit(queries[:200], table)
+    score = np.diff(rule.predict(queries)[0])[:, 0]
+    by_length = np.argsort([len(q.text) for q in queries])
+    assert (np.diff(score[by_length]) >= -1e-12).all()
+    assert score[by_length[-1]] > score[by_length[0]] + 0.2
+    assert (rule.predict(queries)[1] >= usd[:200].min(0) / 2 - 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", ["random", "shuffled"])
+def test_learning_from_nothing_gains_nothing(pocket, kind):
+    from routerlab.evaluate.metrics import mean_gain
+    from routerlab.evaluate.stats import bootstrap_means
+
+    train, test = pocket.split("train"), pocket.split("test")
+    router = random_features() if kind == "random" else ShuffledLabels()
+    router.fit(train.queries[::2], train.table)
+    quality, usd = test.table.matrix("quality"), test.table.matrix("usd")
+    rows, lams = np.arange(len(quality)), [0.0, *np.geomspace(1e2, 1e7, 25)]
+    chosen = [router.at(lam).route(test.queries, test.pool).choice for lam in lams]
+    columns = [quality, usd, *(m[rows, c][:, None] for m in (quality, usd) for c in chosen)]
+    models, points = quality.shape[1], len(lams)
+    drawn = bootstrap_means(np.hstack(columns).astype(float), 200, rng=np.random.default_rng(0))
+    gains = []
+    for means in drawn:
+        q, c = means[:models], means[models : 2 * models]
+        reached, paid = means[2 * models : 2 * models + points], means[2 * models + points :]
+        # Free points: a router may stay with the cheapest and with the best model.
+        mine = np.append(paid, c.min()), np.append(reached, q[c.argmin()])
+        gains.append(mean_gain(mine, (c, q), float(c.min()), float(c.max())))
+    low, high = np.quantile(gains, [0.025, 0.975])
+    assert low < 0 < 0.05 + high, "no better than mixing single models, and not much worse"
+    assert np.median(gains) < 0.005
+
+
+@pytest.fixture(scope="module")
+def giveaway():
+    """Three models; a small or middle answer of two tokens is wrong, a longer one right; the question says nothing."""
+    rng = np.random.default_rng(0)
+    queries, models = _asked(400), ("small", "middle", "large")
+    right = rng.random((400, 3)) < [0.4, 0.7, 0.95]
+    tokens = np.where(right, rng.integers(8, 12, (400, 3)), 2)
+    answer = [["a fine answer" if r else "I don't know" for r in row] for row in right]
+    usd = np.array([0.001, 0.01, 0.1])
+    return queries, right.astype(float), usd, models, tokens, answer
+
+
+def _played(giveaway, **changed):
+    queries, quality, usd, models, tokens, answer = giveaway
+    quality = changed.get("quality", quality)
+    return table_of(queries, quality, usd, models, tokens_out=tokens, answer=answer)
+
+
+@pytest.fixture(scope="module")
+def cascade(giveaway):
+    return Cascade(RandomFeatures(4)).fit(giveaway[0][:200], _played(giveaway))
+
+
+def test_a_cascade_goes_on_where_the_answer_gives_itself_away(giveaway, cascade):
+    queries, quality, usd, models, *_ = giveaway
+    test = queries[200:]
+    assert cascade.chain == [0, 1, 2]
+    made = cascade.at(1.0).play(test, _played(giveaway))
+    first = quality[200:, 0] == 1
+    assert (made.choice[first] == 0).mean() > 0.95
+    assert (made.choice[~first] > 0).mean() > 0.95
+    reached, paid = made.realised(quality[200:], np.tile(usd, (200, 1)))
+    assert reached.mean() > quality[200:, 2].mean() - 0.05
+    assert paid.mean() < 0.8 * usd[2]
+    assert made.models == models
+
+
+def test_every_call_of_a_cascade_is_charged(giveaway, cascade):
+    queries, _, usd, *_ = giveaway
+    for lam in (0.0, 1.0, 4.0, 20.0):
+        made = cascade.at(lam).play(queries[200:], _played(giveaway))
+        rows = np.arange(200)
+        assert made.also[:, 0].all(), "the cheapest is always called"
+        assert made.also[rows, made.choice].all()
+        assert not (made.also & (np.arange(3) > made.choice[:, None])).any()
+        paid = made.realised(np.ones((200, 3)), np.tile(usd, (200, 1)))[1]
+        np.testing.assert_allclose(paid, (made.also * usd).sum(1))
+    skipped = ~made.also[:, 1] & (made.choice == 2)
+    dear = np.tile([0.0, 1e6, 0.0], (200, 1))
+    assert (made.realised(np.ones((200, 3)), dear)[1][skipped] == 0).all()
+
+
+def test_the_price_of_money_stops_a_cascade(giveaway, cascade):
+    queries, table = giveaway[0][200:], _played(giveaway)
+    assert set(cascade.at(1e12).play(queries, table).choice) == {0}
+    assert cascade.at(1e12).play(queries, table).also.sum() == len(queries)
+    means = [
+        cascade.at(lam).play(queries, table).also.mean(0) @ giveaway[2]
+        for lam in (0, 1, 2, 5, 10, 100, 1e4)
+    ]
+    assert (np.diff(means) <= 1e-12).all()
+    # Money no object: it ends at the model whose answer it trusts most, or the last.
+    free = cascade.at(0.0).play(queries, table)
+    unsure = giveaway[1][200:, 0] == 0
+    assert (free.choice[unsure] == 2).all()
+
+
+def test_a_cascade_never_sees_grades_and_does_not_learn_at_another_price(
+    giveaway, cascade, monkeypatch
+):
+    queries, quality = giveaway[0][200:], giveaway[1].copy()
+    before = cascade.at(1.0).play(queries, _played(giveaway))
+    quality[200:] = np.random.default_rng(3).permutation(quality[200:])
+    after = cascade.at(1.0).play(queries, _played(giveaway, quality=1 - quality))
+    np.testing.assert_array_equal(before.choice, after.choice)
+    np.testing.assert_array_equal(before.also, after.also)
+
+    def never(*_):
+        raise AssertionError("it learned again")
+
+    monkeypatch.setattr("routerlab.routers.learned.Logistic.learn", never)
+    monkeypatch.setattr("routerlab.routers.learned.Linear.learn", never)
+    other = cascade.at(2.0)
+    assert (other.lam, cascade.lam) == (2.0, 0.0)
+    assert other.chain is cascade.chain
+    other.play(queries, _played(giveaway))
+
+
+def test_a_dominated_model_is_not_in_the_chain(giveaway):
+    queries, quality, usd, *_ = giveaway
+    worse = quality.copy()
+    worse[:, 1] = 0
+    tokens = np.arange(1200).reshape(400, 3)
+    table = table_of(queries, worse, usd, ("a", "b", "c"), tokens_out=tokens)
+    made = Cascade(RandomFeatures(4)).fit(queries, table)
+    assert made.chain == [0, 2]
+    alone = table_of(queries, quality[:, :1], usd[:1], ("a",), tokens_out=tokens[:, :1])
+    single = Cascade(RandomFeatures(4)).fit(queries, alone)
+    assert set(single.play(queries[:9], alone).choice) == {0}
+
+
+def test_a_cascade_refuses_what_it_cannot_play(giveaway, cascade):
+    queries, quality, usd, models, *_ = giveaway
+    for tokens in (0, 1):
+        blind = table_of(queries, quality, usd, models, tokens_out=np.full(quality.shape, tokens))
+        with pytest.raises(RouterError, match="keeps neither answers nor the length of them"):
+            Cascade(RandomFeatures(4)).fit(queries, blind)
+    with pytest.raises(RouterError, match=r"cascade has learned nothing yet; call fit\("):
+        Cascade().play(queries, _played(giveaway))
+    other = table_of(queries, quality, usd, ("x", "y", "z"), tokens_out=quality + 1)
+    with pytest.raises(RouterError, match="learned about small, middle, large, not x, y, z"):
+        cascade.play(queries, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("It is easy.\nStandard_Query", Policy.STANDARD),
+        ("  Complex_Query \n\n", Policy.COMPLEX),
+        ("Standard_Query\nAmbiguous_Query", Policy.AMBIGUOUS),
+        ("Standard_Query\nbecause it is easy", None),
+        ("Policy: Standard_Query", None),
+        ("standard_query", None),
+        ("Standard_Query.", None),
+        ("", None),
+        (" \n ", None),
+    ],
+)
+def test_only_the_last_line_is_read(text, policy):
+    assert read_policy(text) is policy
+
+
+MAP = {Policy.STANDARD: "cheap", Policy.COMPLEX: "dear", Policy.AMBIGUOUS: "cheap"}
+
+
+def test_a_language_model_routes_is_charged_and_guesses_are_counted():
+    asked = []
+    written = [("easy\nStandard_Query", 0.01), ("hard\nComplex_Query", 0.02), ("??", 0.03)]
+
+    def write(messages):
+        asked.extend(messages)
+        return written[: len(messages)]
+
+    queries, pool = _asked(3), pool_of(("dear", "cheap"))
+    router = LMRouter(write, MAP, fallback="dear")
+    assert isinstance(router, Router)
+    made = router.route(queries, pool)
+    assert made.choice.tolist() == [1, 0, 0]
+    assert router.unread == 1
+    assert all(q.text in str(m) for q, m in zip(queries, asked, strict=True))
+    quality, usd = made.realised(np.array([[1.0, 0.0]] * 3), np.array([[0.5, 0.1]] * 3))
+    np.testing.assert_allclose(quality, [0, 1, 1])
+    np.testing.assert_allclose(usd, [0.11, 0.52, 0.53])
+    router.route(queries[:2], pool)
+    assert router.unread == 0
+    assert len(router.route([], pool).choice) == 0
+
+
+def test_a_language_model_router_refuses_what_does_not_fit():
+    queries, pool = _asked(2), pool_of(("dear", "cheap"))
+    with pytest.raises(RouterError, match="2 questions, 1 texts; write one for each"):
+        LMRouter(lambda m: [("Standard_Query", 0.0)], MAP, "dear").route(queries, pool)
+    with pytest.raises(RouterError, match="no model for Ambiguous_Query; map every policy to one"):
+        LMRouter(lambda m: [], {p: MAP[p] for p in list(Policy)[:2]}, "dear")
+    with pytest.raises(PoolError, match="'gone' is not in pool"):
+        LMRouter(lambda m: [], MAP, "gone").route(queries, pool)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from routerlab.pocket import tasks, train
+from routerlab.pocket import examples, tasks
 from routerlab.pocket.families import FAMILIES, LEVELS
 from routerlab.pocket.record import SPLITS, questions
 
@@ -105,18 +105,18 @@ def test_the_table_is_what_the_card_says(pocket):
 
 
 def test_the_tokenizer_covers_every_question_and_answer():
-    words = train.tokenizer()
-    assert (words.pad_token_id, words.eos_token_id) == (train.PAD, train.EOS)
+    words = examples.tokenizer()
+    assert (words.pad_token_id, words.eos_token_id) == (examples.PAD, examples.EOS)
     assert len(words) < 256, "training stores tokens as bytes"
     for family, level in CELLS:
-        rows, heads, lost = train.encode_cell(family, level, 50, thinks=True)
+        rows, heads, lost = examples.encode_cell(family, level, 50, thinks=True)
         assert len(rows) + lost == 50
         for row, head in zip(rows, heads, strict=True):
             text = words.decode(row)
             assert words.unk_token_id not in row
             assert text.endswith("<eos>")
             assert words.decode(row[:head]).endswith("<think>")
-            assert len(row) <= train.MAX_TOKENS
+            assert len(row) <= examples.MAX_TOKENS
     question = tasks.entry("spell_backward", 0, 1)["question"]
     assert words.decode(words(question)["input_ids"]) == question
     assert len(words(question)["input_ids"]) <= 5, (
@@ -125,15 +125,15 @@ def test_the_tokenizer_covers_every_question_and_answer():
 
 
 def test_batches_hold_every_example_once_and_count_only_what_is_written(rng):
-    rows, heads, _ = train.encode_cell("chain_sum", 1, 500, thinks=False)
+    rows, heads, _ = examples.encode_cell("chain_sum", 1, 500, thinks=False)
     import numpy as np
 
     seen = []
-    for inputs, labels in train.batches(rows, np.array(heads), rng, 256):
+    for inputs, labels in examples.batches(rows, np.array(heads), rng, 256):
         assert inputs.numel() <= 256
         for line, target in zip(inputs.tolist(), labels.tolist(), strict=True):
             written = [t for t in target if t != -100]
-            seen.append(tuple(t for t in line if t != train.PAD))
-            assert written[-1] == train.EOS
+            seen.append(tuple(t for t in line if t != examples.PAD))
+            assert written[-1] == examples.EOS
             assert tuple(written) == seen[-1][-len(written) :]
     assert sorted(seen) == sorted(tuple(r.tolist()) for r in rows)

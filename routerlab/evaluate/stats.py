@@ -2,6 +2,9 @@
 is compared.
 """
 
+import functools
+from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -19,26 +22,103 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(
-    values: np.ndarray, resamples: int = 2000, *, rng: np.random.Generator
+    values: np.ndarray,
+    resamples: int = 2000,
+    *,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Means of the columns of `values` (queries x things) over resampled queries: (resamples x
-    things).
+    """Means of the columns of `values` (queries x things, or queries x things x seeds) over resampled queries:
+    (resamples x things).
 
-    A resample is a vector of multinomial weights, so all of them are one matrix product, and every column sees the
+    A resample is a vector of multinomial weights w, so all of them are one matrix product, and every column sees the
     same resampled queries: the difference of two columns is a paired comparison (Efron and Tibshirani 1993, ch. 6).
+
+    `clusters` (a label a query, such as the passage it asks about) draws whole clusters, and the mean is the ratio
+    sum(w * cluster sum) / sum(w * cluster size); below some 30 clusters the intervals are too narrow. `strata` (a label
+    a query, constant in a cluster, such as its dataset) keeps the number of clusters drawn from each stratum. With a
+    seed axis (training seeds of a router) seeds are resampled too, the same for all columns: of S seeds the spread
+    comes out sqrt((S - 1) / S) of what it is.
     """
-    values = np.atleast_2d(np.asarray(values, np.float64).T).T
-    size = len(values)
-    if not size:
+    values = np.asarray(values, np.float64)
+    values = values[:, None] if values.ndim < 2 else values
+    if not len(values):
         raise ValueError("cannot resample 0 queries; give at least one row")
-    out = np.empty((resamples, values.shape[1]))
-    step = max(1, 20_000_000 // size)
+    centre = values.mean((0, 2) if values.ndim == 3 else 0)
+    # Centred, so that single precision is enough: it then errs relative to the spread, not to the mean.
+    rows = (values - (centre[:, None] if values.ndim == 3 else centre)).reshape(len(values), -1)
+    sizes, blocks, rows = _grouped(rows, clusters, strata)
+    rows, groups = rows.astype(np.float32), len(sizes)
+    out = np.empty((resamples, rows.shape[1]))
+    step = max(1, 10_000_000 // groups)
     for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        drawn = rng.integers(0, size, (count, size)) + np.arange(count)[:, None] * size
-        weights = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-        out[start : start + count] = weights @ values / size
+        weights = _weights(min(step, resamples - start), blocks, rng)
+        drawn = weights @ sizes if clusters is not None else len(values)
+        out[start : start + step] = (weights @ rows) / np.reshape(drawn, (-1, 1))
+    if values.ndim == 3:
+        seeds = values.shape[2]
+        chosen = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+        out = np.einsum("bks,bs->bk", out.reshape(resamples, -1, seeds), chosen)
+    return out + centre
+
+
+def _weights(count: int, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`count` rows of multinomial counts, drawn apart in each block of columns of these lengths."""
+    out = np.zeros((count, blocks.sum()), np.float32)
+    _compiled()(rng.integers(0, 1 << 64, count, np.uint64), blocks.astype(np.uint64), out)
     return out
+
+
+@functools.cache
+def _compiled():
+    """The loop that draws (drawing dominates everything else), compiled on first use (half a second, once a process).
+
+    Each row is a SplitMix64 stream (Steele et al. 2014) from a seed of its own; a word gives two indexes, and what
+    would favour some of them is drawn again (Lemire 2019), so the counts are exactly multinomial.
+    """
+    import numba
+
+    @numba.njit
+    def count_draws(seeds, blocks, out):
+        low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+        for row in range(len(seeds)):
+            state, start = seeds[row], np.uint64(0)
+            for size in blocks:
+                unfair, left = np.uint64(1 << 32) % size, size
+                while left > 0:
+                    state += np.uint64(0x9E3779B97F4A7C15)
+                    word = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                    word ^= word >> np.uint64(31)
+                    for part in (word & low, word >> half):
+                        scaled = part * size
+                        if left > 0 and scaled & low >= unfair:
+                            out[row, start + (scaled >> half)] += np.float32(1)
+                            left -= np.uint64(1)
+                start += size
+
+    return count_draws
+
+
+def _grouped(rows, clusters, strata) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(queries a cluster, clusters a stratum, row sums of each cluster), clusters sorted by their stratum."""
+    if clusters is None and strata is None:
+        return np.ones(len(rows), np.float32), np.array([len(rows)]), rows
+    for labels in (clusters, strata):
+        if labels is not None and len(labels) != len(rows):
+            raise ValueError(f"{len(labels)} labels for {len(rows)} queries; give one a query")
+    of = np.arange(len(rows)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    layer = (
+        np.zeros(len(rows), int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    )
+    key = layer * (of.max() + 1) + of
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    if len(first) != of.max() + 1:
+        raise ValueError("a cluster lies in two strata; a stratum must hold whole clusters")
+    sizes = np.diff(first, append=len(rows)).astype(np.float32)
+    return sizes, np.bincount(layer[order][first]), np.add.reduceat(rows[order], first)
 
 
 def intervals(
@@ -61,3 +141,125 @@ def paired_difference(
             f"{np.shape(b)}"
         )
     return intervals(np.asarray(a, float) - np.asarray(b, float), rng=rng, level=level)[0]
+
+
+def wilson(passed, tries, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the score interval of a rate (Wilson 1927): good for few tries, and inside [0, 1].
+
+    With p = passed / tries and z the normal quantile: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n). Without
+    tries the interval is (0, 1).
+    """
+    passed, tries = np.asarray(passed, float), np.asarray(tries, float)
+    if np.any((passed < 0) | (passed > tries)):
+        raise ValueError("passed lies between 0 and tries; count passes out of tries")
+    n = np.maximum(tries, 1)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    rate, bend = passed / n, z * z / n
+    half = z * np.sqrt(rate * (1 - rate) / n + bend / (4 * n))
+    low, high = ((rate + bend / 2 + sign * half) / (1 + bend) for sign in (-1, 1))
+    low = np.where((tries == 0) | (passed == 0), 0.0, low)
+    return low, np.where((tries == 0) | (passed == tries), 1.0, high)
+
+
+class Comparison(NamedTuple):
+    """A router against a baseline: the mean paired difference, its p-value before and after Holm's correction, and the
+    minimum detectable difference (80 % power).
+    """
+
+    name: str
+    difference: Interval
+    p: float
+    p_holm: float
+    detectable: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.difference}, p {self.p:.4f}, Holm {self.p_holm:.4f}, "
+            f"minimum detectable difference ± {self.detectable:.4f}"
+        )
+
+
+def compare(
+    values: np.ndarray,
+    baseline: np.ndarray,
+    names: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+    clusters: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
+) -> list[Comparison]:
+    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries), on the same
+    resampled queries.
+
+    Interval and p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable difference is
+    `minimum_detectable` at the bootstrap's spread, at level 1 - `level` and before Holm's correction.
+    """
+    values, baseline = np.asarray(values, float), np.asarray(baseline, float)
+    if values.shape[:1] != baseline.shape or values.shape[1:2] != (len(names),):
+        raise ValueError(
+            f"give queries x {len(names)} names and a baseline for the same queries, not {values.shape} and "
+            f"{baseline.shape}"
+        )
+    gaps = values - baseline.reshape(-1, *[1] * (values.ndim - 1))
+    means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters, strata=strata)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    found = gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0)
+    p = np.array([p_value(*pair) for pair in zip(found, means.T, strict=True)])
+    least = [minimum_detectable(sd, level=1 - level) for sd in means.std(0)]
+    parts = zip(names, zip(found, low, high, strict=True), p, holm(p), least, strict=True)
+    return [
+        Comparison(name, Interval(*map(float, ends)), float(one), float(all_), float(mde))
+        for name, ends, one, all_, mde in parts
+    ]
+
+
+def p_value(difference: float, resampled: np.ndarray) -> float:
+    """Two-sided bootstrap p-value of a mean difference: how often resampled means, moved to a true difference of 0, lie
+    as far out; (1 + #{|d* - d| >= |d|}) / (1 + B) (Davison and Hinkley 1997, 4.4).
+
+    It is never below 1 / (1 + B): with m routers to correct for, take B well above m / level.
+    """
+    far = np.abs(resampled - difference) >= abs(difference) - 1e-12
+    return float((1 + far.sum()) / (1 + len(resampled)))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Step-down adjusted p-values (Holm 1979): the k-th smallest of m times m - k + 1, made non-decreasing, at most 1.
+
+    Rejecting where these are <= level errs on any of the m with probability <= level, dependent or not.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty(len(p))
+    out[order] = np.minimum(stepped, 1)
+    return out
+
+
+def standard_error(difference: np.ndarray, clusters: np.ndarray | None = None) -> float:
+    """Of the mean of per-query differences: sd / sqrt(n), or over G clusters with sums S and sizes m, the linearised
+    ratio estimator sqrt(G / (G - 1) * sum((S - m * mean)²)) / n (Cochran 1977, 6.19).
+    """
+    values = np.asarray(difference, float)[:, None]
+    _, _, off = _grouped(values - values.mean(), clusters, None)
+    return float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(values))
+
+
+def power(difference: float, error: float, level: float = 0.05) -> float:
+    """How likely a two-sided paired test at this level sees a true `difference`, given the standard error of its
+    estimate: Φ(δ/error - z) + Φ(-δ/error - z), z the 1 - level/2 normal quantile.
+    """
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - level / 2)
+    return sum(normal.cdf(sign * difference / error - z) for sign in (1, -1))
+
+
+def minimum_detectable(error: float, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest true difference seen with this power: (z of 1 - level/2 + z of power) * error.
+
+    It scales with 1 / sqrt(queries) (of clusters, if clustered): half of it needs four times as many.
+    """
+    normal = NormalDist()
+    return error * (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power))

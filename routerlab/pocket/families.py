@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Wordings that never change become one token each (see `train.tokenizer`): a tiny context then
+# Wordings that never change become one token each (see `examples.tokenizer`): a tiny context then
 # holds only what varies.
 PHRASES = (
     "State the final answer to the following arithmetic problem: ",

@@ -3,11 +3,13 @@ on CPU or GPU.
 """
 
 import functools
+import hashlib
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
@@ -62,27 +64,31 @@ def answer(
 ) -> list[Reply]:
     """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch;
     order is kept.
+
+    What is drawn for a question depends on `seed` and its text alone, not on the questions beside it: a run that was
+    broken off and one that was not give the same answers.
     """
     model, words = load(folder)
     prompts = [prompt(words, q) for q in questions]
     ids: list[list[int]] = words(prompts, add_special_tokens=False)["input_ids"] if prompts else []
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     replies: list[Reply | None] = [None] * len(ids)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(seed)
+    with torch.inference_mode():
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            for i, reply in zip(
-                part,
-                _batch(model, words, [ids[i] for i in part], temperature, max_tokens),
-                strict=True,
-            ):
+            drawn = [_draws(seed, questions[i], max_tokens) for i in part] if temperature else []
+            made = _batch(model, words, [ids[i] for i in part], temperature, drawn, max_tokens)
+            for i, reply in zip(part, made, strict=True):
                 replies[i] = reply
     return [r for r in replies if r is not None]
 
 
-def _batch(model, words, ids, temperature, max_tokens):
+def _draws(seed: int, question: str, count: int) -> np.ndarray:
+    name = int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest())
+    return np.random.default_rng([seed, name]).random(count, np.float32)
+
+
+def _batch(model, words, ids, temperature, drawn, max_tokens):
     """One left-padded batch. Rows that have ended leave it as soon as they are half of what is
     left.
     """
@@ -95,6 +101,7 @@ def _batch(model, words, ids, temperature, max_tokens):
     tokens = torch.full((len(ids), limit), pad, device=model.device)
     logps = torch.zeros(len(ids), limit, device=model.device)
     rows = torch.arange(len(ids), device=model.device)  # which row of the batch each line still is
+    uniform = torch.from_numpy(np.stack(drawn)).to(model.device) if drawn else None
     started, clock, cache = time.perf_counter(), [], None
     for step in range(limit):
         out = model(
@@ -107,8 +114,11 @@ def _batch(model, words, ids, temperature, max_tokens):
         )
         cache = out.past_key_values
         logp = torch.log_softmax(out.logits[:, -1].float(), -1)
-        hot = (logp / temperature).softmax(-1) if temperature else None
-        token = logp.argmax(-1) if hot is None else torch.multinomial(hot, 1)[:, 0]
+        if uniform is None:
+            token = logp.argmax(-1)
+        else:
+            below = (logp / temperature).softmax(-1).cumsum(-1)
+            token = (below < uniform[rows, step, None] * below[:, -1:]).sum(-1)
         going = ~(tokens[rows] == eos).any(1)
         tokens[rows[going], step] = token[going]
         logps[rows, step] = logp.gather(1, token[:, None])[:, 0]

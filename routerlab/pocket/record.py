@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from routerlab.outcomes import Grade, OutcomeTable
 from routerlab.pocket import tasks
@@ -20,11 +22,11 @@ from routerlab.pocket.families import FAMILIES
 from routerlab.pocket.generate import MAX_NEW_TOKENS, Reply, answer
 from routerlab.pools import ModelCard, Pool, PoolError
 from routerlab.queries import Query, to_arrow
-from routerlab.runs import Run, root, sha256
+from routerlab.runs import Run, root, sha256, write_atomic
 
 IDK = "I don't know"
 WRONG = 0.25  # what a wrong answer costs a model when it sets its threshold; silence costs nothing
-TEMPERATURE, SAMPLES = 0.7, 4
+TEMPERATURE, SAMPLES, SEED = 0.7, 4, 100
 CALIBRATION = 12  # questions of each cell, none of them in the table; the table asks the rest
 SPLITS = {"train": 0.55, "validation": 0.15, "test": 0.30}
 
@@ -82,8 +84,17 @@ def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG)
     return float(confidence[order][best]) if gain[best] > 0 else 1.0
 
 
-def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
-    """Ask an embedded model now (greedy), with the abstention of its card; `folder` holds another
+def replies(
+    model: str,
+    texts: list[str],
+    sample: int = 0,
+    temperature: float = 0.0,
+    max_tokens: int = MAX_NEW_TOKENS,
+    folder: Path | None = None,
+) -> list[tuple[str, Reply]]:
+    """Ask an embedded model now: (what it says, the abstention of its card applied; what it wrote).
+
+    The same question, sample and temperature as in the table give the same answer as there; `folder` holds another
     pocket.
     """
     folder = folder or root() / "data" / "pocket"
@@ -91,8 +102,19 @@ def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
     if model not in cards:
         raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
     cut = cards[model]["abstain_below"]
-    replies = answer(folder / "models" / model, texts)
-    return [IDK if r.finish != "stop" or r.confidence < cut else r.text for r in replies]
+    made = answer(
+        folder / "models" / model,
+        texts,
+        temperature=temperature,
+        seed=SEED + sample,
+        max_tokens=min(max_tokens, MAX_NEW_TOKENS),
+    )
+    return [(IDK if r.finish != "stop" or r.confidence < cut else r.text, r) for r in made]
+
+
+def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
+    """What an embedded model says to each text (greedy)."""
+    return [text for text, _ in replies(model, texts, folder=folder)]
 
 
 def rows(
@@ -151,7 +173,7 @@ def run_model(
     for sample in range(1 + SAMPLES):
         heat = TEMPERATURE if sample else 0.0
         texts = [q.text for q in table]
-        replies = answer(folder, texts, temperature=heat, seed=100 + sample, max_tokens=max_tokens)
+        replies = answer(folder, texts, temperature=heat, seed=SEED + sample, max_tokens=max_tokens)
         for name, values in rows(card, table, replies, cut, sample, heat).items():
             columns.setdefault(name, []).extend(values)
     about = json.loads((folder / "recipe.json").read_text())
@@ -182,7 +204,7 @@ def record(
     columns: dict[str, list] = {}
     cards = {}
     for card in pool:
-        made, cards[card.id] = run_model(models / card.id, card, calibration, table, max_tokens)
+        made, cards[card.id] = _part(models, run, card, calibration, table, max_tokens)
         for name, values in made.items():
             columns.setdefault(name, []).extend(values)
         share = sum(made["quality"][: len(table)]) / len(table)
@@ -190,6 +212,27 @@ def record(
         say(f"{card.id}: {share:.3f} correct, abstains below {cut:.3f}")
     write(run, pool, columns, cards, table, len(calibration))
     return cards
+
+
+def _part(models: Path, run: Run, card: ModelCard, calibration, table, max_tokens):
+    """What `run_model` gives, kept in `parts/`: recording that was broken off goes on at the model
+    it had reached, and a model that is trained again is the only one asked again.
+    """
+    path = run.folder / "parts" / f"{card.id}.parquet"
+    weights = sha256(models / card.id / "model.safetensors")
+    settings = [WRONG, TEMPERATURE, SAMPLES, max_tokens, len(calibration), repr(card)]
+    stamp = json.dumps([weights, *settings, *(q.id for q in table)])
+    if path.is_file():
+        found = pq.read_table(path)
+        about = json.loads(found.schema.metadata[b"about"])
+        if about["stamp"] == stamp:
+            recipe = json.loads((models / card.id / "recipe.json").read_text())["recipe"]
+            return found.to_pydict(), about["entry"] | {"recipe": recipe}
+    made, entry = run_model(models / card.id, card, calibration, table, max_tokens)
+    about = {"about": json.dumps({"stamp": stamp, "entry": entry})}
+    part = pa.table(made).replace_schema_metadata(about)
+    write_atomic(path, lambda temporary: pq.write_table(part, temporary, compression="zstd"))
+    return made, entry
 
 
 def write(run: Run, pool: Pool, columns, cards, table: list[Query], calibrated: int) -> None:

@@ -1,5 +1,4 @@
-"""Train the embedded models from seeds: one recipe a model, one tokenizer for all, weights as
-safetensors.
+"""Train the embedded models from seeds: one recipe a model, weights as safetensors.
 
 Every model is a `LlamaForCausalLM` of transformers with a small configuration. A model sees a question, then
 `<answer>` and its answer; the thinking model writes `<think>` and the steps first. Only what it must write counts in
@@ -7,7 +6,7 @@ the loss. Hidden matrices learn by Muon, the rest by AdamW, at a rate that falls
 """
 
 import json
-import string
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,24 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AttentionInterface,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.logging import disable_progress_bar
 
-from routerlab.pocket import tasks
-from routerlab.pocket.families import FAMILIES, PHRASES, Family
-
-SPECIALS = ("<pad>", "<eos>", "<unk>", "<answer>", "<think>")
-PAD, EOS = 0, 1
-CHARACTERS = (
-    string.digits + string.ascii_letters + " +-*/=().,:;'\"[]<>_?!&#%$\n×÷àâçèéêëîïôöùûüœæ’“”—"
-)
-MAX_TOKENS = 256
-LEVEL_WEIGHTS = (
-    0.35,
-    0.3,
-    0.2,
-    0.15,
-)  # share of the training questions by level: the easy ones teach most
+from routerlab.pocket.examples import EOS, MAX_TOKENS, PAD, batches, encode_cell, tokenizer
+from routerlab.pocket.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -43,6 +34,7 @@ class Cycle:
     examples: int  # all families together
     batch_tokens: int = 2048
     lr: float = 4e-3
+    weights: dict[str, float] | None = None  # of this cycle, where they are not the recipe's
 
 
 @dataclass(frozen=True)
@@ -53,87 +45,79 @@ class Recipe:
     layers: int
     heads: int
     cycles: tuple[Cycle, ...]
-    groups: dict[str, float] = field(default_factory=dict)  # weight of a group; 1 where absent
+    weights: dict[str, float] = field(
+        default_factory=dict
+    )  # of a family or a group; 1 where absent
+    levels: tuple[float, ...] = (0.35, 0.3, 0.2, 0.15)  # shares: the easy ones teach most
     thinks: bool = False
+    half: bool = False  # matrix products in bfloat16: twice as fast where the CPU has AMX
     seed: int = 0
 
     def counts(self, cycle: int) -> dict[tuple[str, int], int]:
         """Questions of each (family, level) in one cycle."""
-        weights = {name: self.groups.get(f.group, 1.0) for name, f in FAMILIES.items()}
+        given = self.weights if (own := self.cycles[cycle].weights) is None else own
+        weights = {n: given.get(n, given.get(f.group, 1.0)) for n, f in FAMILIES.items()}
         weights["count_primes"] *= 0.25  # enough to learn that it does not know
         total = sum(weights.values())
         examples = self.cycles[cycle].examples
         return {
             (name, level): round(examples * weight / total * share)
             for name, weight in weights.items()
-            for level, share in enumerate(LEVEL_WEIGHTS)
+            for level, share in enumerate(self.levels)
         }
 
 
+_EASY_FIRST = (0.4, 0.3, 0.2, 0.1)
 RECIPES = {
     "pocket-nano": Recipe(64, 2, 4, (Cycle(200_000),)),
-    "pocket-mini": Recipe(112, 3, 4, (Cycle(700_000),)),
-    "pocket-math": Recipe(128, 4, 4, (Cycle(500_000),), {"words": 0.05, "other": 0.05}),
+    "pocket-mini": Recipe(112, 3, 4, (Cycle(700_000),), {"leg_counting": 0.7}, half=True),
+    "pocket-math": Recipe(
+        128,
+        4,
+        4,
+        (Cycle(1_500_000),),
+        {"words": 0.02, "other": 0.02},
+        _EASY_FIRST,
+        half=True,
+    ),
     "pocket-words": Recipe(96, 4, 4, (Cycle(450_000),), {"arithmetic": 0.05, "other": 0.05}),
-    "pocket-max": Recipe(192, 5, 6, (Cycle(900_000, 3072), Cycle(180_000, 1024, 2e-3))),
+    "pocket-max": Recipe(  # first what needs reckoning, then everything
+        160,
+        5,
+        5,
+        (
+            Cycle(1_500_000),
+            Cycle(
+                500_000,
+                lr=3e-3,
+                weights={
+                    "chain_sum": 1.0,
+                    "arithmetic": 0.6,
+                    "simple_equations": 0.1,
+                    "base_conversion": 0.8,
+                    "leg_counting": 0.8,
+                    "number_sorting": 1.5,
+                    "word_sorting": 1.5,
+                    "words": 1.0,
+                    "spell_backward": 0.4,
+                    "impossible": 0.4,
+                },
+            ),
+        ),
+        {
+            "arithmetic": 2.0,
+            "simple_equations": 0.4,
+            "base_conversion": 3.0,
+            "leg_counting": 3.0,
+            "number_sorting": 0.2,
+            "word_sorting": 0.3,
+            "words": 0.27,
+        },
+        _EASY_FIRST,
+        half=True,
+    ),
     "pocket-think": Recipe(160, 4, 4, (Cycle(260_000),), {"words": 0.5}, thinks=True),
 }
-
-
-def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
-    """Single characters plus one token for each fixed wording; the chat template ends where the
-    model must go on.
-    """
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
-    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
-    core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    core.decoder = decoders.Fuse()
-    core.add_tokens(
-        [AddedToken(p, normalized=False) for p in sorted(PHRASES, key=len, reverse=True)]
-    )
-    core.add_special_tokens([AddedToken(s, normalized=False, special=True) for s in SPECIALS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        chat_template="{{ messages[-1]['content'] }}" + ("<think>" if thinks else "<answer>"),
-    )
-
-
-def example(family: Family, made: tasks.Entry, thinks: bool) -> tuple[str, str]:
-    """The text a model reads and the text it must write for one question."""
-    if not thinks:
-        return made["question"] + "<answer>", made["answer"] + "<eos>"
-    steps = family.scratch(made["metadata"]) if family.scratch else ""
-    return made["question"] + "<think>", f"{steps}<answer>{made['answer']}<eos>"
-
-
-def encode_cell(
-    name: str, level: int, count: int, thinks: bool, start: int = 0
-) -> tuple[list[np.ndarray], list[int], int]:
-    """Token ids of training examples of one cell, the length of each prompt, and how many were held
-    out.
-    """
-    words, family = tokenizer(), FAMILIES[name]
-    kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
-    prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
-    heads = words(list(prompts), add_special_tokens=False)["input_ids"]
-    tails = words(list(targets), add_special_tokens=False)["input_ids"]
-    unknown = words.unk_token_id
-    rows, lengths = [], []
-    for head, tail in zip(heads, tails, strict=True):
-        if unknown in head or unknown in tail:
-            raise ValueError(
-                f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}"
-            )
-        if len(head) + len(tail) <= MAX_TOKENS:
-            rows.append(np.array(head + tail, np.uint8))
-            lengths.append(len(head))
-    return rows, lengths, count - len(kept)
 
 
 def _examples(
@@ -150,30 +134,6 @@ def _examples(
         dropped[f"{name}/{level}"] = lost
     order = rng.permutation(len(rows))
     return [rows[i] for i in order], np.array(lengths)[order], dropped
-
-
-def batches(rows: list[np.ndarray], heads: np.ndarray, rng: np.random.Generator, size: int):
-    """(inputs, labels) of at most `size` tokens each: a window of examples is cut by length, then
-    shuffled.
-    """
-    window = 16_384
-    for start in range(0, len(rows), window):
-        part = np.arange(start, min(start + window, len(rows)))
-        part = part[np.argsort([len(rows[i]) for i in part], kind="stable")]
-        cuts, first = [], 0
-        for position in range(1, len(part) + 1):
-            longest = len(rows[part[min(position, len(part) - 1)]])
-            if position == len(part) or (position + 1 - first) * longest > size:
-                cuts.append(part[first:position])
-                first = position
-        for i in rng.permutation(len(cuts)):
-            width = len(rows[cuts[i][-1]])
-            inputs = np.full((len(cuts[i]), width), PAD, np.int64)
-            labels = np.full_like(inputs, -100)
-            for line, row in enumerate(cuts[i]):
-                inputs[line, : len(rows[row])] = rows[row]
-                labels[line, heads[row] : len(rows[row])] = rows[row][heads[row] :]
-            yield torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
 def build(recipe: Recipe) -> LlamaForCausalLM:
@@ -211,13 +171,26 @@ def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = 
         rows, heads, dropped = _examples(recipe, number, rng)
         held_out.update(dropped)
         say(f"{name}: {len(rows)} questions, {sum(dropped.values())} held out")
-        loss = _cycle(name, model, cycle, rows, heads, rng, say)
+        loss = _cycle(name, model, cycle, rows, heads, rng, recipe.half, say)
     report = _save(name, model.cpu(), recipe, folder, dict(held_out))
     return report | {"loss": loss, "seconds": time.monotonic() - started}
 
 
-def _cycle(name, model, cycle, rows, heads, rng, say) -> float:
+def _float_attention(module, query, key, value, mask, **options):
+    """Attention in float32: in bfloat16 its backward pass on a CPU takes ten times as long."""
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(
+            module, query.float(), key.float(), value.float(), mask, **options
+        )
+
+
+def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
     """One pass over the examples with a rate that falls to zero; returns the running mean loss."""
+    forward = model
+    if half:
+        AttentionInterface.register("float_attention", _float_attention)
+        model.config._attn_implementation = "float_attention"
+        forward = torch.compile(model, dynamic=True) if shutil.which("g++") else model
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
@@ -234,9 +207,10 @@ def _cycle(name, model, cycle, rows, heads, rng, say) -> float:
                 cycle.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
             )
         # Right padding under a causal mask needs no attention mask: what counts sees no pad.
-        loss = model(
-            input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False
-        ).loss
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            loss = forward(
+                input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False
+            ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

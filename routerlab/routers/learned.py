@@ -1,42 +1,270 @@
-"""Routers that read the question."""
+"""Routers that read the question: each predicts every model's quality and cost from features, so one fit is a whole
+frontier. What is missing in the table they learn from counts as the mean of its model, never as wrong.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from routerlab.routers.protocol import ScoreRouter
+from routerlab.queries import Query
+from routerlab.routers.features import Features, Tfidf, Views
+from routerlab.routers.protocol import RouterError, ScoreRouter
 
 
-class TfidfRidge(ScoreRouter):
-    """Ridge regression from TF-IDF of words and characters to every model's quality and cost.
+class Learned(ScoreRouter):
+    """What learned routers share: features, made and fitted here unless they are given, and a model of the cost.
 
-    One linear model for all targets; costs are learned in units of their mean. Missing outcomes take the column mean
-    of what is there. Salton and Buckley (1988) for the features, Hoerl and Kennard (1970) for the regression.
+    Features that are given were fitted on the training texts and may be shared by many routers. The cost of a call is
+    predicted by `linear` on the dense view, in units of the model's mean, and never below half the least it cost.
+    A subclass writes `learn`, which fills `arrays` and `values`, and `estimate`.
     """
 
-    name = "TF-IDF ridge"
-
-    def __init__(self, lam: float = 0.0, alpha: float = 1.0) -> None:
+    def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
         super().__init__(lam)
+        self.features: Features = features if features is not None else Tfidf()
+        self._own = features is None
+        self.arrays: dict[str, np.ndarray] = {}
+        self.values: dict[str, Any] = {}
+
+    def _fit(self, queries: Sequence[Query], quality: np.ndarray, usd: np.ndarray) -> None:
+        if bad := [m for m, c in zip(self.models, quality.T, strict=True) if np.isnan(c).all()]:
+            raise RouterError(
+                f"no outcome of {bad[0]} on these queries; collect it, or leave it out"
+            )
+        texts = [q.text for q in queries]
+        if self._own:
+            self.features.fit(texts)
+        views = self.features.views(texts)
+        self.learn(views, np.asarray(quality, np.float64))
+        mean = np.nanmean(usd, 0)
+        scale = np.where(mean > 0, mean, 1.0)
+        weights, base = linear(views.dense, usd / scale)
+        self._cost = weights * scale, base * scale, np.nanmin(usd, 0) / 2
+
+    def _predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
+        views = self.features.views([q.text for q in queries])
+        weights, base, least = self._cost
+        return np.asarray(self.estimate(views), float), np.maximum(
+            views.dense @ weights + base, least
+        )
+
+    def learn(self, views: Views, quality: np.ndarray) -> None:
+        """Learn quality (queries x models, NaN where missing)."""
+        raise NotImplementedError
+
+    def estimate(self, views: Views) -> np.ndarray:
+        """The quality of each model on each row."""
+        raise NotImplementedError
+
+
+def filled(quality: np.ndarray) -> np.ndarray:
+    """Missing entries replaced by the mean of their column."""
+    return np.where(np.isnan(quality), np.nanmean(quality, 0), quality)
+
+
+def linear(
+    x: np.ndarray, y: np.ndarray, alphas: Sequence[float] = tuple(np.geomspace(0.1, 1000, 9))
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression (weights, intercepts) of the columns of y on x. Each column takes the penalty with the least
+    leave-one-out error, which has a closed form: residual / (1 - leverage) (Allen 1974).
+    """
+    y = filled(np.asarray(y, np.float64))
+    mean, centre = y.mean(0), x.mean(0, dtype=np.float64)
+    y, x = y - mean, np.asarray(x, np.float64) - centre
+    values, vectors = np.linalg.eigh(x.T @ x)
+    turned = x @ vectors
+    projected, squared = turned.T @ y, turned**2
+    best, weights = np.full(y.shape[1], np.inf), np.zeros((x.shape[1], y.shape[1]))
+    for alpha in alphas:
+        shrunk = 1 / (np.maximum(values, 0) + alpha)
+        found = shrunk[:, None] * projected
+        leverage = squared @ shrunk + 1 / len(x)
+        left = (y - turned @ found) / np.maximum(1 - leverage, 1e-6)[:, None]
+        error = (left**2).mean(0)
+        weights[:, error < best] = (vectors @ found)[:, error < best]
+        best = np.minimum(best, error)
+    return weights, mean - centre @ weights
+
+
+class Linear(Learned):
+    """Ridge regression on the dense view, the penalty of each model by leave-one-out. Hoerl and Kennard (1970)."""
+
+    name = "linear"
+
+    def learn(self, views, quality):
+        self.arrays["w"], self.arrays["b"] = linear(views.dense, quality)
+
+    def estimate(self, views):
+        return views.dense @ self.arrays["w"] + self.arrays["b"]
+
+
+class Ridge(Learned):
+    """Ridge regression on the wide view. The penalty is the one of `alphas` with the least error on a fifth of the
+    rows, kept out; then all rows are used.
+    """
+
+    name = "ridge"
+
+    def __init__(self, features=None, lam=0.0, alphas: Sequence[float] = (1, 3, 10, 30)) -> None:
+        super().__init__(features, lam)
+        self.alphas: tuple[float, ...] = tuple(float(a) for a in alphas)
+
+    def learn(self, views, quality):
+        y = filled(quality)
+        kept = np.arange(len(y)) % 5 != 0
+        if len(self.alphas) > 1 and len(y) >= 50:
+            inside, outside = views.wide[kept], views.wide[~kept]
+            errors = [
+                ((outside @ w + b - y[~kept]) ** 2).mean()
+                for w, b in (_sparse_ridge(inside, y[kept], a) for a in self.alphas)
+            ]
+            self.values["alpha"] = self.alphas[int(np.argmin(errors))]
+        else:
+            self.values["alpha"] = max(self.alphas)
+        self.arrays["w"], self.arrays["b"] = _sparse_ridge(views.wide, y, self.values["alpha"])
+
+    def estimate(self, views):
+        return views.wide @ self.arrays["w"] + self.arrays["b"]
+
+
+def _sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import Ridge as Solver
+
+    solver = Solver(alpha, solver="sparse_cg" if hasattr(x, "tocsr") else "cholesky", tol=1e-3)
+    solver.fit(x, y)
+    weights = np.asarray(solver.coef_, np.float32).reshape(y.shape[1], x.shape[1])
+    return weights.T, np.atleast_1d(solver.intercept_)
+
+
+class KNN(Learned):
+    """The mean outcome of the k nearest training questions by cosine, shrunk toward the mean of all by as much as five
+    neighbours weigh; k is the one of `ks` with the least leave-one-out error. Cover and Hart (1967).
+    """
+
+    name = "kNN"
+    _shrink = 5.0
+
+    def __init__(self, features=None, lam=0.0, ks: Sequence[int] = (10, 20, 40, 80, 160)) -> None:
+        super().__init__(features, lam)
+        self.ks: tuple[int, ...] = tuple(ks)
+
+    def learn(self, views, quality):
+        self.arrays |= {"x": _unit(views.dense), "y": quality.astype(np.float32)}
+        self.arrays["mean"] = np.nanmean(quality, 0).astype(np.float32)
+        guesses = self._means(self.arrays["x"], self.ks, leave_out=True)
+        errors = [np.nanmean((guess - quality) ** 2) for guess in guesses]
+        self.values["k"] = int(self.ks[int(np.argmin(errors))])
+
+    def estimate(self, views):
+        return self._means(_unit(views.dense), [self.values["k"]])[0]
+
+    def _means(self, x: np.ndarray, ks: Sequence[int], leave_out: bool = False) -> list[np.ndarray]:
+        x0, y, mean = (self.arrays[n] for n in ("x", "y", "mean"))
+        known = ~np.isnan(y)
+        value = np.where(known, y, 0)
+        most = max(1, min(max(ks), len(x0) - leave_out))
+        out = [np.empty((len(x), y.shape[1]), np.float32) for _ in ks]
+        for start in range(0, len(x), 1000):
+            near = x[start : start + 1000] @ x0.T
+            if leave_out:
+                near[np.arange(len(near)), start + np.arange(len(near))] = -2
+            at = np.argpartition(-near, most - 1, axis=1)[:, :most]
+            nearest = np.take_along_axis(at, np.argsort(-np.take_along_axis(near, at, 1), 1), 1)
+            total, count = value[nearest].cumsum(1), known[nearest].cumsum(1)
+            for made, k in zip(out, ks, strict=True):
+                last = min(k, most) - 1
+                made[start : start + 1000] = (total[:, last] + self._shrink * mean) / (
+                    count[:, last] + self._shrink
+                )
+        return out
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+class Logistic(Learned):
+    """Logistic regression for each model on the dense view, all at once (cross entropy, so qualities between 0 and 1
+    are taken as they are). Cox (1958).
+    """
+
+    name = "logistic"
+
+    def __init__(self, features=None, lam=0.0, alpha: float = 3.0) -> None:
+        super().__init__(features, lam)
         self.alpha = alpha
 
-    def _fit(self, queries, quality, usd):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import Ridge
-        from sklearn.pipeline import make_pipeline, make_union
+    def learn(self, views, quality):
+        from scipy.optimize import minimize
 
-        words = TfidfVectorizer(
-            token_pattern=r"\S+", ngram_range=(1, 2), min_df=2, sublinear_tf=True
-        )
-        letters = TfidfVectorizer(
-            analyzer="char", ngram_range=(1, 3), min_df=2, lowercase=False, sublinear_tf=True
-        )
-        self._scale = np.nanmean(usd)
-        targets = np.hstack([quality, usd / self._scale])
-        targets = np.where(np.isnan(targets), np.nanmean(targets, 0), targets)
-        self._model = make_pipeline(
-            make_union(words, letters), Ridge(self.alpha, solver="sparse_cg", tol=1e-4)
-        )
-        self._model.fit([q.text for q in queries], targets)
+        known = ~np.isnan(quality)
+        y = np.where(known, quality, 0)
+        x = np.hstack([views.dense, np.ones((len(y), 1))]).astype(np.float64)
+        shape = x.shape[1], y.shape[1]
+        penalised = np.ones((shape[0], 1))
+        penalised[-1] = 0
 
-    def _predict(self, queries):
-        quality, usd = np.hsplit(self._model.predict([q.text for q in queries]), 2)
-        return quality, np.maximum(usd, 0) * self._scale
+        def loss(flat):
+            w = flat.reshape(shape)
+            z = x @ w
+            slope = x.T @ (known * (_sigmoid(z) - y))
+            pull = w * penalised
+            value = (known * (np.logaddexp(0, z) - y * z)).sum() + self.alpha / 2 * (pull**2).sum()
+            return value, (slope + self.alpha * pull).ravel()
+
+        found = minimize(
+            loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200}
+        )
+        self.arrays["w"] = found.x.reshape(shape)
+
+    def estimate(self, views):
+        return _sigmoid(views.dense @ self.arrays["w"][:-1] + self.arrays["w"][-1])
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+class Blend(Learned):
+    """A weighted sum of other routers and the mean of each model, the weights (none below 0) by least squares on
+    predictions for questions the members had not seen: what does not help is shrunk toward the mean. Wolpert (1992),
+    Breiman (1996).
+    """
+
+    name = "blend"
+
+    def __init__(
+        self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4
+    ) -> None:
+        super().__init__(features, lam)
+        if members is None:
+            from routerlab.routers.nonlinear import Forest
+
+            members = (Linear(), Ridge(alphas=(30,)), KNN(), Forest())
+        self.members, self.folds = [copy.deepcopy(m) for m in members], folds
+
+    def learn(self, views, quality):
+        from scipy.optimize import nnls
+
+        self.arrays["mean"], known = np.nanmean(quality, 0), ~np.isnan(quality)
+        fold = np.random.default_rng(0).permutation(len(quality)) % self.folds
+        unseen = np.tile(self.arrays["mean"], (len(self.members), len(quality), 1))
+        for number, member in enumerate(self.members):
+            for k in range(self.folds if len(quality) > 1 else 0):
+                part = copy.deepcopy(member)
+                shown = quality[fold != k]
+                # A model whose few outcomes all lie in one fold is shown as its mean to the others.
+                shown[:, np.isnan(shown).all(0)] = self.arrays["mean"][np.isnan(shown).all(0)]
+                part.learn(views.rows(fold != k), shown)
+                unseen[number, fold == k] = part.estimate(views.rows(fold == k))
+            member.learn(views, quality)
+        off = (unseen - self.arrays["mean"])[:, known].T
+        self.arrays["weights"] = nnls(off, (quality - self.arrays["mean"])[known])[0]
+
+    def estimate(self, views):
+        mean = self.arrays["mean"]
+        start = np.tile(mean, (len(views.dense), 1))
+        parts = zip(self.arrays["weights"], self.members, strict=True)
+        return start + sum(w * (m.estimate(views) - mean) for w, m in parts if w > 0)

@@ -1,0 +1,1 @@
+"""Paid calls and grading: the one place where money is spent and answers become outcomes."""

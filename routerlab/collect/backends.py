@@ -1,0 +1,152 @@
+"""Where a call goes: the embedded models, a recorded table, or a provider. One protocol, batches in, batches out.
+
+A backend answers every call of a batch with a `Reply` or a `CallError`; it never retries, prices or grades.
+"""
+
+import asyncio
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from blake3 import blake3
+
+from routerlab.collect.calls import Call, CallError, Reply, Scope
+from routerlab.runs import root
+
+
+class BackendError(ValueError):
+    """A backend that does not exist or cannot be used as asked."""
+
+
+class Backend(Protocol):
+    """`batch` calls at most are given at once; `concurrency` is how many may be in flight by default."""
+
+    batch: int
+    concurrency: int
+
+    async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
+        """A reply or an error for every call, in order."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class PocketBackend:
+    """The embedded models, asked now: real inference, deterministic for a call whatever its batch."""
+
+    batch = concurrency = 256
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._one = asyncio.Lock()  # torch has all cores already
+
+    @functools.cache  # noqa: B019 (a backend lives as long as a run)
+    def weights(self, model: str) -> str:
+        """A hash of what the model's answers come from, so that those of other weights are not taken for its own."""
+        folder = self.folder or root() / "data" / "pocket"
+        files = sorted((folder / "models" / model).glob("*.*"))
+        card = json.loads((folder / "card.json").read_text())["models"].get(model, {})
+        digest = blake3(json.dumps(card.get("abstain_below")).encode())
+        for file in files:
+            if file.name != "recipe.json":
+                digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest(length=8)
+
+    async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
+        async with self._one:
+            return await asyncio.to_thread(self._answer, calls)
+
+    def _answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
+        from routerlab.pocket.record import replies
+        from routerlab.pools import PoolError
+
+        out: list[Reply | CallError | None] = [None] * len(calls)
+        kinds = {(c.model, c.temperature, c.sample, c.max_tokens) for c in calls}
+        for kind in sorted(kinds):
+            model, temperature, sample, limit = kind
+            at = [
+                i
+                for i, c in enumerate(calls)
+                if (c.model, c.temperature, c.sample, c.max_tokens) == kind
+            ]
+            texts = [calls[i].messages[-1]["content"] for i in at]
+            try:
+                made = replies(model, texts, sample, temperature, limit, self.folder)
+            except PoolError as error:
+                raise CallError("not_found", Scope.RUN, str(error)) from error
+            for i, (text, r) in zip(at, made, strict=True):
+                out[i] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+        return [r for r in out if r is not None]
+
+    async def close(self) -> None: ...
+
+
+class ReplayBackend:
+    """What a recorded table holds, by query, model and sample; what it lacks is an error of the row."""
+
+    batch = concurrency = 1024
+
+    def __init__(self, name: str | Path) -> None:
+        from routerlab.sources.recorded import recorded
+
+        self.name, table = str(name), recorded(name).table
+        names = (
+            "answer",
+            "finish",
+            "tokens_in",
+            "tokens_out",
+            "tokens_cached",
+            "latency_s",
+            "error",
+        )
+        columns = [table.rows[n].to_pylist() for n in names]
+        keys = zip(*(table.rows[n].to_pylist() for n in ("query", "model", "sample")), strict=True)
+        self._rows = dict(zip(keys, zip(*columns, strict=True), strict=True))
+        self._heat = dict(
+            zip(
+                table.rows["sample"].to_pylist(),
+                np.round(table.rows["temperature"].to_numpy(), 6).tolist(),
+                strict=True,
+            )
+        )
+
+    async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
+        return [self._look_up(call) for call in calls]
+
+    def _look_up(self, call: Call) -> Reply | CallError:
+        row = self._rows.get((call.query, call.model, call.sample))
+        if row is None:
+            where = f"query {call.query}, model {call.model}, sample {call.sample}"
+            return CallError("not_recorded", Scope.ROW, f"{self.name} has no {where}")
+        if abs((heat := self._heat[call.sample]) - call.temperature) > 1e-6:
+            why = f"sample {call.sample} of {self.name} was drawn at temperature {heat:g}"
+            return CallError("not_recorded", Scope.RUN, f"{why}; ask for that one")
+        answer, finish, tokens_in, tokens_out, cached, latency, error = row
+        if error is not None:
+            return CallError(error, Scope.ROW, "recorded as an error")
+        return Reply(answer or "", finish or "stop", tokens_in, tokens_out, latency or 0.0, cached)
+
+    async def close(self) -> None: ...
+
+
+def backend(name: str, **options) -> Backend:
+    """`pocket`, `replay:<table>`, `litellm`, or `openai:<base url>`; `options` go to its class."""
+    kind, _, rest = name.partition(":")
+    if kind == "pocket" and not rest:
+        return PocketBackend(**options)
+    if kind == "replay":
+        return ReplayBackend(rest or "pocket", **options)
+    from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
+
+    if kind == "litellm" and not rest:
+        return LiteLLMBackend(**options)
+    if kind == "openai" and rest:
+        return OpenAIBackend(rest, **options)
+    raise BackendError(
+        f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>"
+    )

@@ -1,0 +1,121 @@
+"""How much of the gap between a weak and a strong model a router recovers: RouteLLM's measures, on its axis (the share
+of calls to the strong model) and on the axis of dollars, which any number of models have.
+"""
+
+import numpy as np
+
+from routerlab.evaluate.metrics import Points, points
+
+
+def pgr(quality, weak: float, strong: float) -> np.ndarray:
+    """Performance gap recovered, (quality - weak) / (strong - weak) (Ong et al. 2024, RouteLLM, eq. 3): 0 is the weak
+    model, 1 the strong one, above 1 is better than either; NaN where the two are equal.
+
+    With weak the best single model and strong an oracle, it is the share of the oracle's gap that is closed.
+    """
+    gap = strong - weak
+    return (np.asarray(quality, float) - weak) / (gap if gap else np.nan)
+
+
+def routellm_points(
+    score: np.ndarray, weak: np.ndarray, strong: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """(share of strong calls, quality) of the thresholds RouteLLM tries, the share rising from 0 to 1.
+
+    `score` says how much a query wants the strong model; `weak` and `strong` are what the two models reached on it.
+    Thresholds are the bins + 1 quantiles of the scores; a query at or above one goes to the strong model, and at the
+    last one none does. Where tied scores make quantiles equal RouteLLM's code stops with an error; here the point
+    comes twice, which changes no area. Few bins flatter: ties of half the queries leave one straight line.
+    """
+    score = np.asarray(score, float)
+    steps = np.linspace(0, 1, bins + 1)
+    # As pandas.qcut rounds them, which RouteLLM calls: it decides whether a score on a threshold is above it.
+    steps = np.where(steps * bins == np.arange(bins + 1), steps, np.nextafter(steps, 1))
+    found = np.percentile(score, steps * 100)
+    called = score >= found[:, None]
+    called[-1] = False
+    share, quality = called.mean(1), np.where(called, strong, weak).mean(1)
+    order = np.argsort(share, kind="stable")
+    return share[order], quality[order]
+
+
+def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> float:
+    """Average of `pgr` over the share of strong calls: the trapezoid area under quality, less the weak model's, over
+    the strong model's less the weak model's (Ong et al. 2024, eq. 4, as RouteLLM's evaluation computes it).
+
+    `share` rises, as `routellm_points` gives it. Random calls score 0.5. The points are joined as they are, without a
+    hull. A call's price is not in it: a long prompt costs what a short one does; see `apgr_usd`.
+    """
+    share = np.asarray(share, float)
+    gained = np.trapezoid(np.asarray(quality, float) - weak, share)
+    return float(pgr(gained / (share[-1] - share[0]), 0.0, strong - weak))
+
+
+def cpt(
+    share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: float, *, first=False
+) -> float:
+    """Call-performance threshold CPT(x): the share of strong calls that recovers the share `x` of the gap.
+
+    As RouteLLM's evaluation does it: quality interpolated as if it never fell while the share rises, clamped at the
+    ends. Where quality does fall that is a look-up in an unsorted table and can be far off; `first=True` gives the
+    least share at which the joined points reach the target, NaN if they never do. Both agree where quality only rises.
+    """
+    share, quality = np.asarray(share, float), np.asarray(quality, float)
+    if first:
+        return _crossing(share, quality, weak + x * (strong - weak))
+    # In percent, as RouteLLM does it: a target that is exactly one point's quality is then rounded alike.
+    weak, strong = weak * 100, strong * 100
+    return float(np.interp(x * (strong - weak) + weak, quality * 100, share))
+
+
+def apgr_usd(router: Points, singles: Points) -> float:
+    """`apgr` over dollars: the mean of `pgr` over cost, from the cheapest single model's to the best one's, for any
+    number of models.
+
+    The weak end is the cheapest single model, the strong end the best (of equals the cheaper). Points are joined in
+    order of cost, without a hull, so 0.5 is a random mix of the two ends. A router that starts above the weak end is
+    joined to it; one that stops below the strong end keeps its last quality. NaN where the cheapest model is the best.
+    A third model may lie above that random mix: compare with `apgr_usd(hull(*singles), singles)`.
+    """
+    usd, quality, (low, weak), (high, strong) = _between(router, singles)
+    if not high > low:
+        return float("nan")
+    inside = (usd > low) & (usd < high)
+    first, last = np.interp([low, high], usd, quality)
+    area = np.trapezoid([first, *quality[inside], last], [low, *usd[inside], high])
+    return float(pgr(area / (high - low), weak, strong))
+
+
+def cpt_usd(router: Points, singles: Points, x: float) -> float:
+    """`cpt` over dollars: the least cost that recovers the share `x` of the gap, as a share of the way from the
+    cheapest single model's cost to the best one's; the same ends and points as `apgr_usd`.
+
+    Below 0 the router is cheaper than every single model; NaN where it never gets there.
+    """
+    usd, quality, (low, weak), (high, strong) = _between(router, singles)
+    if not high > low:
+        return float("nan")
+    return (_crossing(usd, quality, weak + x * (strong - weak)) - low) / (high - low)
+
+
+def _between(router: Points, singles: Points):
+    """usd and quality of the router in order of cost, from the weak end on; then (usd, quality) of the two ends."""
+    (usd, quality), (single_usd, single_quality) = points(router), points(singles)
+    cheap = np.lexsort((-single_quality, single_usd))[0]
+    best = np.lexsort((single_usd, -single_quality))[0]
+    ends = tuple((float(single_usd[m]), float(single_quality[m])) for m in (cheap, best))
+    if usd.min() > ends[0][0]:
+        usd, quality = np.append(usd, ends[0][0]), np.append(quality, ends[0][1])
+    order = np.lexsort((quality, usd))
+    return usd[order], quality[order], *ends
+
+
+def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
+    """The least x at which the line through these points reaches target; NaN if it never does."""
+    reached = np.flatnonzero(y >= target - 1e-12)
+    if not len(reached):
+        return float("nan")
+    at = reached[0]
+    if at == 0:
+        return float(x[0])
+    return float(x[at - 1] + (target - y[at - 1]) / (y[at] - y[at - 1]) * (x[at] - x[at - 1]))

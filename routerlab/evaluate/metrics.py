@@ -1,0 +1,262 @@
+"""One number of a router: what its operating points gain over the single models, and what its choices cost in regret
+and spread.
+
+Operating points are anything with `usd` and `quality` (a `Frontier`, a `Curve`) or a pair of arrays (usd, quality), the
+mean cost and quality a query. Between its points a router is taken to mix them at random, which reaches the upper
+concave hull; choosing corners of a hull on test data flatters, so choose operating points on validation.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from routerlab.evaluate.frontier import decide, hull, realised
+
+
+class _HasPoints(Protocol):
+    @property
+    def usd(self) -> np.ndarray: ...
+    @property
+    def quality(self) -> np.ndarray: ...
+
+
+Points = _HasPoints | tuple[np.ndarray, np.ndarray]
+
+
+def points(given: Points) -> tuple[np.ndarray, np.ndarray]:
+    """(usd, quality) of operating points, as float64."""
+    usd = getattr(given, "usd", None)  # a Curve is a tuple, too
+    usd, quality = given if usd is None else (usd, given.quality)  # pyright: ignore
+    return np.asarray(usd, float), np.asarray(quality, float)
+
+
+def quality_at(router: Points, usd) -> np.ndarray:
+    """The best mean quality these points reach, mixed, for at most `usd` a query; NaN below the cheapest point."""
+    x, y = hull(*points(router))
+    return np.interp(usd, x, y, left=np.nan)
+
+
+def cost_at(router: Points, quality) -> np.ndarray:
+    """The least mean cost a query at which these points, mixed, reach `quality`; NaN if they never do."""
+    x, y = hull(*points(router))
+    quality = np.asarray(quality, float)
+    return np.where(quality > y[-1] + 1e-12, np.nan, np.interp(quality, y, x))
+
+
+def gain(router: Points, singles: Points, usd) -> np.ndarray:
+    """Quality over the hull of the single models at equal cost, `quality_at(router) - quality_at(singles)`.
+
+    The hull, not the best single model, is what routing at random reaches. NaN where either buys nothing.
+    """
+    return quality_at(router, usd) - quality_at(singles, usd)
+
+
+def mean_gain(router: Points, singles: Points, low_usd: float, high_usd: float) -> float:
+    """Mean of `gain` over costs from `low_usd` to `high_usd`, exact; NaN where either starts above `low_usd`."""
+    ends = low_usd, high_usd
+    if np.isnan(gain(router, singles, ends)).any():
+        return float("nan")
+    return aiq(router, *ends) - aiq(singles, *ends)
+
+
+def saving(router: Points, singles: Points, quality=None) -> np.ndarray:
+    """Share of the cost saved at equal quality, 1 - cost_at(router) / cost_at(singles); without `quality`, at the best
+    single model's.
+
+    NaN where either never reaches it. Small differences of quality near the top of a flat hull are large savings: read
+    it with its interval.
+    """
+    target = points(singles)[1].max() if quality is None else quality
+    return 1 - cost_at(router, target) / cost_at(singles, target)
+
+
+def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -> float:
+    """Average improvement in quality: the area under the non-decreasing concave hull of the points from `low_usd` to
+    `high_usd`, over the width of that interval (Hu et al. 2024, RouterBench). With `log` cost is on a log axis.
+
+    Below the cheapest point quality counts 0, beyond the last it stays. RouterBench's code takes low_usd = 0 and for
+    high_usd the highest cost of all routers compared, so adding a router changes the others' figures: state the
+    interval, and compare only within one.
+    """
+    if not low_usd < high_usd or low_usd < 0 or (log and low_usd == 0):
+        raise ValueError(
+            f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0"
+        )
+    x, y = hull(*points(router))
+    inside = (x > low_usd) & (x < high_usd)
+    start = max(low_usd, x[0])
+    if start >= high_usd:
+        return 0.0
+    at = np.unique(np.concatenate([[start], x[inside], [high_usd]]))
+    height = np.interp(at, x, y)
+    if not log:
+        return float(np.trapezoid(height, at) / (high_usd - low_usd))
+    # Mixing is linear in dollars, so on the log axis each piece a + b usd has area a log(u1 / u0) + b (u1 - u0).
+    wide = np.diff(at)
+    slope = np.diff(height) / wide
+    area = (height[:-1] - slope * at[:-1]) * np.diff(np.log(at)) + slope * wide
+    return float(area.sum() / np.log(high_usd / low_usd))
+
+
+def normalised_auc(
+    router: Points,
+    low_usd: float,
+    high_usd: float,
+    floor: float,
+    ceiling: float,
+    *,
+    log: bool = False,
+) -> float:
+    """(aiq - floor) / (ceiling - floor): 0 is quality `floor` (say, the cheapest model's) at every cost, 1 is `ceiling`
+    (say, the honest oracle's) at every cost.
+    """
+    return (aiq(router, low_usd, high_usd, log=log) - floor) / (ceiling - floor)
+
+
+def hypervolume(router: Points, reference: tuple[float, float]) -> float:
+    """Area dominated by the points, without mixing, up to the reference point (usd, quality), worse on both axes
+    (Zitzler and Thiele 1999): the union of the rectangles [usd, reference usd] x [reference quality, quality].
+
+    It is in USD x quality and grows with the reference: state it, and keep it for all that is compared.
+    """
+    usd, quality = points(router)
+    order = np.argsort(usd)
+    usd, quality = np.minimum(usd[order], reference[0]), quality[order]
+    best = np.maximum(np.maximum.accumulate(quality) - reference[1], 0)
+    return float((np.diff(usd, append=reference[0]) * best).sum())
+
+
+def dominance(router: Points, singles: Points) -> np.ndarray:
+    """Which single models dominate which operating points (points x models): at least the quality for at most the cost,
+    and one of the two strictly better.
+
+    On means, without intervals: near ties flip with the sample.
+    """
+    (usd, quality), (cost, reached) = points(router), points(singles)
+    usd, quality = usd[:, None], quality[:, None]
+    return (reached >= quality) & (cost <= usd) & ((reached > quality) | (cost < usd))
+
+
+def arena_score(
+    accuracy,
+    usd_per_1000,
+    *,
+    beta: float = 0.1,
+    low_usd: float = 0.0044,
+    high_usd: float = 200.0,
+) -> np.ndarray:
+    """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(high / cost) / log(high / low), cost in USD per
+    1,000 queries (Lu et al. 2025, arXiv:2510.00202).
+
+    Formula and constants are verified against RouterArena's evaluation code and rows of its leaderboard, not against
+    the paper's text. Costs are not clipped: above `high_usd` the score is negative. As β is small, a tenfold saving
+    weighs only as much as some 2 to 3 points of accuracy.
+    """
+    cost = np.log(high_usd / np.asarray(usd_per_1000, float)) / np.log(high_usd / low_usd)
+    accuracy = np.asarray(accuracy, float)
+    return (1 + beta) * accuracy * cost / (beta * accuracy + cost)
+
+
+def arena_score_of_all(quality: np.ndarray, usd: np.ndarray) -> float:
+    """`arena_score` of per-query quality and cost (USD a query) where a missing row (NaN) is wrong, and charged at the
+    mean cost of the rows that are there.
+
+    RouterArena's code leaves rows without a score out of the accuracy but divides the cost by all rows, so failed calls
+    raise the score there; here they cannot.
+    """
+    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(usd) * 1000))
+
+
+def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.ndarray:
+    """Cost of each query (USD): the chosen model's call plus the router's own (one figure, or one a query).
+
+    A router that is itself a model call, or embeds the query at a provider, is not free; leaving it out favours it.
+    """
+    return realised(choice, usd)[0] + router_usd
+
+
+def regret(
+    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0
+) -> np.ndarray:
+    """Utility lost to the honest oracle on each query, in quality: quality - lam * usd under argmax(other - lam * usd)
+    less that under `choice`.
+
+    The oracle chooses on other tries of the same models (`other`: their mean quality) and both are scored on `quality`,
+    so luck is not regret. It is not a bound: single queries, and with few other tries means, can be negative.
+    """
+    best = decide(other, usd, lam)
+    (q, c), (top_q, top_c) = realised(choice, quality, usd), realised(best, quality, usd)
+    return (top_q - lam * top_c) - (q - lam * c)
+
+
+def gap_closed(
+    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0
+) -> float:
+    """Share of the gap in mean utility, quality - lam * usd, between the best single model and the honest oracle that
+    `choice` closes; NaN where there is no gap.
+
+    The best single model is chosen on the scored data, which makes this cautious.
+    """
+    lost = [regret(choice, quality, usd, other, lam).mean()] + [
+        regret(np.full(len(usd), m), quality, usd, other, lam).mean() for m in range(usd.shape[1])
+    ]
+    gap = min(lost[1:])
+    return float(1 - lost[0] / gap) if gap > 1e-12 else float("nan")
+
+
+def domain_table(
+    domains: np.ndarray,
+    choice: np.ndarray,
+    quality: np.ndarray,
+    usd: np.ndarray,
+    regrets: np.ndarray,
+):
+    """A data frame (pandas) with one row a domain, the worst regret first: queries, quality, USD per 1,000 queries, the
+    best single model's quality in that domain, and mean regret (`regrets`: one a query, as `regret` gives them).
+
+    The worst of many small domains is bad by chance alone: read `queries` beside it.
+    """
+    import pandas as pd
+
+    reached, paid = realised(choice, quality, usd)
+    parts = {d: np.flatnonzero(np.asarray(domains) == d) for d in np.unique(domains)}
+    rows = [
+        (
+            d,
+            len(at),
+            reached[at].mean(),
+            paid[at].mean() * 1000,
+            quality[at].mean(0).max(),
+            regrets[at].mean(),
+        )
+        for d, at in parts.items()
+    ]
+    names = ["domain", "queries", "quality", "usd_per_1000", "best_single", "regret"]
+    return pd.DataFrame(rows, columns=names).sort_values(
+        "regret", ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def worst_domain(domains: np.ndarray, regrets: np.ndarray) -> tuple[str, float]:
+    """(domain, mean regret) of the domain with the highest mean regret."""
+    names, of = np.unique(domains, return_inverse=True)
+    mean = np.bincount(of, regrets) / np.bincount(of)
+    return str(names[mean.argmax()]), float(mean.max())
+
+
+def call_shares(choices: np.ndarray, models: int) -> np.ndarray:
+    """Share of the calls each model gets (operating points x models); `choices` is operating points x queries, or the
+    choices of one point.
+    """
+    return np.array([np.bincount(c, minlength=models) / len(c) for c in np.atleast_2d(choices)])
+
+
+def call_entropy(shares: np.ndarray) -> np.ndarray:
+    """Entropy of the call shares in bits, -Σ s log2 s, of each operating point: 0 is collapse onto one model,
+    log2(models) an even spread.
+
+    High entropy is no merit: a router of coin flips has it. Low entropy at every point says that the router is a fixed
+    model.
+    """
+    shares = np.asarray(shares, float)
+    return -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(-1) + 0.0

@@ -1,0 +1,142 @@
+"""Every operating point at once: the exact cost/quality curve of an oracle or a router over all prices of money.
+
+For one query the utility of a model is the line quality - lam * usd, and what is called at each lam is the upper
+envelope of these lines: the upper concave hull of the points (usd, quality), walked from the cheapest model up. Each
+edge of it is a breakpoint lam = (gain in quality) / (extra usd). All breakpoints of all queries, sorted once, give the
+curve; a grid of lam is then a look-up.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from routerlab.outcomes import OutcomeError
+
+
+class Curve(NamedTuple):
+    """Mean quality and cost (USD) a query for every lam, as steps.
+
+    `lam` falls. Entry 0 holds for lam >= lam[1], where every query goes to its cheapest model, and has lam inf; entry k
+    holds for lam[k+1] <= lam < lam[k]; the last one down to lam 0.
+    """
+
+    lam: np.ndarray
+    quality: np.ndarray
+    usd: np.ndarray
+
+    def at(self, lam) -> tuple[np.ndarray, np.ndarray]:
+        """(quality, usd) at these prices of money."""
+        place = np.searchsorted(-self.lam, -np.asarray(lam, float), side="left") - 1
+        place = np.maximum(place, 0)
+        return self.quality[place], self.usd[place]
+
+    @property
+    def collapse_lam(self) -> float:
+        """The price of money from which on every query goes to its cheapest model: the steepest first edge of all,
+        max over queries and models of (quality - quality of the cheapest) / (usd - usd of the cheapest).
+        """
+        return float(self.lam[1]) if len(self.lam) > 1 else 0.0
+
+
+def sweep(
+    quality: np.ndarray,
+    usd: np.ndarray,
+    scores: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Curve:
+    """The whole curve of a router with these (quality, usd) scores on what really happened; without scores, of the
+    oracle, which sees what happened (queries x models, float32 or float64).
+
+    At each lam it calls argmax(score - lam * usd score), of equals the cheaper, as `frontier.decide` does. A model
+    whose score is NaN is not called; an outcome that is called and missing is refused.
+    """
+    q, c = (np.ascontiguousarray(a) for a in (quality, usd))
+    sq, sc = (q, c) if scores is None else (np.ascontiguousarray(a) for a in scores)
+    if not q.shape == c.shape == sq.shape == sc.shape or q.ndim != 2 or 0 in q.shape:
+        raise OutcomeError(
+            f"quality, usd and scores are matrices of one shape, queries x models, not "
+            f"{', '.join(str(a.shape) for a in (q, c, sq, sc))}"
+        )
+    if q.shape[1] > 255:
+        raise OutcomeError(f"{q.shape[1]} models; this takes up to 255")
+    walk, fill = _compiled()
+    order, length = walk(sq, sc)
+    if (length == 0).any():
+        bad = int(np.flatnonzero(length == 0)[0])
+        raise OutcomeError(f"query {bad} has no model with a score; drop it, or score it")
+    start = np.concatenate([[0], np.cumsum(length.astype(np.int64) - 1)])
+    lam, dq, dc, first_q, first_c = fill(sq, sc, q, c, order, length, start)
+    if not np.isfinite(dq.sum() + dc.sum() + first_q + first_c):
+        raise OutcomeError(
+            "an outcome that is called is missing: collect it, or keep the queries every model answered"
+        )
+    falling = np.argsort(-lam)
+    lam, size = lam[falling], len(q)
+    gained, paid = first_q + np.cumsum(dq[falling]), first_c + np.cumsum(dc[falling])
+    last = np.append(lam[1:] != lam[:-1], True) if len(lam) else np.zeros(0, bool)
+    return Curve(
+        np.concatenate([[np.inf], lam[last]]),
+        np.concatenate([[first_q], gained[last]]) / size,
+        np.concatenate([[first_c], paid[last]]) / size,
+    )
+
+
+@functools.cache
+def _compiled():
+    """The two loops over queries, compiled on first use (a few seconds, once a process)."""
+    import numba
+
+    @numba.njit(parallel=True)
+    def walk(quality, usd):
+        """The models on the hull of each query, cheapest first, and how many they are."""
+        rows, models = quality.shape
+        order = np.zeros((rows, models), np.uint8)
+        length = np.zeros(rows, np.uint8)
+        for row in numba.prange(rows):
+            now = -1
+            for m in range(models):  # the cheapest; of equals the best
+                if np.isnan(quality[row, m]) or np.isnan(usd[row, m]):
+                    continue
+                if (
+                    now < 0
+                    or usd[row, m] < usd[row, now]
+                    or (usd[row, m] == usd[row, now] and quality[row, m] > quality[row, now])
+                ):
+                    now = m
+            count = 0
+            while now >= 0:
+                order[row, count] = now
+                count += 1
+                best, steepest = -1, 0.0
+                for m in range(models):
+                    more = np.float64(quality[row, m]) - quality[row, now]
+                    dearer = np.float64(usd[row, m]) - usd[row, now]
+                    if more > 0 and dearer > 0:
+                        slope = more / dearer
+                        if slope > steepest or (slope == steepest and usd[row, m] > usd[row, best]):
+                            best, steepest = m, slope
+                now = best
+            length[row] = count
+        return order, length
+
+    @numba.njit(parallel=True)
+    def fill(score, price, quality, usd, order, length, start):
+        """Every edge of every hull: its lam, and what it changes in what really happened."""
+        rows = len(length)
+        lam, dq, dc = np.empty(start[-1]), np.empty(start[-1]), np.empty(start[-1])
+        first_q, first_c = 0.0, 0.0
+        for row in numba.prange(rows):
+            now = order[row, 0]
+            first_q += quality[row, now]
+            first_c += usd[row, now]
+            for k in range(1, length[row]):
+                to, at = order[row, k], start[row] + k - 1
+                lam[at] = (np.float64(score[row, to]) - score[row, now]) / (
+                    np.float64(price[row, to]) - price[row, now]
+                )
+                dq[at] = np.float64(quality[row, to]) - quality[row, now]
+                dc[at] = np.float64(usd[row, to]) - usd[row, now]
+                now = to
+        return lam, dq, dc, first_q, first_c
+
+    return walk, fill

@@ -1,0 +1,1 @@
+"""Labels computed from an outcome table: difficulty, what a router should have chosen, rewards."""

@@ -1,0 +1,103 @@
+"""What a router may read and what it is taught to say: both from the text of the question, and nothing else.
+
+A label comes from what models answered. If a trace of an answer, a grade or a reference reached the prompt, a router
+would learn to read it there and fail on the first new question. So every function here takes a text and a policy.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from routerlab.label.oracle import Policy
+
+SYSTEM = (
+    "You decide which model should answer a question; you do not answer it. Say in one sentence what the question "
+    "asks of a model, then name one policy.\n"
+    f"{Policy.STANDARD}: the cheaper model will do.\n"
+    f"{Policy.COMPLEX}: the stronger model is needed.\n"
+    f"{Policy.AMBIGUOUS}: neither is likely to be right; do not pay for the stronger one."
+)
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*")
+_ASKS = re.compile(
+    r"\b(who|what|when|where|which|why|how|calculate|compute|count|find|prove|write|sort|list|convert|spell)\b",
+    re.I,
+)
+
+
+class Analysis(NamedTuple):
+    """What can be counted in a question: its words and the longest of them, its sentences, its numbers and the digits
+    of the longest, its signs of arithmetic, its lines of options or code, and the word that says what is asked.
+    """
+
+    words: int
+    longest_word: int
+    sentences: int
+    numbers: int
+    digits: int
+    operators: int
+    options: int
+    code: bool
+    asks: str
+
+
+def analyse(text: str) -> Analysis:
+    """Count what there is in the text of a question."""
+    words, numbers = re.findall(r"[^\W\d_]+", text), _NUMBER.findall(text)
+    asked = _ASKS.search(text)
+    return Analysis(
+        words=len(words),
+        longest_word=max(map(len, words), default=0),
+        sentences=len(re.findall(r"[.!?](?:\s|$)", text)) or int(bool(text.strip())),
+        numbers=len(numbers),
+        digits=max((sum(c.isdigit() for c in n) for n in numbers), default=0),
+        operators=len(re.findall(r"(?<=[\w)\s])[-+*/^=×÷](?=[\s\w(-])", text)),
+        options=len(re.findall(r"^\s*\(?[A-J][.):]\s", text, re.M)),
+        code="```" in text or bool(re.search(r"^\s*(def|class|import|for|return)\b", text, re.M)),
+        asks=asked[1].lower() if asked else "",
+    )
+
+
+def rationale(text: str) -> str:
+    """One sentence on what the question asks of a model: only what `analyse` counts, so it can be written for a
+    question nobody has answered.
+    """
+    found = analyse(text)
+    counted = {
+        f"{_count(found.numbers, 'number')} of up to {_count(found.digits, 'digit')}": found.numbers,
+        f"{_count(found.operators, 'sign')} of arithmetic": found.operators,
+        f"{_count(found.options, 'option')} to choose from": found.options,
+        "program text": found.code,
+    }
+    parts = [what for what, there in counted.items() if there]
+    asks = f', asking "{found.asks}"' if found.asks else ""
+    has = f", with {', '.join(parts)}" if parts else ""
+    size = f"{_count(found.words, 'word')} in {_count(found.sentences, 'sentence')}"
+    return f"A question of {size}{asks}{has}."
+
+
+def prompt(text: str) -> list[dict[str, str]]:
+    """The messages a router reads for this question: the same in training and in service."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+
+
+def completion(text: str, policy: Policy) -> str:
+    """What it is taught to write: the rationale, then the policy alone on the last line."""
+    return f"{rationale(text)}\n{Policy(policy)}"
+
+
+def leaks(
+    prompts: Sequence[Sequence[dict[str, str]]], texts: Sequence[str], secrets: Sequence[str]
+) -> list[int]:
+    """The places of prompts that hold their secret (an answer, a grade, a reference) more often than the question's own
+    text and the instructions do: what a check before training must find empty.
+    """
+    found = []
+    for place, (messages, text, secret) in enumerate(zip(prompts, texts, secrets, strict=True)):
+        said = sum(m["content"].count(secret) for m in messages) if secret else 0
+        if said > (SYSTEM.count(secret) + text.count(secret) if secret else 0):
+            found.append(place)
+    return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,99 @@
+"""What an embedded model reads and must write, as tokens: one tokenizer for all, training
+questions by cell, batches of equal length.
+"""
+
+import string
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from routerlab.pocket import tasks
+from routerlab.pocket.families import FAMILIES, PHRASES, Family
+
+SPECIALS = ("<pad>", "<eos>", "<unk>", "<answer>", "<think>")
+PAD, EOS = 0, 1
+CHARACTERS = (
+    string.digits + string.ascii_letters + " +-*/=().,:;'\"[]<>_?!&#%$\n×÷àâçèéêëîïôöùûüœæ’“”—"
+)
+MAX_TOKENS = 256
+
+
+def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
+    """Single characters plus one token for each fixed wording; the chat template ends where the
+    model must go on.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
+    core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    core.decoder = decoders.Fuse()
+    core.add_tokens(
+        [AddedToken(p, normalized=False) for p in sorted(PHRASES, key=len, reverse=True)]
+    )
+    core.add_special_tokens([AddedToken(s, normalized=False, special=True) for s in SPECIALS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        chat_template="{{ messages[-1]['content'] }}" + ("<think>" if thinks else "<answer>"),
+    )
+
+
+def example(family: Family, made: tasks.Entry, thinks: bool) -> tuple[str, str]:
+    """The text a model reads and the text it must write for one question."""
+    if not thinks:
+        return made["question"] + "<answer>", made["answer"] + "<eos>"
+    steps = family.scratch(made["metadata"]) if family.scratch else ""
+    return made["question"] + "<think>", f"{steps}<answer>{made['answer']}<eos>"
+
+
+def encode_cell(
+    name: str, level: int, count: int, thinks: bool, start: int = 0
+) -> tuple[list[np.ndarray], list[int], int]:
+    """Token ids of training examples of one cell, the length of each prompt, and how many were held
+    out.
+    """
+    words, family = tokenizer(), FAMILIES[name]
+    kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
+    prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
+    heads = words(list(prompts), add_special_tokens=False)["input_ids"]
+    tails = words(list(targets), add_special_tokens=False)["input_ids"]
+    unknown = words.unk_token_id
+    rows, lengths = [], []
+    for head, tail in zip(heads, tails, strict=True):
+        if unknown in head or unknown in tail:
+            raise ValueError(
+                f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}"
+            )
+        if len(head) + len(tail) <= MAX_TOKENS:
+            rows.append(np.array(head + tail, np.uint8))
+            lengths.append(len(head))
+    return rows, lengths, count - len(kept)
+
+
+def batches(rows: list[np.ndarray], heads: np.ndarray, rng: np.random.Generator, size: int):
+    """(inputs, labels) of at most `size` tokens each: a window of examples is cut by length, then
+    shuffled.
+    """
+    window = 16_384
+    for start in range(0, len(rows), window):
+        part = np.arange(start, min(start + window, len(rows)))
+        part = part[np.argsort([len(rows[i]) for i in part], kind="stable")]
+        cuts, first = [], 0
+        for position in range(1, len(part) + 1):
+            longest = len(rows[part[min(position, len(part) - 1)]])
+            if position == len(part) or (position + 1 - first) * longest > size:
+                cuts.append(part[first:position])
+                first = position
+        for i in rng.permutation(len(cuts)):
+            width = len(rows[cuts[i][-1]])
+            inputs = np.full((len(cuts[i]), width), PAD, np.int64)
+            labels = np.full_like(inputs, -100)
+            for line, row in enumerate(cuts[i]):
+                inputs[line, : len(rows[row])] = rows[row]
+                labels[line, heads[row] : len(rows[row])] = rows[row][heads[row] :]
+            yield torch.from_numpy(inputs), torch.from_numpy(labels)

@@ -1,0 +1,246 @@
+"""How routers did on one test split: areas, savings and differences, with intervals that all of them share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from routerlab.evaluate import frontier as fr
+from routerlab.evaluate import gap, metrics
+from routerlab.evaluate.stats import Interval, bootstrap_means, compare, p_value
+from routerlab.routers.protocol import RouterError, ScoreRouter
+from routerlab.sources.recorded import Recorded
+
+DOMAIN = (
+    "family",
+    "domain",
+    "category",
+    "eval_name",
+    "topic",
+)  # names of a kind of question in meta
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A router as it ran: at each of its prices of money (`lam`) the quality, the cost (USD) and the chosen model of
+    each test query (points x queries), what it reached on validation, and how long fitting took.
+    """
+
+    name: str
+    router: Any
+    lam: np.ndarray
+    quality: np.ndarray
+    usd: np.ndarray
+    choice: np.ndarray
+    validation: tuple[np.ndarray, np.ndarray]  # mean quality and cost (USD) at each point
+    fit_s: float
+
+    def at_best(self) -> int:
+        """The point with the best quality on validation, of equals the cheapest."""
+        quality, usd = self.validation
+        return int(np.lexsort((usd, -quality))[0])
+
+    def at_least(self, quality: float) -> int:
+        """The cheapest point that reached this quality on validation; the best one if none did."""
+        reached = self.validation[0] >= quality - 1e-12
+        return (
+            int(np.where(reached, self.validation[1], np.inf).argmin())
+            if reached.any()
+            else self.at_best()
+        )
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Entries on one test split, beside what bounds them. `single` is the model that was best in training."""
+
+    test: Recorded
+    entries: tuple[Entry, ...]
+    quality: np.ndarray  # queries x models
+    usd: np.ndarray
+    other: np.ndarray | None  # mean quality of other tries, if the table has them
+    single: int
+    before: np.ndarray  # mean quality of each model on validation, then its mean cost (USD)
+    clusters: np.ndarray
+    seed: int
+    left_out: Mapping[str, str]
+
+    @property
+    def single_validation(self) -> float:
+        """What the best single model of the training split reached on validation."""
+        return float(self.before[self.single])
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval of cost (USD a query) areas are taken over: from the cheapest model to the dearest."""
+        means = self.usd.mean(0)
+        return float(means.min()), float(means.max())
+
+    def models(self) -> fr.Frontier:
+        """Every single model as a point."""
+        return fr.singles(self.quality, self.usd, rng=np.random.default_rng(self.seed))
+
+    def frontier(self, entry: Entry) -> fr.Frontier:
+        """The entry's operating points with intervals over clusters of queries."""
+        columns = np.hstack([entry.quality.T, entry.usd.T])
+        means = self._resampled(columns, 1000)
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        p, found = len(entry.lam), columns.mean(0)
+        return fr.Frontier(
+            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
+        )
+
+    def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
+        """(honest, naive) oracle, or None where the table has one try of each model."""
+        if self.other is None:
+            return None
+        lams, rng = fr.lam_grid(self.usd, points), np.random.default_rng(self.seed)
+        return fr.oracle_bracket(self.quality, self.usd, self.other, lams, rng=rng)
+
+    def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
+        rng = np.random.default_rng(
+            self.seed
+        )  # the same draws for every router: comparisons are paired
+        return bootstrap_means(columns, resamples, rng=rng, clusters=self.clusters)
+
+    def table(self, resamples: int = 400):
+        """One line a router (pandas), best area first: the area under its frontier, what it saves at the best single
+        model's quality, its most frugal point that held that quality on validation and its best point, both against the
+        best single model; each with the ends of its 95 % interval.
+        """
+        import pandas as pd
+
+        rows: dict[str, dict[str, Any]] = {}
+        for e in self.entries:
+            scored = self._scores(e, resamples)
+            rows[e.name] = {n: Interval(v, *_ends(drawn)) for n, (v, drawn) in scored.items()}
+            rows[e.name]["fit s"] = e.fit_s
+        made = pd.DataFrame(rows).T
+        return made.iloc[np.argsort([-v.mean for v in made["area"]], kind="stable")]
+
+    def p_values(self, resamples: int = 400):
+        """Of each router's difference to the best one in each column of `table` (pandas): the paired bootstrap's, not
+        corrected for their number; 1 for the best itself.
+        """
+        import pandas as pd
+
+        scored = {e.name: self._scores(e, resamples) for e in self.entries}
+        found: dict[str, dict[str, float]] = {}
+        for column in next(iter(scored.values())):
+            top, drawn = max((s[column] for s in scored.values()), key=lambda pair: pair[0])
+            for name, columns in scored.items():
+                value, mine = columns[column]
+                found.setdefault(name, {})[column] = p_value(top - value, drawn - mine)
+        return pd.DataFrame(found).T
+
+    def _scores(self, e: Entry, resamples: int) -> dict[str, tuple[float, np.ndarray]]:
+        """Each column of `table`: its value, and its value on every resample."""
+        base = self.quality[:, self.single], self.usd[:, self.single]
+        columns = np.hstack([e.quality.T, e.usd.T])
+        singles = self._resampled(np.hstack([self.quality, self.usd]), resamples)
+        drawn = [
+            self._areas(m, s)
+            for m, s in zip(self._resampled(columns, resamples), singles, strict=True)
+        ]
+        areas = self._areas(columns.mean(0), None)
+        out = {n: (v, np.array([d[n] for d in drawn])) for n, v in areas.items()}
+        frugal, best = e.at_least(self.single_validation), e.at_best()
+        gained = e.quality[frugal] - base[0], e.quality[best] - base[0]
+        paid = e.usd[frugal], base[1]
+        means = self._resampled(np.stack([*gained, *paid], 1), resamples)
+        out["frugal quality"] = float(gained[0].mean()), means[:, 0]
+        out["frugal saving"] = (
+            float(1 - paid[0].mean() / paid[1].mean()),
+            1 - means[:, 2] / means[:, 3],
+        )
+        out["best quality"] = float(gained[1].mean()), means[:, 1]
+        return out
+
+    def _areas(self, means: np.ndarray, singles: np.ndarray | None) -> dict[str, float]:
+        half, models = len(means) // 2, self.usd.shape[1]
+        if singles is None:
+            singles = np.concatenate(
+                [self.quality.mean(0, dtype=float), self.usd.mean(0, dtype=float)]
+            )
+        q, c = singles[:models], singles[models:]
+        cheap = int(c.argmin())
+        # Any router can be mixed with the cheapest model, so its frontier begins there at the latest.
+        points = fr.hull(np.append(means[half:], c[cheap]), np.append(means[:half], q[cheap]))
+        saved = 1 - float(metrics.cost_at(points, q[self.single])) / c[self.single]
+        ends = float(c.min()), float(c.max())
+        return {
+            "area": metrics.aiq(points, *ends) if ends[0] < ends[1] else float("nan"),
+            # A frontier that never gets there saves nothing: one would call the best single model.
+            "saving": 0.0 if np.isnan(saved) else saved,
+        }
+
+    def against(self, name: str, resamples: int = 4000):
+        """Every other router at its frugal point against `name` at its own: `stats.Comparison`s with Holm's correction
+        and the minimum detectable difference.
+        """
+        chosen = {e.name: e.quality[e.at_least(self.single_validation)] for e in self.entries}
+        if name not in chosen:
+            raise RouterError(f"no router {name!r} in this contest; it has {', '.join(chosen)}")
+        base = chosen.pop(name)
+        if not chosen:
+            return []
+        rng = np.random.default_rng(self.seed)
+        columns = np.stack(list(chosen.values()), 1)
+        return compare(
+            columns, base, list(chosen), rng=rng, resamples=resamples, clusters=self.clusters
+        )
+
+    def two_models(self):
+        """RouteLLM's measures (pandas) where there are two models: APGR and CPT over the share of calls to the stronger
+        one, for every router that scores.
+        """
+        import pandas as pd
+
+        if self.quality.shape[1] != 2:
+            raise RouterError(
+                f"APGR and CPT are of two models; this table has {self.quality.shape[1]}"
+            )
+        strong, weak = self.single, 1 - self.single
+        right = self.quality[:, weak], self.quality[:, strong]
+        ends = float(right[0].mean()), float(right[1].mean())
+        rows = {}
+        for e in self.entries:
+            if isinstance(e.router, ScoreRouter):
+                scores = e.router.predict(self.test.queries)[0]
+                points = gap.routellm_points(scores[:, strong] - scores[:, weak], *right)
+                row = {"APGR": gap.apgr(*points, *ends)}
+                rows[e.name] = row | {
+                    f"CPT{x:.0%}": gap.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)
+                }
+        return pd.DataFrame(rows).T.sort_values("APGR", ascending=False, kind="stable")
+
+    def domains(self) -> np.ndarray | None:
+        """The kind of each test query, if the table names kinds."""
+        key = next((k for k in DOMAIN if k in self.test.queries[0].meta), None)
+        return None if key is None else np.array([str(q.meta.get(key)) for q in self.test.queries])
+
+    def chosen(self, *names: str) -> list[Entry]:
+        """These entries (those that are here), in this order; of no names, all, the best on validation first."""
+        if names:
+            return [e for n in names for e in self.entries if e.name == n]
+        areas = [
+            self._areas(np.concatenate(e.validation), self.before)["area"] for e in self.entries
+        ]
+        return [self.entries[i] for i in np.argsort(np.negative(areas), kind="stable")]
+
+    def dominated(self) -> dict[str, list[str]]:
+        """For each router at its frugal point, the single models that are at least as good and as cheap, and better in
+        one.
+        """
+        found = {}
+        for e in self.entries:
+            at = e.at_least(self.single_validation)
+            point = np.array([e.usd[at].mean()]), np.array([e.quality[at].mean()])
+            beaten = metrics.dominance(point, (self.usd.mean(0), self.quality.mean(0)))[0]
+            found[e.name] = [m for m, b in zip(self.test.table.models, beaten, strict=True) if b]
+        return found
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return tuple(np.quantile(values, [0.025, 0.975]).tolist())

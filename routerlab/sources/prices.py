@@ -1,0 +1,123 @@
+"""Whether a pool's prices are those others list: litellm's map and genai-prices, both as installed, without network."""
+
+import datetime as dt
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from routerlab.pools import ModelCard, Pool
+from routerlab.sources.files import SourceError
+
+FIELDS = ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in")
+# genai-prices' name of a provider that litellm's ids call otherwise
+_PROVIDERS = {
+    "together_ai": "together",
+    "gemini": "google",
+    "vertex_ai": "google",
+    "xai": "x-ai",
+    "bedrock": "aws",
+}
+
+
+class Difference(NamedTuple):
+    """A price two lists do not share; with the field `model` and no `theirs`, a model a source does not know."""
+
+    model: str
+    field: str
+    ours: float | str | None
+    theirs: float | None
+    source: str
+
+
+def check(pool: Pool) -> list[Difference]:
+    """Every disagreement of the pool's cards with litellm's local map and with genai-prices (as of
+    the card's date), and the models each does not know. A card that gives no price for cached input charges its input
+    price, and disagrees with a list where cached input is cheaper.
+    """
+    litellm = _litellm()
+    out = []
+    for card in pool:
+        for source, theirs in (
+            ("litellm", _from_litellm(card, litellm)),
+            ("genai-prices", _from_genai(card)),
+        ):
+            if theirs is None:
+                out.append(Difference(card.id, "model", card.provider_id, None, source))
+                continue
+            for name, price in zip(FIELDS, theirs, strict=True):
+                ours = getattr(card, name)
+                if price is None or (
+                    name == FIELDS[2] and card.usd_per_mtok_in == price and ours is None
+                ):
+                    continue
+                if ours is None or abs(ours - price) > 1e-6 * max(ours, price):
+                    out.append(Difference(card.id, name, ours, price, source))
+    return out
+
+
+def report(found: Sequence[Difference]) -> str:
+    """Disagreements as lines, then which models each source does not know."""
+    wrong = [d for d in found if d.field != "model"]
+    lines = [
+        f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}"
+        for d in wrong
+    ]
+    for source in dict.fromkeys(d.source for d in found if d.field == "model"):
+        unknown = [d.model for d in found if d.field == "model" and d.source == source]
+        lines.append(f"unknown to {source}: {', '.join(unknown)}")
+    return "\n".join(lines) or "no disagreement"
+
+
+def _usd(value: Any) -> str:
+    return "not given" if value is None else f"{value:g}"
+
+
+Prices = tuple[float | None, float | None, float | None]
+
+
+def _litellm() -> dict[str, Any]:
+    """litellm's map is a JSON file in its package: reading it takes no 3-second import and no network."""
+    spec = importlib.util.find_spec("litellm")
+    if spec is None or spec.origin is None:
+        raise SourceError("litellm is not installed; pip install litellm")
+    path = Path(spec.origin).with_name("model_prices_and_context_window_backup.json")
+    if not path.is_file():
+        raise SourceError(
+            f"no price map at {path}; install a litellm of the range in pyproject.toml"
+        )
+    return json.loads(path.read_text())
+
+
+def _from_litellm(card: ModelCard, known: dict[str, Any]) -> Prices | None:
+    wanted = card.provider_id
+    entry = known.get(wanted) or known.get(wanted.partition("/")[2])
+    if entry is None or "input_cost_per_token" not in entry:
+        return None
+    names = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
+    given = [entry.get(n) for n in names]
+    return tuple(None if p is None else round(p * 1e6, 9) for p in given)  # type: ignore[return-value]
+
+
+def _from_genai(card: ModelCard) -> Prices | None:
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError as error:
+        raise SourceError("genai-prices is not installed; pip install genai-prices") from error
+    prefix, _, rest = card.provider_id.partition("/")
+    provider = _PROVIDERS.get(prefix, prefix) if rest else None
+    when = dt.datetime.combine(card.as_of, dt.time(), dt.UTC)
+    for name, of in ((rest or prefix, provider), (card.provider_id, None)):
+        try:
+            price = calc_price(
+                Usage(input_tokens=1, output_tokens=1),
+                name,
+                provider_id=of,
+                genai_request_timestamp=when,
+            ).model_price
+        except LookupError:
+            continue
+        given = (price.input_mtok, price.output_mtok, price.cache_read_mtok)
+        return tuple(None if p is None else float(getattr(p, "base", p)) for p in given)  # type: ignore[return-value]
+    return None

@@ -1,0 +1,450 @@
+"""Asking: the right class for every fault, no call twice, no dollar over, and no secret anywhere."""
+
+import asyncio
+import re
+import shutil
+import traceback
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from faults import calls_and_pool, kill_drill
+from provider import FAULTS, Provider
+
+from routerlab import Pool, Query, Run, recorded
+from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
+from routerlab.collect.backends import PocketBackend, backend
+from routerlab.collect.calls import UNSURE, CallError, Reply, Scope, from_status
+from routerlab.collect.collect import collect
+from routerlab.collect.ledger import Ledger
+from routerlab.collect.progress import Progress
+from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
+from routerlab.runs import root
+
+RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
+ROW = {"content_filter", "context_length", "bad_request", "no_usage", "too_large"}
+
+
+async def asked(folder, model, count, **settings):
+    """(ledger, provider, what stopped it) after one session against a provider of this behaviour."""
+    calls, pool, plain = calls_and_pool(count, model)
+    provider, stopped = Provider(), None
+    async with provider as url:
+        backend = OpenAIBackend(url, timeout_s=0.25)
+        try:
+            with Ledger.open(folder / "ledger.jsonl") as ledger:
+                try:
+                    await ask(calls, pool, backend, ledger, replace(plain, **settings))
+                except CollectError as error:
+                    stopped = str(error)
+        finally:
+            await backend.close()
+    return Ledger.read(folder / "ledger.jsonl"), provider, stopped
+
+
+def classes(tries):
+    """For every fault: (class of each of `tries` attempts, the class it should have)."""
+    from faults import CONCURRENCY
+
+    async def one(fault):
+        calls, _, _ = calls_and_pool(tries, f"m~{fault}")
+        async with Provider() as url:
+            backend = OpenAIBackend(url, timeout_s=0.25)
+            kinds = set()
+            for start in range(0, len(calls), CONCURRENCY):
+                for error in await backend.answer(calls[start : start + CONCURRENCY]):
+                    kinds.add((error.kind, error.scope))
+            await backend.close()
+        return kinds
+
+    out = {}
+    for fault, (_, kind) in FAULTS.items():
+        scope = Scope.RUN if kind in RUN else Scope.ROW if kind in ROW else Scope.RETRY
+        out[fault] = asyncio.run(one(fault)), {(kind, scope)}
+    return out
+
+
+def test_every_fault_has_its_class():
+    found = classes(10)
+    assert len(found) >= 20
+    for fault, (got, expected) in found.items():
+        assert got == expected, fault
+
+
+@pytest.mark.parametrize("fault", ["server", "rate_limited", "reset", "truncated", "no_choices"])
+def test_a_passing_fault_is_tried_again_and_costs_what_was_billed(tmp_path, fault):
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, f"m~{fault}~2", 8))
+    assert stopped is None
+    assert len(ledger.results) == 8
+    assert set(provider.tries.values()) == {3}
+    for row in ledger.results.values():
+        billed = row.reply.tokens_in * 1e-6 + row.reply.tokens_out * 2e-6
+        assert row.usd == pytest.approx(billed * (3 if fault == "no_choices" else 1))
+    kept = ledger.spent_usd - sum(row.usd for row in ledger.results.values())
+    assert (kept > 0) == (FAULTS[fault][1] in UNSURE), "nobody knows whether those were billed"
+
+
+def test_a_wait_beyond_patience_stops_the_run_instead_of_sleeping():
+    error = from_status(429, "", "86400")
+    assert (error.kind, error.scope) == ("rate_limited", Scope.RUN)
+    assert "asks to wait 86400 s" in str(error)
+    assert from_status(429, "", "30").retry_after_s == 30
+
+
+def test_an_answer_that_never_ends_is_cut_off():
+    async def session():
+        calls, _, _ = calls_and_pool(1, "m~drip")
+        async with Provider() as url:
+            where = OpenAIBackend(url, timeout_s=5, most_bytes=3)
+            got = await where.answer(calls)
+            await where.close()
+        return got[0].kind, got[0].scope
+
+    assert asyncio.run(session()) == ("too_large", Scope.ROW)
+
+
+def test_attempts_are_bounded_and_the_next_session_tries_again(tmp_path):
+    ledger, provider, _ = asyncio.run(asked(tmp_path, "m~server", 4, attempts=3))
+    assert set(provider.tries.values()) == {3}
+    assert {row.error for row in ledger.errors.values()} == {"server_error"}
+    ledger, provider, _ = asyncio.run(asked(tmp_path, "m~server", 4, attempts=1))
+    assert set(provider.tries.values()) == {1}
+    assert ledger.results == {}
+
+
+def test_a_final_error_of_a_row_is_not_asked_again(tmp_path):
+    for expected in (1, 0):
+        ledger, provider, stopped = asyncio.run(asked(tmp_path, "m~context_400", 5))
+        assert stopped is None
+        assert sum(provider.tries.values()) == 5 * expected
+    assert {row.error for row in ledger.results.values()} == {"context_length"}
+
+
+@pytest.mark.parametrize("fault", ["key", "money", "no_model"])
+def test_what_no_retry_can_mend_stops_the_run(tmp_path, fault):
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, f"m~{fault}", 200))
+    assert "run the same command again" in stopped
+    assert FAULTS[fault][1] in stopped
+    assert sum(provider.tries.values()) <= 32, "only what was in flight"
+    assert ledger.results == {}
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, f"m~{fault}~0", 200))
+    assert stopped is None
+    assert len(ledger.results) == 200
+
+
+def test_ten_in_a_hundred_faults_cost_few_calls_more(tmp_path):
+    for i, fault in enumerate(["server", "rate_limited", "reset", "truncated"]):
+        ledger, provider, _ = asyncio.run(asked(tmp_path / str(i), f"m~{fault}~10%", 300))
+        assert len(ledger.results) == 300
+        assert 1.03 < sum(provider.tries.values()) / 300 <= 1.2, fault
+
+
+def test_the_cap_holds_and_the_run_goes_on_with_more(tmp_path):
+    calls, pool, _ = calls_and_pool(400)
+    cap = 20 * worst_case_usd(calls[0], pool["m"])
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m", 400, budget_usd=cap))
+    assert "Raise the budget" in stopped
+    assert ledger.spent_usd <= cap
+    assert len(ledger.results) > 20, "settled calls cost less than they reserved"
+    first = len(ledger.results)
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m", 400, budget_usd=1.0))
+    assert stopped is None
+    assert sum(provider.tries.values()) == 400 - first, "nothing is asked twice"
+
+
+def test_no_more_calls_fly_than_asked_for(tmp_path):
+    _, provider, _ = asyncio.run(asked(tmp_path, "m", 100, concurrency=7))
+    assert 4 <= provider.most <= 7
+
+
+def test_a_changed_setting_is_another_call():
+    calls, _, _ = calls_and_pool(1)
+    changes = {"model": "n", "sample": 1, "temperature": 0.5, "max_tokens": 9, "prompt": "p/2"}
+    changes |= {"prices": "2026-02-02", "extra": {"seed": 1}, "provider_id": "o"}
+    changes |= {"messages": ({"role": "user", "content": "other"},)}
+    keys = [calls[0].key] + [replace(calls[0], **{k: v}).key for k, v in changes.items()]
+    assert len(set(keys)) == len(keys)
+    assert replace(calls[0], query="another id").key == calls[0].key
+
+
+def test_secrets_appear_nowhere(tmp_path, monkeypatch, caplog, capfd):
+    canary = "sk-canary-4711"
+    monkeypatch.setenv("OPENAI_API_KEY", canary)
+
+    async def session():
+        calls, pool, settings = calls_and_pool(6, "m~html")
+        provider, seen = Provider(), []
+        async with provider as url:
+            for bad in (url.replace("http://", f"http://user:{canary}@"), f"{url}?key={canary}"):
+                with pytest.raises(ValueError, match="environment variable") as refused:
+                    OpenAIBackend(bad)
+                seen += [repr(refused.value)]
+            for where in (url, f"http://127.0.0.1:9/{canary}/v1"):
+                backend = OpenAIBackend(where, timeout_s=0.5)
+                seen += [repr(backend)]
+                seen += [repr(e) + str(e) for e in await backend.answer(calls)]
+                await backend.close()
+            backend = OpenAIBackend(url, timeout_s=0.5)
+            with Ledger.open(tmp_path / "ledger.jsonl") as ledger:
+                await ask(calls, pool, backend, ledger, replace(settings, attempts=1))
+            await backend.close()
+            calls, pool, settings = calls_and_pool(3, "openai/m~key")
+            for i, where in enumerate((OpenAIBackend(url), LiteLLMBackend(base_url=url))):
+                seen += [repr(where)]
+                with Ledger.open(tmp_path / f"{i}.jsonl") as ledger:
+                    with pytest.raises(CollectError, match="unauthorized") as stopped:
+                        await ask(calls, pool, where, ledger, settings)
+                    seen += traceback.format_exception(stopped.value)
+                await where.close()
+        return provider, seen
+
+    provider, seen = asyncio.run(session())
+    assert f"Bearer {canary}" in provider.headers, "the key does go out"
+    text = "".join(seen) + caplog.text + "".join(capfd.readouterr())
+    text += "".join(p.read_text() for p in tmp_path.iterdir())
+    assert canary not in text
+
+
+def test_a_run_killed_at_random_moments_loses_and_repeats_nothing(tmp_path):
+    found = kill_drill(12, tmp_path)
+    assert found.pop("kills") >= 8
+    assert found.pop("in flight") >= 8
+    assert found.pop("rows") == 12 * 600
+    assert found.pop("unknown, still charged") > 0, "no kill found a call in flight"
+    assert Counter(found.values()) == {0: len(found)}, found
+
+
+class Scripted:
+    """A backend that says what a function of the call says."""
+
+    batch, concurrency = 4, 8
+
+    def __init__(self, say):
+        self.say, self.asked = say, []
+
+    async def answer(self, calls):
+        self.asked += calls
+        return [self.say(call) for call in calls]
+
+    async def close(self): ...
+
+
+def two_models(tmp_path):
+    card = "{{id: {0}, provider_id: x/{0}, tier: budget, usd_per_mtok_in: 1, usd_per_mtok_out: 2, context: 99}}"
+    text = "name: two\nas_of: 2026-01-01\nmodels:\n" + "".join(
+        f"  - {card.format(n)}\n" for n in "ab"
+    )
+    (tmp_path / "two.yaml").write_text(text)
+    return Pool.load(tmp_path / "two.yaml")
+
+
+def test_collect_grades_writes_and_opens_again(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(5)]
+
+    def say(call):
+        number = int(call.messages[-1]["content"].split()[0])
+        if number == 4:
+            return CallError("content_filter", Scope.ROW, tokens=(10, 4, 1))
+        text = str(number + 1) if call.model == "a" else "I don't know" if number % 2 else "9"
+        return Reply(text, "length" if number == 3 else "stop", 10, 2, 0.1, 4)
+
+    pool, run, where = two_models(tmp_path), Run(tmp_path / "run"), Scripted(say)
+    made = collect(queries, pool, where, run, Settings(samples=2), show="none")
+    assert made.stopped is None
+    assert made.asked == len(where.asked) == 20
+    grades = made.table.grades()
+    assert grades[:, 0].tolist() == ["CORRECT"] * 3 + [None, None]
+    assert grades[:, 1].tolist() == ["INCORRECT", "IDK", "INCORRECT", None, None]
+    assert made.table.text("error")[3:].tolist() == [["truncated"] * 2, ["content_filter"] * 2]
+    usd = made.table.matrix("usd")
+    assert usd[0] == pytest.approx((10 + 2 * 2) * 1e-6)
+    assert usd[4] == pytest.approx((10 + 2 * 1) * 1e-6), "a failed call that was billed"
+    assert made.usd == pytest.approx(2 * usd.sum())
+    assert made.why == {"match": 6, "mismatch": 4, "idk": 2, "truncated": 4, "content_filter": 4}
+    assert "asked 20 in this session; charged $0.000272 in all" in str(made)
+    again = collect(queries, pool, where, run, Settings(samples=2), show="none")
+    assert (again.asked, len(where.asked)) == (0, 20)
+    opened = recorded(run.folder)
+    assert opened.pool.cards == pool.cards
+    assert opened.table.rows.equals(again.table.select([q.id for q in opened.queries]).rows)
+
+
+def test_the_same_question_with_another_reference_is_paid_once(tmp_path):
+    queries = [Query.ask("1 + 1?", answer, verifier="numeric") for answer in ("2", "3")]
+    where = Scripted(lambda call: Reply("2", "stop", 10, 2, 0.1))
+    made = collect(queries, two_models(tmp_path), where, Run(tmp_path / "r"), show="none")
+    assert len(where.asked) == 2
+    assert made.table.grades().tolist() == [["CORRECT"] * 2, ["INCORRECT"] * 2]
+
+
+@pytest.mark.parametrize("budget", [1e-9, 3e-4])
+def test_a_run_that_stopped_early_is_a_table_of_what_it_has(tmp_path, budget):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(40)]
+    where = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1))
+    pool, run = two_models(tmp_path).subset(["a"]), Run(tmp_path / "r")
+    plain = Settings(max_tokens=16, budget_usd=budget)
+    made = collect(queries, pool, where, run, plain, show="none")
+    opened = recorded(run.folder)
+    assert "Raise the budget" in made.stopped
+    assert len(opened.queries) == len(made.table) == len(where.asked) == made.asked
+    assert (made.asked == 0) == (budget < 1e-6)
+    assert made.asked < 40
+    assert made.usd <= budget
+
+
+def test_a_cached_token_has_its_own_price(tmp_path):
+    card = replace(two_models(tmp_path).cards[0], usd_per_mtok_cached_in=0.1)
+    where = Scripted(lambda call: Reply("x", "stop", 10, 2, 0.1, 4))
+    queries = [Query.ask("?", "x")]
+    made = collect(queries, Pool("p", [card]), where, Run(tmp_path / "r"), show="none")
+    assert made.usd == pytest.approx((6 * 1 + 4 * 0.1 + 2 * 2) * 1e-6)
+
+
+def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
+    queries = [Query.ask(f"capital {i}?", "Rome", verifier="judge") for i in range(6)]
+    answers = Scripted(
+        lambda call: Reply("Rome" if call.model == "a" else "Paris", "stop", 9, 1, 0.1)
+    )
+
+    def verdict(call):
+        text = call.messages[-1]["content"]
+        nonce = re.search(r"VERDICT ([0-9a-f]{16}):", text)[1]
+        word = "CORRECT" if text.split(":answer>\n")[1].startswith("Rome") else "INCORRECT"
+        return Reply(
+            "no verdict" if "capital 5" in text else f"VERDICT {nonce}: {word}", "stop", 99, 9, 0.1
+        )
+
+    pool, run, judge = two_models(tmp_path), Run(tmp_path / "run"), Scripted(verdict)
+    panel = pool.subset(["b"]), judge
+    with pytest.raises(CollectError, match="6 of 6 questions are graded by a judge"):
+        collect(queries, pool, answers, run, show="none")
+    made = collect(queries, pool, answers, run, judge=panel, show="none")
+    assert len(judge.asked) == 12
+    assert made.table.grades().tolist() == [["CORRECT", "INCORRECT"]] * 5 + [[None, None]]
+    assert made.usd == pytest.approx(12 * 11e-6 + 12 * 117e-6)
+    assert made.table.matrix("usd").sum() == pytest.approx(12 * 11e-6), (
+        "judging is no cost of an answer"
+    )
+    text = "".join(str(c.messages) for c in judge.asked)
+    assert "x/a" not in text
+    assert "x/b" not in text
+    again = collect(queries, pool, answers, run, judge=panel, show="none")
+    assert len(judge.asked) == 12
+    assert again.table.rows.equals(made.table.rows)
+
+
+def test_the_embedded_models_say_now_what_was_recorded(tmp_path, pocket):
+    queries = pocket.split("test").queries[:40]
+    pool = pocket.pool.subset(["pocket-nano", "pocket-words"])
+    for temperature, sample in ((0.0, 0), (0.7, 1)):
+        settings = Settings(samples=sample + 1, temperature=temperature, max_tokens=160)
+        run = Run(tmp_path / str(sample))
+        made = collect(queries, pool, backend("pocket"), run, settings, show="none").table
+        then = pocket.table.select([q.id for q in queries])
+        columns = [then.models.index(m) for m in pool.ids]
+        assert (made.text("answer", sample) == then.text("answer", sample)[:, columns]).all()
+        assert (made.grades(sample) == then.grades(sample)[:, columns]).all()
+        for name in ("usd", "tokens_in", "tokens_out"):
+            assert made.matrix(name, sample) == pytest.approx(then.matrix(name, sample)[:, columns])
+
+
+def test_a_replay_is_the_recorded_table_and_says_what_it_lacks(tmp_path, pocket):
+    queries = [*pocket.split("test").queries[:30], Query.ask("never asked", "x")]
+    where = backend("replay:pocket")
+    made = collect(queries, pocket.pool, where, Run(tmp_path / "r"), show="none")
+    then = pocket.table.select([q.id for q in queries[:-1]])
+    assert (made.table.grades()[:-1] == then.grades()).all()
+    assert made.table.matrix("usd")[:-1] == pytest.approx(then.matrix("usd"))
+    assert set(made.table.text("error")[-1]) == {"not_recorded"}
+    warm = collect(
+        queries[:1], pocket.pool, where, Run(tmp_path / "s"), Settings(temperature=0.5), show="none"
+    )
+    assert "was drawn at temperature 0" in warm.stopped
+    with pytest.raises(ValueError, match="there are pocket, replay"):
+        backend("openia:x")
+
+
+def test_litellm_gives_the_same_through_its_own_client(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "local")
+
+    async def both(model):
+        calls, _, _ = calls_and_pool(3, f"openai/{model}")
+        provider, out = Provider(), []
+        async with provider as url:
+            for where in (backend(f"openai:{url}"), backend("litellm", base_url=url)):
+                out.append(await where.answer(calls))
+                await where.close()
+        return out, provider
+
+    (plain, other), provider = asyncio.run(both("m"))
+    strip = [replace(r, latency_s=0) for r in plain]
+    assert [(r.finish, r.tokens_in) for r in strip] == [(r.finish, r.tokens_in) for r in other]
+    assert set(provider.tries.values()) == {2}, "one try each, and litellm does not retry"
+    for fault in ("rate_limited", "server", "context_400", "key", "no_choices", "overloaded"):
+        (plain, other), provider = asyncio.run(both(f"m~{fault}"))
+        assert {(e.kind, e.scope) for e in other} == {(e.kind, e.scope) for e in plain}, fault
+        assert set(provider.tries.values()) == {2}, fault
+
+
+def test_in_a_notebook_it_is_a_label(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    progress = Progress(2, where="notebook")
+    progress.tell(None, 0.5, None)
+    progress.show(end=True)
+    assert [label.value for label in shown] == ["1 of 2 (50%)  $0.5000  0 s left"]
+
+
+def test_in_a_terminal_it_is_one_line():
+    lines = []
+    progress = Progress(1, where="terminal", write=lines.append)
+    progress.tell(None, 0.5, None)
+    progress.show(end=True)
+    assert lines[-1] == "\r\x1b[K1 of 1 (100%)  $0.5000\n"
+
+
+def test_what_the_ledger_had_to_mend_is_said(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(3)]
+    where = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1))
+    pool, run = two_models(tmp_path), Run(tmp_path / "run")
+    assert "ledger" not in str(collect(queries, pool, where, run, show="none"))
+    path = run.folder / "ledger.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    made = collect(queries, pool, where, run, show="none")
+    assert made.asked == 1
+    assert [u["model"] for u in made.unknown] == ["b"]
+    assert "a torn last line of" in str(made)
+    assert "1 calls whose end nobody knows stay charged with $" in str(made)
+
+
+def test_a_temperature_a_model_does_not_take_stops_the_run_and_is_not_dropped():
+    calls, _, _ = calls_and_pool(1, "openai/gpt-5")
+    (error,) = asyncio.run(backend("litellm", base_url="http://127.0.0.1:9/v1").answer(calls))
+    assert (error.kind, error.scope) == ("unsupported", Scope.RUN)
+    assert "does not take temperature 0" in str(error)
+
+
+def test_answers_of_other_weights_are_other_calls(tmp_path):
+    pocket, model = root() / "data" / "pocket", "pocket-nano"
+    shutil.copytree(pocket / "models" / model, tmp_path / "models" / model)
+    shutil.copy(pocket / "card.json", tmp_path)
+    query, pool = [Query.ask("2 + 2")], Pool.load("pocket").subset([model])
+    key = lambda folder: plan(query, pool, Settings(), PocketBackend(folder).weights)[0].key  # noqa: E731
+    assert key(None) == key(pocket) == key(tmp_path)
+    (tmp_path / "models" / model / "recipe.json").write_text("{}")
+    assert key(tmp_path) == key(pocket), "how it was trained does not answer"
+    weights = tmp_path / "models" / model / "model.safetensors"
+    held = weights.read_bytes()
+    weights.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    assert key(tmp_path) != key(pocket)
+
+
+def test_progress_says_how_far_it_is():
+    now, lines = [0.0], []
+    progress = Progress(100, 10, 1.0, where="log", write=lines.append, clock=lambda: now[0])
+    for i in range(20):
+        now[0] += 1
+        progress.tell(None, 0.01, "timeout" if i == 3 else None)
+    assert len(lines) == 2, "a line every 10 s"
+    assert lines[-1] == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1\n"
+    assert progress.line() == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1"

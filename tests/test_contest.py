@@ -1,0 +1,394 @@
+import numpy as np
+import pytest
+from test_learned import pool_of, table_of
+
+from routerlab import Query, cli
+from routerlab.evaluate import gap
+from routerlab.evaluate.metrics import quality_at
+from routerlab.routers.contest import KINDS, contest
+from routerlab.routers.features import Tfidf
+from routerlab.routers.protocol import RouterError
+from routerlab.routers.standings import Contest, Entry
+from routerlab.routers.store import load
+from routerlab.runs import Run
+from routerlab.sources.recorded import Recorded
+from routerlab.sources.split import clusters
+
+NAMES = ("length", "linear", "cascade")
+
+
+@pytest.fixture(scope="module")
+def part(pocket):
+    """A sixth of the committed table."""
+    kept = pocket.queries[::6]
+    return pocket._replace(queries=kept, table=pocket.table.select([q.id for q in kept]))
+
+
+@pytest.fixture(scope="module")
+def held(part):
+    return contest(part, NAMES, features=Tfidf(width=48))
+
+
+@pytest.fixture(scope="module")
+def standings(held):
+    return held.table(resamples=100)
+
+
+def _made(queries, quality, usd, models, **more):
+    table = table_of(queries, quality, usd, models, **more)
+    return Recorded(list(queries), pool_of(models), table, {"how": "made"}, "")
+
+
+def _queries(count, *, splits=True):
+    rng = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(60)]
+    made = []
+    for i in range(count):
+        split = ("train", "train", "validation", "test")[i % 4] if splits else "test"
+        text = f"{('add', 'spell')[i % 8 // 4]} {' '.join(rng.choice(words, 8))} {i}"
+        made.append(Query.ask(text, split=split))
+    return made
+
+
+def _two(count=200, *, splits=True):
+    """Two models, each right where the other is wrong; the first word tells."""
+    queries = _queries(count, splits=splits)
+    adds = np.array([q.text.startswith("add") for q in queries], float)
+    return queries, np.stack([adds, 1 - adds], 1), np.array([0.001, 0.01]), ("m", "w")
+
+
+def test_every_router_enters_with_its_points(held, part):
+    names = [e.name for e in held.entries]
+    assert names == ["length rule", "linear", "cascade", "family lookup (told)"]
+    assert not held.left_out
+    test = part.split("test")
+    assert held.quality.shape == (len(test.queries), 6)
+    for e in held.entries:
+        assert e.lam[0] == 0
+        assert (np.diff(e.lam) > 0).all()
+        points = len(e.lam)
+        assert e.quality.shape == e.usd.shape == e.choice.shape == (points, len(test.queries))
+        assert e.validation[0].shape == e.validation[1].shape == (points,)
+        right = np.take_along_axis(held.quality, e.choice.T, 1).T
+        np.testing.assert_array_equal(e.quality, right)
+        paid = np.take_along_axis(held.usd, e.choice.T, 1).T
+        assert (e.usd >= paid - 1e-12).all()
+        assert (e.usd > paid + 1e-12).any() == (e.name == "cascade")
+    linear = held.entries[1]
+    assert (np.diff(linear.validation[1]) <= 1e-5).mean() > 0.7
+    assert np.isclose(linear.usd[-1].mean(), held.usd.mean(0).min(), rtol=0.2)
+
+
+def test_operating_points_come_from_validation_alone(part, held):
+    import pyarrow as pa
+
+    rng, rows = np.random.default_rng(0), part.table.rows
+    ids = {q.id for q in part.queries if q.split == "test"}
+    at = np.flatnonzero([q in ids for q in rows["query"].to_pylist()])
+    moved = np.arange(len(rows))
+    moved[at] = rng.permutation(at)
+    swapped = rows
+    for name in ("grade", "quality"):
+        column = rows[name].combine_chunks().take(pa.array(moved))
+        swapped = swapped.set_column(rows.column_names.index(name), name, column)
+    other = contest(
+        part._replace(table=type(part.table)(swapped, part.table.models)),
+        NAMES,
+        features=Tfidf(width=48),
+    )
+    assert (other.quality != held.quality).any()
+    assert (other.single, other.single_validation) == (held.single, held.single_validation)
+    for before, after in zip(held.entries, other.entries, strict=True):
+        np.testing.assert_array_equal(before.lam, after.lam)
+        np.testing.assert_array_equal(before.choice, after.choice)
+        np.testing.assert_array_equal(before.validation, after.validation)
+        assert before.at_best() == after.at_best()
+        assert before.at_least(0.4) == after.at_least(0.4)
+
+
+def test_points_are_chosen_by_hand():
+    validation = np.array([0.5, 0.7, 0.7, 0.6]), np.array([1.0, 4.0, 3.0, 2.0])
+    none = np.zeros((4, 1))
+    e = Entry("e", None, np.arange(4.0), none, none, none, validation, 0.0)
+    assert e.at_best() == 2
+    assert [e.at_least(q) for q in (0.4, 0.55, 0.6, 0.65, 0.9)] == [0, 3, 3, 2, 2]
+
+
+def test_the_naive_oracle_is_above_every_router(held):
+    honest, naive = held.oracle()
+    means = held.usd.mean(0), held.quality.mean(0)
+    for e in held.entries:
+        points = e.usd.mean(1), e.quality.mean(1)
+        for usd in points[0]:
+            assert quality_at(naive, usd) >= quality_at(points, usd) - 0.002
+    assert naive.quality.max() >= means[1].max()
+    assert naive.quality.max() > honest.quality.max() - 1e-9
+
+
+def test_the_single_model_is_the_best_in_training(held, part):
+    train = part.split("train").table.matrix("quality", None)
+    assert held.single == int(np.nanmean(train, 0).argmax())
+    validation = part.split("validation").table.matrix("quality")[:, held.single]
+    assert np.isclose(held.single_validation, validation.mean())
+    np.testing.assert_array_equal(held.clusters, clusters(held.test.queries))
+
+
+def test_tables_and_comparisons_repeat_for_a_seed(part, held, standings):
+    again = held.table(resamples=100)
+    assert again.drop(columns="fit s").equals(standings.drop(columns="fit s"))
+    assert list(standings["area"].map(lambda v: v.mean)) == sorted(
+        (v.mean for v in standings["area"]), reverse=True
+    )
+    for name in ("area", "saving", "frugal quality", "frugal saving", "best quality"):
+        for value in standings[name]:
+            assert value.low <= value.high
+    lines = held.against("linear", resamples=300)
+    assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)"]
+    assert lines == held.against("linear", resamples=300)
+    for line, e in zip(lines, [held.entries[i] for i in (0, 2, 3)], strict=True):
+        mine, base = (x.quality[x.at_least(held.single_validation)] for x in (e, held.entries[1]))
+        assert np.isclose(line.difference.mean, (mine - base).mean())
+        assert line.p <= line.p_holm <= 1
+    with pytest.raises(RouterError, match="no router 'knn' in this contest; it has length rule, l"):
+        held.against("knn")
+
+
+def test_differences_are_what_the_entries_say(held, standings):
+    for e in held.entries:
+        row = standings.loc[e.name]
+        base = held.quality[:, held.single], held.usd[:, held.single]
+        best, frugal = e.at_best(), e.at_least(held.single_validation)
+        assert np.isclose(row["best quality"].mean, (e.quality[best] - base[0]).mean())
+        assert np.isclose(row["frugal quality"].mean, (e.quality[frugal] - base[0]).mean())
+        saved = 1 - e.usd[frugal].mean() / base[1].mean()
+        assert np.isclose(row["frugal saving"].mean, saved)
+
+
+def test_unknown_routers_are_refused_with_the_names(part):
+    with pytest.raises(RouterError, match=f"no router 'lineer'; there are {', '.join(KINDS)}"):
+        contest(part, ["linear", "lineer"])
+    with pytest.raises(RouterError, match="no router ''"):
+        contest(part, "")
+
+
+def test_incomplete_queries_are_left_out_of_the_test_and_said():
+    queries, quality, usd, models = _two()
+    hidden = quality.copy()
+    place = {s: [i for i, q in enumerate(queries) if q.split == s] for s in ("test", "train")}
+    hidden[place["test"][:7], 1] = np.nan
+    hidden[place["train"][:9], 0] = np.nan
+    said = []
+    made = contest(_made(queries, hidden, usd, models), "linear", say=said.append)
+    assert "7 of 50 test queries lack an answer and are left out" in said
+    assert not [line for line in said if "train" in line or "validation queries" in line]
+    assert made.quality.shape == (43, 2)
+    assert not np.isnan(made.quality).any()
+    assert {q.id for q in made.test.queries}.isdisjoint(queries[i].id for i in place["test"][:7])
+    hidden[place["test"], 1] = np.nan
+    with pytest.raises(
+        RouterError, match="no query of a split was answered by every model; choose"
+    ):
+        contest(_made(queries, hidden, usd, models), "linear")
+
+
+def test_a_table_without_splits_is_split_by_clusters():
+    queries, quality, usd, models = _two(300, splits=False)
+    twins = [Query.ask(q.text + " again") for q in queries[:60]]
+    table = _made([*queries, *twins], np.vstack([quality, quality[:60]]), usd, models)
+    said, features = [], Tfidf(width=16)
+    seen = []
+    features_fit = features.fit
+    features.fit = lambda texts: (seen.extend(texts), features_fit(texts))[1]
+    made = contest(table, ["length", "linear"], features=features, say=said.append)
+    assert said[0].startswith("the table has no splits: 60 % train, 10 % validation, 30 % test")
+    tested = {q.text for q in made.test.queries}
+    assert 0.2 < len(tested) / 360 < 0.4
+    assert 0.5 < len(seen) / 360 < 0.7
+    alike = {(t if t.endswith("again") else t + " again") for t in seen} | {
+        t.removesuffix(" again") for t in seen
+    }
+    assert tested.isdisjoint(alike | set(seen))
+
+
+def test_two_models_equal_the_measures_on_the_same_scores():
+    queries, quality, usd, models = _two()
+    flip = np.random.default_rng(0).random(len(queries)) < 0.25
+    quality = np.where(flip[:, None], [0, 1], quality)
+    made = contest(_made(queries, quality, usd, models), ["length", "linear"])
+    found = made.two_models()
+    assert made.test.table.models[made.single] == "w"
+    for e in made.entries:
+        scores = e.router.predict(made.test.queries)[0]
+        points = gap.routellm_points(
+            scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1]
+        )
+        ends = made.quality[:, 0].mean(), made.quality[:, 1].mean()
+        assert np.isclose(found.loc[e.name, "APGR"], gap.apgr(*points, *ends), atol=1e-9)
+        assert np.isclose(found.loc[e.name, "CPT50%"], gap.cpt(*points, 0.5, *ends), atol=1e-6)
+    assert found.index[0] == "linear"
+
+
+def test_two_models_refuses_more(held):
+    with pytest.raises(RouterError, match="APGR and CPT are of two models; this table has 6"):
+        held.two_models()
+
+
+def test_dominated_by_hand():
+    queries = _queries(8)[3::4]
+    quality = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+    usd = np.array([[2.0, 1.0, 3.0], [2.0, 1.0, 3.0]])
+    data = _made(queries, quality, [2.0, 1.0, 3.0], ("good", "cheap", "dear"))
+
+    def entry(name, right, paid):
+        points = np.array([right]), np.array([paid])
+        end = np.array([np.mean(right)]), np.array([np.mean(paid)])
+        return Entry(name, None, np.zeros(1), *points, np.zeros((1, 2), int), end, 0.0)
+
+    entries = (
+        entry("as good", [1.0, 1.0], [2.0, 2.0]),
+        entry("worse", [1.0, 0.0], [2.0, 2.0]),
+        entry("wasteful", [1.0, 1.0], [3.0, 3.5]),
+        entry("between", [1.0, 0.0], [1.5, 1.5]),
+    )
+    before = np.concatenate([quality.mean(0), usd.mean(0)])
+    made = Contest(data, entries, quality, usd, None, 0, before, np.arange(2), 0, {})
+    assert made.dominated() == {
+        "as good": [],
+        "worse": ["good"],
+        "wasteful": ["good", "dear"],
+        "between": [],
+    }
+    assert made.ends == (1.0, 3.0)
+    assert made.single_validation == 1.0
+    assert [e.name for e in made.chosen("worse", "gone", "as good")] == ["worse", "as good"]
+    # Areas, with the cheapest model as a point: 0.75, 0.4444, 0.4375 and 0.375.
+    order = ["as good", "wasteful", "between", "worse"]
+    assert [e.name for e in made.chosen()] == order
+    assert made.oracle() is None
+
+
+def test_the_area_and_saving_of_single_models_by_hand():
+    queries = _queries(16)[3::4]
+    quality, usd = np.tile([1.0, 0.0], (4, 1)), np.tile([3.0, 1.0], (4, 1))
+    data = _made(queries, quality, [3.0, 1.0], ("good", "cheap"))
+    half = np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    paid = np.array([[2.0] * 4, [1.0] * 4])
+    ends = half.mean(1), paid.mean(1)
+    e = Entry("half price", None, np.array([0.0, 9.0]), half, paid, half.astype(int), ends, 0.0)
+    before = np.concatenate([quality.mean(0), usd.mean(0)])
+    made = Contest(data, (e,), quality, usd, None, 0, before, np.arange(4), 0, {})
+    row = made.table(50).loc["half price"]
+    assert np.isclose(row["area"].mean, 0.75)  # from (1, 0) to (2, 1), then flat up to 3
+    assert np.isclose(row["saving"].mean, 1 / 3)
+    assert np.isclose(row["frugal saving"].mean, 1 / 3)
+    assert row["frugal quality"].mean == 0
+    assert made.against("half price") == []
+
+
+def test_a_router_that_cannot_run_is_left_out_and_said():
+    queries, quality, usd, models = _two()
+    data = _made(queries, quality, usd, models)
+    made = contest(data, ["linear", "cascade"])
+    assert [e.name for e in made.entries] == ["linear"]
+    assert "nothing to look at; leave it out" in made.left_out["cascade"]
+    with pytest.raises(RouterError, match="cascade cannot run: .* nothing to look at"):
+        contest(data, "cascade")
+
+
+def test_a_free_model_and_one_model():
+    queries, quality, _, models = _two()
+    made = contest(_made(queries, quality, [0.0, 0.01], models), ["length", "linear"])
+    linear = made.entries[1]
+    assert np.isfinite(linear.lam).all()
+    assert len(linear.lam) > 5
+    assert linear.usd[-1].mean() < 0.2 * linear.usd[0].mean()
+    assert linear.quality[0].mean() > 0.95
+    alone = contest(_made(queries, quality[:, :1], [0.01], ("m",)), "linear")
+    assert (alone.entries[0].choice == 0).all()
+    assert np.isnan(alone.table(20)["area"].iloc[0].mean)
+
+
+def _run(capsys, *arguments):
+    try:
+        code = cli.main(arguments)
+    except SystemExit as exit_:
+        code = exit_.code
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def small_run(part, tmp_path_factory):
+    from routerlab.sources.recorded import record
+
+    folder = tmp_path_factory.mktemp("runs") / "part"
+    record(Run(folder), part.queries, part.pool, part.table, {"how": "a part of the pocket table"})
+    return folder
+
+
+def test_eval_prints_results_and_keeps_them(capsys, small_run, tmp_path):
+    import pandas as pd
+
+    out = tmp_path / "kept"
+    asked = ("eval", "--routers", "length,linear", "--table", str(small_run), "--out", str(out))
+    code, said, progress = _run(capsys, *asked)
+    assert code == 0, progress
+    for word in ("best single model in training: pocket-", "area", "length rule", "[", "kept in "):
+        assert word in said
+    assert [line for line in said.splitlines() if line.startswith("against ")]
+    assert progress.splitlines()[-3:] == ["length", "linear", "lookup"]
+    assert "area" not in progress
+    points, summary = pd.read_csv(out / "points.csv"), pd.read_csv(out / "summary.csv", index_col=0)
+    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)"}
+    assert (points["quality_low"] <= points["quality_high"]).all()
+    assert set(summary.index) == set(points["name"])
+    router = load(out / "routers" / "linear")
+    card = (out / "routers" / "linear" / "card.json").read_text()
+    assert '"pool": "pocket"' in card
+    assert Run(small_run).manifest()["outcomes.parquet"]["sha256"] in card
+    assert router.predict([Query.ask("what is 2 + 2?")])[0].shape == (1, 6)
+    code, again, _ = _run(capsys, *asked[:-2])
+    fitted = [" ".join(line.split()[:-1]) for line in again.splitlines()]
+    assert code == 0
+    assert fitted == [" ".join(line.split()[:-1]) for line in said.splitlines()][:-1]
+
+
+def test_eval_of_one_router(capsys, small_run):
+    code, said, _ = _run(capsys, "eval", "--routers", "linear", "--table", str(small_run))
+    assert code == 0
+    assert "linear" in said
+    assert "against" not in said
+
+
+def test_eval_lists_routers_and_names_the_cure(capsys, small_run):
+    code, said, _ = _run(capsys, "eval", "--routers", "list")
+    assert (code, said.split()) == (0, [*KINDS])
+    code, said, err = _run(capsys, "eval", "--routers", "lineer", "--table", str(small_run))
+    assert (code, said) == (1, "")
+    assert "no router 'lineer'; there are length, keyword" in err.splitlines()[-1]
+    code, _, err = _run(capsys, "eval", "--table", "no-such-run")
+    assert code == 1
+    assert "no recorded table in" in err.splitlines()[-1]
+    code, _, err = _run(
+        capsys, "eval", "--routers", "length", "--table", str(small_run), "--against", "linear"
+    )
+    assert code == 1
+    assert "no router 'linear' in this contest; it has length rule" in err.splitlines()[-1]
+    code, _, err = _run(
+        capsys, "eval", "--routers", "length", "--table", str(small_run), "--encoder", "no-such"
+    )
+    assert code == 1
+    assert "pip install one such as" in err.splitlines()[-1]
+
+
+def test_eval_of_a_published_table(capsys, datasets):
+    file = datasets / "routellm_15361x2.parquet"
+    if not file.is_file():
+        pytest.skip("no routellm_15361x2.parquet in ../shared/datasets")
+    asked = ("--routers", "length,linear", "--table", str(file), "--bench", "gsm8k")
+    code, said, progress = _run(capsys, "eval", *asked)
+    assert code == 0, progress
+    assert "APGR" in said
+    assert "the table has no splits" in progress
+    code, _, err = _run(capsys, "eval", "--table", str(file), "--bench", "gsm9k")
+    assert code == 1
+    assert "no bench 'gsm9k'" in err.splitlines()[-1]

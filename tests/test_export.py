@@ -1,0 +1,145 @@
+"""What a paper needs of a figure and a table: width, type, origin, the same bytes each time."""
+
+import hashlib
+import json
+import re
+import zlib
+
+import matplotlib as mpl
+import matplotlib.text
+import numpy as np
+import pandas as pd
+import pytest
+
+from routerlab import Run, export, figures
+
+
+def _pdf(path) -> bytes:
+    """The objects of a PDF with its streams unpacked."""
+    raw = path.read_bytes()
+    found = [raw]
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", raw, re.S):
+        try:
+            found.append(zlib.decompress(stream))
+        except zlib.error:
+            continue
+    return b"\n".join(found)
+
+
+def _drawn(venue, column="one"):
+    with figures.paper_style(venue, column):
+        figure, axes = figures.plt.subplots(layout="constrained")
+        axes.plot([1, 2], [1, 2])
+        axes.set(xlabel="λ × cost (US$)", ylabel=r"$\alpha$ of it", title="a claim")
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("venue", "column", "points"),
+    [
+        ("neurips", "one", 396),
+        ("iclr", "one", 396),
+        ("jmlr", "one", 432),
+        ("icml", "one", 234),
+        ("icml", "all", 486),
+        ("aaai", "one", 237.6),
+    ],
+)
+def test_a_pdf_is_as_wide_as_the_venue_and_embeds_its_type(tmp_path, venue, column, points):
+    figure = _drawn(venue, column)
+    made = export.export(figure, "x", pd.DataFrame({"x": [1]}), {}, tmp_path)
+    text = _pdf(made[0])
+    box = re.search(rb"/MediaBox \[ *([\d. ]+)\]", text)
+    assert box
+    assert float(box[1].split()[2]) == pytest.approx(points, abs=1e-3)
+    assert b"/Type3" not in text
+    embedded = len(set(re.findall(rb"/FontFile2 (\d+) 0 R", text)))
+    assert embedded == len(set(re.findall(rb"/FontName /(\S+)", text))) > 0
+    assert b"STIXGeneral" in text
+    assert b"DejaVu" not in text, "every sign is in the type of the paper"
+    sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+    assert min(sizes) >= 6
+
+
+def test_a_style_ends_with_its_block_and_an_unknown_venue_names_the_known():
+    before = mpl.rcParams["figure.figsize"]
+    with figures.paper_style("icml", ratio=0.5):
+        assert list(mpl.rcParams["figure.figsize"]) == [3.25, 1.625]
+        assert mpl.rcParams["text.usetex"] is False
+        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLOURS)
+    assert mpl.rcParams["figure.figsize"] == before
+    with pytest.raises(ValueError, match=r"'nips' is not a known venue \(.*icml.*neurips.*\)"):
+        figures.paper_style("nips")
+    with pytest.raises(ValueError, match="'one' or 'all', not 'half'"):
+        figures.paper_style("icml", "half")
+
+
+def test_a_paper_figure_is_the_same_bytes_twice_and_says_where_it_came_from(tmp_path):
+    source = tmp_path / "in" / "table.csv"
+    source.parent.mkdir()
+    source.write_text("a\n1\n")
+    run = Run(tmp_path / "run")
+    run.write("outcomes.txt", "x")
+    data, hashes = pd.DataFrame({"x": [1 / 3]}), []
+    for folder in ("one", "two"):
+        to = tmp_path / folder
+        made = export.export(_drawn("icml"), "x", data, {"lam": 0.5}, to, inputs=[source], run=run)
+        hashes.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in made])
+    assert hashes[0] == hashes[1]
+    assert made[3].read_text() == "x\n0.333333\n"
+    digest = {"in/table.csv": b"a\n1\n", "outcomes.txt": b"x"}
+    assert json.loads(made[4].read_text()) == {
+        "lam": 0.5,
+        "run": "run",
+        "inputs": {name: hashlib.sha256(content).hexdigest() for name, content in digest.items()},
+    }
+
+
+MEAN = pd.DataFrame(
+    {"quality": [0.5, 0.75, 0.74], "usd": [2.0, np.nan, 1.0]},
+    index=pd.Index(["a_b", "50% & λ", "c"], name="router"),
+)
+
+
+def test_a_table_has_means_half_intervals_the_best_bold_and_its_equals_underlined():
+    alike = pd.DataFrame({"quality": [0.01, 1.0, 0.3], "usd": [0.0, 0.0, 1.0]}, MEAN.index)
+    table = export.latex_table(
+        MEAN,
+        MEAN - 0.1,
+        MEAN + 0.3,
+        alike=alike,
+        smaller=["usd"],
+        digits={"quality": 2, "usd": 1},
+    )
+    assert table == (
+        r"""\begin{tabular}{lrr}
+\toprule
+router & quality & usd \\
+\midrule
+a\_b & $0.50 \pm 0.20$ & $2.0 \pm 0.2$ \\
+50\% \& $\lambda$ & $\mathbf{0.75} \pm 0.20$ & -- \\
+c & $\underline{0.74} \pm 0.20$ & $\mathbf{1.0} \pm 0.2$ \\
+\bottomrule
+\end{tabular}
+"""
+    )
+
+
+def test_a_table_with_brackets_booleans_and_words():
+    mean = MEAN.loc[["a_b", "c"], ["quality"]].assign(kind=["x^2", r"\y{~}"])
+    alike = pd.DataFrame({"quality": [True, True]}, mean.index)
+    numbers = mean[["quality"]]
+    table = export.latex_table(
+        mean, numbers - 0.1, numbers + 0.3, alike=alike, brackets=True, digits=1
+    )
+    assert table.splitlines()[4:6] == [
+        r"a\_b & $\underline{0.5}$ [$0.4$, $0.8$] & x\textasciicircum{}2 \\",
+        r"c & $\mathbf{0.7}$ [$0.6$, $1.0$] & \textbackslash{}y\{\textasciitilde{}\} \\",
+    ]
+    assert table.startswith(r"\begin{tabular}{lrl}")
+    assert r"c & $\mathbf{0.740}$ \\" in export.latex_table(numbers)
+
+
+def test_equal_bests_are_all_bold():
+    frame = pd.DataFrame({"q": [0.5, 0.5]}, index=["a", "b"])
+    assert export.latex_table(frame).count(r"\mathbf") == 2

@@ -1,0 +1,176 @@
+"""What each figure draws, by hand-made values; what the published numbers say; and that text stays apart."""
+
+from itertools import combinations
+
+import matplotlib.text
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from routerlab import figures, plots
+from routerlab.evaluate.calibration import reliability
+
+Text = matplotlib.text.Text
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    figures.plt.close("all")
+
+
+def _words(figure):
+    """The texts of a figure that are seen, with their boxes."""
+    figure.draw_without_rendering()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low <= tick.get_loc() <= high:
+                    hidden |= {tick.label1, tick.label2}
+    found = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    return [(t, Text.get_window_extent(t)) for t in found if t not in hidden]
+
+
+@pytest.fixture(scope="module")
+def paper():
+    frame = plots.published()
+    frame = frame[frame["where"] != "IFEval_m2"].replace({"IFEval_m1": "IFEval"})
+    return frame, [name for name in frame["model"].unique() if name.startswith("xRouter")]
+
+
+@pytest.fixture(scope="module")
+def all_figures(paper):
+    lams, models = np.geomspace(1, 1e4, 9), [f"model-{i}" for i in range(6)]
+    weights = np.array([[np.exp(-((i - j * 0.6) ** 2)) for i in range(6)] for j in range(9)])
+    share = pd.DataFrame(weights / weights.sum(1, keepdims=True), lams, models)
+    rng = np.random.default_rng(0)
+    routers = [f"Router {i}" for i in range(5)]
+    domains = ["arithmetic", "counting letters", "logic", "palindromes", "spelling", "words"]
+    mean = pd.DataFrame(rng.uniform(0.2, 0.9, (6, 5)), domains, routers)
+    guess = rng.random((4, 900))
+    tables = {
+        name: reliability(p, rng.random(900) < p) for name, p in zip(routers, guess, strict=False)
+    }
+    usd = pd.DataFrame(rng.uniform(0, 1e-4, (5, 6)), routers, models)
+    own = pd.Series(1e-5, routers)
+    return [
+        lambda: plots.call_share("The dear ones go", share),
+        lambda: plots.quality_by_domain("Words are hard", mean, mean - 0.05, mean + 0.05),
+        lambda: plots.calibration("They know", tables),
+        lambda: plots.costs("It costs", usd, own),
+        lambda: plots.dominance("It is beaten", plots.dominators(*paper)),
+        lambda: plots.suites("It is beaten", *paper),
+    ]
+
+
+@pytest.mark.parametrize("venue", ["house", "neurips", "icml"])
+@pytest.mark.parametrize("number", range(6))
+def test_text_stays_apart_inside_and_large_enough(all_figures, number, venue):
+    with figures.style() if venue == "house" else figures.paper_style(venue):
+        width = figures.plt.rcParams["figure.figsize"][0]
+        figure = all_figures[number]()
+    assert figure.get_size_inches()[0] == width
+    words = _words(figure)
+    upright = [(t.get_text(), b) for t, b in words if t.get_rotation() in {0, 90}]
+    overlaps = [(a, b) for (a, x), (b, y) in combinations(upright, 2) if x.overlaps(y)]
+    assert overlaps == []
+    frame = figure.bbox.padded(0.5)
+    outside = [
+        t.get_text() for t, b in words if not (frame.contains(*b.min) and frame.contains(*b.max))
+    ]
+    assert outside == []
+    assert min(t.get_fontsize() for t, _ in words) >= 6
+
+
+def test_shares_are_stacked_and_the_point_at_zero_is_left_out():
+    share = pd.DataFrame({"a": [1, 0.25, 0.5], "b": [0, 0.75, 0.5]}, index=[0.0, 10.0, 1.0])
+    (axes,) = plots.call_share("x", share).axes
+    bottom, top = (c.get_paths()[0].vertices for c in axes.collections)
+    assert set(map(tuple, bottom)) >= {(1, 0), (1, 0.5), (10, 0.25)}
+    assert set(map(tuple, top)) >= {(1, 0.5), (10, 0.25), (1, 1), (10, 1)}
+    assert axes.get_xlim() == (1, 10)
+    assert [t.get_text() for t in axes.texts] == ["a", "b"]
+    heights = [b.y0 for t, b in _words(axes.figure) if t.get_text() in {"a", "b"}]
+    assert heights == sorted(heights), "names stand in the order of the stack"
+
+
+def test_domains_are_rows_and_intervals_are_theirs():
+    mean = pd.DataFrame({"r": [0.5, 0.7], "s": [0.2, 0.9]}, index=["up", "down"])
+    figure = plots.quality_by_domain("x", mean, mean - 0.1, mean + 0.05)
+    (axes,) = figure.axes
+    assert [c.lines[0].get_xdata().tolist() for c in axes.containers] == [[0.5, 0.7], [0.2, 0.9]]
+    segments = axes.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.55], [0.6, 0.75]])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["up", "down"]
+    assert len({c.lines[0].get_marker() for c in axes.containers}) == 2
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["r", "s"]
+
+
+def test_calibration_by_hand():
+    guess, happened = np.array([0.1, 0.3, 0.9, 1.0]), np.array([0, 1, 1, 1])
+    figure = plots.calibration("x", {"r": reliability(guess, happened, 2, equal_mass=False)})
+    above, below = figure.axes
+    assert above.lines[1].get_xydata().tolist() == [[0.2, 0.5], [0.95, 1.0]]
+    assert below.lines[0].get_ydata().tolist() == [2, 2]
+    assert above.texts[0].get_text() == "r\nECE 0.175"
+    ends = set(map(tuple, above.collections[0].get_paths()[0].vertices.round(4)))
+    assert ends >= {(0.95, 1.0), (0.95, 0.3424)}, "Wilson: of 2, none failed"
+
+
+def test_costs_stack_up_to_their_total():
+    usd = pd.DataFrame({"m": [1e-3, 2e-3], "n": [3e-3, 0.0]}, index=["r", "s"])
+    figure = plots.costs("x", usd, pd.Series({"r": 0.0, "s": 5e-4}))
+    (axes,) = figure.axes
+    bars = [[(b.get_x(), b.get_width()) for b in c] for c in axes.containers]
+    np.testing.assert_allclose(bars, [[(0, 1), (0, 2)], [(1, 3), (2, 0)], [(4, 0), (2, 0.5)]])
+    assert [t.get_text() for t in axes.texts] == ["4.00", "2.50"]
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert names == ["m", "n", "the router itself"]
+    assert axes.yaxis_inverted()
+
+
+def test_domination_is_strict_in_both():
+    rows = [
+        ("q", "r", 0.5, 2.0),
+        ("q", "same", 0.5, 1.0),
+        ("q", "dear", 0.6, 2.0),
+        ("q", "best", 0.6, 1.9),
+    ]
+    frame = pd.DataFrame(rows, columns=["where", "model", "quality", "usd"])
+    table = plots.dominators(frame, ["r"])
+    assert table.loc[("q", "r")].to_dict() == {"same": False, "dear": False, "best": True}
+    (axes,) = plots.dominance("x", table).axes
+    dark = [to_hex(b.get_facecolor()).upper() in figures.COLOURS for b in axes.patches]
+    assert dark == [False, False, True, True]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [*table.columns, "any of them"]
+
+
+def test_published_routers_are_dominated_by_a_fixed_model_on_most_suites(paper):
+    table = plots.dominators(*paper)
+    beaten = table.any(axis=1).unstack()
+    assert beaten.shape == (6, 3)
+    assert dict(beaten.sum()) == {"xRouter-7b-λ1": 4, "xRouter-7b-λ2": 5, "xRouter-7b-λ3": 5}
+    assert beaten.to_numpy().sum() == 14
+    assert set(beaten.index[beaten.all(axis=1)]) == {"MTBench", "IFEval", "LiveBench"}
+    assert beaten.any(axis=1).all(), "each suite has a router point that a fixed model dominates"
+    both = plots.dominators(plots.published(), paper[1])
+    assert (both.loc["IFEval_m1"] & both.loc["IFEval_m2"]).any(axis=1).all(), "on both measures"
+
+
+def test_a_panel_a_suite_marks_what_is_dominated(paper):
+    figure = plots.suites("x", *paper)
+    assert len(figure.axes) == 6
+    titles = [a.get_title(loc="left") for a in figure.axes]
+    assert titles[:3] == ["LiveCodeBenchv5: 1 of 3 ×", "GPQADiamond: 2 of 3 ×", "AIME25: 2 of 3 ×"]
+    crosses = [sum(line.get_marker() == "x" for line in a.lines) for a in figure.axes]
+    assert crosses == [1, 2, 2, 3, 3, 3]
+    assert all(
+        a.get_xscale() == "log" and len(a.lines) == 11 + n
+        for a, n in zip(figure.axes, crosses, strict=True)
+    )
+    point = next(line for line in figure.axes[0].lines if line.get_marker() == "x").get_xydata()
+    assert point.tolist() == [[0.006447, 0.4229]]
+    assert len(figure.legends[0].get_texts()) == 12

@@ -1,0 +1,303 @@
+"""Tables that others recorded become runs: what is missing stays missing, and no cost is guessed."""
+
+import datetime as dt
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from routerlab import Run, recorded
+from routerlab.queries import QueryError
+from routerlab.runs import RunError
+from routerlab.sources import tables
+from routerlab.sources.files import SourceError
+from routerlab.sources.split import leakage
+
+DAY = dt.date(2025, 1, 1)
+
+
+@pytest.fixture
+def pool():
+    return tables.pool_of("two", {"a": (1.0, 2.0), "b": (10.0, 30.0)}, as_of=DAY, context=4096)
+
+
+@pytest.fixture
+def wide_csv(tmp_path):
+    path = tmp_path / "wide.csv"
+    pd.DataFrame(
+        {
+            "q": ["two and two?", "capital of Peru?", "a third one"],
+            "gold": ["4", "Lima", "x"],
+            "topic": ["sums", "places", "none"],
+            "ok/a": [1, 0, None],
+            "ok/b": [True, 1, 0],
+            "in": [100, 200, 300],
+            "out/a": [10, 20, None],
+            "out/b": [40, 50, 60],
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+WIDE = {
+    "question": "q",
+    "quality": "ok/{model}",
+    "answer": "gold",
+    "verifier": "exact",
+    "keep": ("topic",),
+}
+
+
+def test_wide_by_hand(wide_csv, pool):
+    made = tables.wide(wide_csv, pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
+    assert made.table.models == ("a", "b")
+    np.testing.assert_array_equal(made.table.matrix("quality"), [[1, 1], [0, 1], [np.nan, 0]])
+    # 100 tokens at 1 and 10 at 2 dollars a million; 200 at 10 and 50 at 30
+    usd = made.table.matrix("usd")
+    assert usd[0, 0] == pytest.approx(120e-6)
+    assert usd[1, 1] == pytest.approx(3500e-6)
+    assert len(made.table) == 5
+    assert made.card["outcomes_missing"] == 1
+    assert [q.reference for q in made.queries] == ["4", "Lima", "x"]
+    assert made.queries[0].meta == {"topic": "sums"}
+    assert (made.queries[0].source, made.queries[0].verifier) == ("wide", "exact")
+
+
+def test_tokens_that_are_not_recorded_are_never_guessed(wide_csv, pool):
+    with pytest.raises(QueryError, match=r"records no tokens_in.*give tokens_in= .*'characters'"):
+        tables.wide(wide_csv, pool, **WIDE)
+    with pytest.raises(QueryError, match="records no tokens_out"):
+        tables.wide(wide_csv, pool, **WIDE, tokens_in="characters")
+    with pytest.raises(QueryError, match="no number for b"):
+        tables.wide(wide_csv, pool, **WIDE, tokens_in=1, tokens_out={"a": 3})
+    made = tables.wide(wide_csv, pool, **WIDE, tokens_in="characters", tokens_out={"a": 5, "b": 7})
+    assert made.table.matrix("tokens_in")[:, 1].tolist() == [3, 4, 3]  # 12, 16 and 11 characters
+    assert made.table.matrix("tokens_out")[0].tolist() == [5, 7]
+    assert made.card["tokens_in"] == "characters"
+    assert made.card["tokens_out"] == {"a": 5, "b": 7}
+
+
+def test_long_equals_wide(wide_csv, pool, tmp_path):
+    frame = pd.read_csv(wide_csv)
+    parts = [
+        frame[["q", "gold", "topic", "in"]].assign(
+            model=m, quality=frame[f"ok/{m}"], out=frame[f"out/{m}"]
+        )
+        for m in "ab"
+    ]
+    long = pd.concat(parts).dropna(subset=["quality"]).sample(frac=1, random_state=0)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    made = tables.long(
+        tmp_path / "long.csv",
+        pool,
+        question="q",
+        answer="gold",
+        verifier="exact",
+        keep=("topic",),
+        tokens_in="in",
+        tokens_out="out",
+    )
+    other = tables.wide(wide_csv, pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
+    made_table = made.table.select(other.table.queries)
+    for column in ("quality", "usd", "tokens_out"):
+        np.testing.assert_array_equal(made_table.matrix(column), other.table.matrix(column))
+    twice = pd.concat([long, long.iloc[:1]])
+    twice.to_csv(tmp_path / "twice.csv", index=False)
+    with pytest.raises(QueryError, match="second outcome"):
+        tables.long(tmp_path / "twice.csv", pool, question="q", tokens_in=1, tokens_out=1)
+
+
+def test_a_missing_model_column_or_price_is_named(wide_csv, pool, tmp_path):
+    with pytest.raises(QueryError, match="no column question; it has q, gold"):
+        tables.wide(wide_csv, pool, question="question", quality="ok/{model}")
+    with pytest.raises(QueryError, match="no column fits 'right/{model}'"):
+        tables.wide(wide_csv, pool, question="q", quality="right/{model}")
+    with pytest.raises(QueryError, match="give models="):
+        tables.wide(wide_csv, pool, question="q")
+    only = tables.pool_of("one", {"a": (1, 2)}, as_of=DAY, context=10)
+    with pytest.raises(QueryError, match="no card of b.*pool_of"):
+        tables.wide(wide_csv, only, **WIDE, tokens_in=1, tokens_out=1)
+    with pytest.raises(QueryError, match="no file at"):
+        tables.wide(tmp_path / "absent.csv", pool, **WIDE)
+    with pytest.raises(QueryError, match="column 'topic' is not a number"):
+        tables.wide(wide_csv, pool, question="q", quality="topic", models=["a", "b"])
+    graded = pd.read_csv(wide_csv).assign(**{"out/b": [1, None, 1]})
+    graded.to_csv(tmp_path / "holes.csv", index=False)
+    with pytest.raises(QueryError, match="1 graded outcomes lack tokens_out"):
+        tables.wide(tmp_path / "holes.csv", pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
+
+
+def test_saved_tables_open_as_runs_with_their_own_pool(wide_csv, pool, tmp_path):
+    made = tables.wide(wide_csv, pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
+    saved = tables.save(made, tmp_path / "run", {"train": 0.5, "test": 0.5})
+    again = recorded(tmp_path / "run")
+    assert sorted(Run(tmp_path / "run").manifest()) == [
+        "card.json",
+        "outcomes.parquet",
+        "pool.yaml",
+        "queries.parquet",
+    ]
+    assert again.pool.ids == ("a", "b")
+    assert again.pool["b"] == pool["b"]
+    assert again.card["queries"] == {
+        s: sum(q.split == s for q in again.queries) for s in again.card["queries"]
+    }
+    assert again.table.rows.equals(saved.table.rows)
+    assert again.sha256 == saved.sha256 != ""
+    np.testing.assert_array_equal(again.table.matrix(), made.table.matrix())
+    (tmp_path / "run" / "pool.yaml").write_text("name: other\n")
+    with pytest.raises(RunError, match="was changed"):
+        recorded(tmp_path / "run")
+
+
+def test_prices_become_tiers():
+    pool = tables.pool_of("p", {"x": (1, 5), "y": (1, 4.99), "z": (1, 0.99)}, as_of=DAY, context=1)
+    assert [c.tier for c in pool] == ["premium", "standard", "budget"]
+    assert pool["x"].as_of == DAY
+
+
+def routerbench(tmp_path, **changes):
+    frame = pd.DataFrame(
+        {
+            "sample_id": ["mmlu.1", "gsm.2"],
+            "prompt": ["['Which one?\\nA. this\\nB. that']", "Count the sheep."],
+            "eval_name": ["mmlu-sheep", "grade-school-math"],
+            "a": [1.0, 0.25],
+            "b": [0.0, 0.75],
+            "a|model_response": ["A", "seven"],
+            "b|model_response": ["B", "eight"],
+            "a|total_cost": [0.001, 0.002],
+            "b|total_cost": [0.01, 0.02],
+            "oracle_model_to_route_to": ["a", "b"],
+            **changes,
+        }
+    )
+    frame.to_parquet(tmp_path / "rb.parquet")
+    return tmp_path / "rb.parquet"
+
+
+def test_routerbench_keeps_its_costs_and_answers(tmp_path, pool):
+    made = tables.routerbench(routerbench(tmp_path), pool)
+    np.testing.assert_allclose(made.table.matrix("usd"), [[0.001, 0.01], [0.002, 0.02]])
+    np.testing.assert_allclose(made.table.matrix("quality"), [[1, 0], [0.25, 0.75]])
+    assert made.table.grades().tolist() == [["CORRECT", "INCORRECT"], ["INCORRECT", "CORRECT"]]
+    assert made.table.text("answer").tolist() == [["A", "B"], ["seven", "eight"]]
+    assert made.queries[0].text == "Which one?\nA. this\nB. that"
+    assert made.queries[1].meta == {"eval_name": "grade-school-math", "sample_id": "gsm.2"}
+    assert (made.card["usd"], made.card["tokens_in"]) == ("recorded", 0)
+    with pytest.raises(QueryError, match="graded outcomes lack usd"):
+        tables.routerbench(routerbench(tmp_path, **{"a|total_cost": [0.1, None]}), pool)
+
+
+def test_a_pickle_is_refused_unread(tmp_path, pool):
+    touched = tmp_path / "touched"
+    evil = type("Evil", (), {"__reduce__": lambda _: (open, (str(touched), "w"))})
+    path = tmp_path / "routerbench_0shot.pkl"
+    path.write_bytes(pickle.dumps(evil()))
+    with pytest.raises(QueryError, match=r"may be a pickle.*read_pickle\('.*to_parquet"):
+        tables.routerbench(path, pool)
+    assert not touched.exists()
+
+
+def test_mt_bench_judgements(tmp_path, pool):
+    asked = [
+        {
+            "question_id": 81,
+            "category": "writing",
+            "turns": ["Write a verse.", "Now without rhyme."],
+        },
+        {
+            "question_id": 82,
+            "category": "math",
+            "turns": ["Two and two?", "Plus one?"],
+            "reference": ["4", "5"],
+        },
+    ]
+    scores = [
+        (81, "a", 10),
+        (81, "a", 7),
+        (81, "b", 1),
+        (81, "b", 1),
+        (82, "a", -1),
+        (82, "b", 5.5),
+        (82, "c", 9),
+    ]
+    (tmp_path / "question.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    lines = [
+        json.dumps({"question_id": q, "model": m, "score": s, "judge": "gpt-4"})
+        for q, m, s in scores
+    ]
+    (tmp_path / "judged.jsonl").write_text("\n".join(lines))
+    made = tables.mt_bench_judgements(
+        tmp_path / "question.jsonl",
+        tmp_path / "judged.jsonl",
+        pool,
+        tokens_in=60,
+        tokens_out={"a": 200, "b": 300},
+    )
+    np.testing.assert_allclose(made.table.matrix("quality"), [[7.5 / 9, 0], [np.nan, 0.5]])
+    assert [q.verifier for q in made.queries] == ["judge", "judge"]
+    assert made.queries[1].reference == "4"
+    assert made.queries[0].meta["turns"] == ["Now without rhyme."]
+
+
+def test_routellm_real(datasets, tmp_path):
+    path = datasets / "routellm_15361x2.parquet"
+    with pytest.raises(QueryError, match="records no tokens_in"):
+        tables.routellm(path)
+    made = tables.routellm(path, bench="gsm8k", tokens_in="characters", tokens_out=150)
+    frame = pd.read_parquet(path)
+    frame = frame[frame.bench == "gsm8k"].drop_duplicates("prompt")
+    assert len(made.queries) == len(frame) == 1319
+    assert made.pool.ids == ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
+    np.testing.assert_array_equal(made.table.matrix(), frame[list(made.pool.ids)].to_numpy(float))
+    saved = tables.save(made, tmp_path / "gsm8k", {"train": 0.6, "test": 0.4})
+    assert not leakage(saved.queries)
+    with pytest.raises(QueryError, match="no bench 'mt_bench'.*mmlu, gsm8k"):
+        tables.routellm(path, bench="mt_bench")
+
+
+def test_mmlu_pro_real(datasets):
+    listed = pd.read_csv(datasets / "mmlupro_models.csv").set_index("model")
+    chat = listed[listed.chat_pool]
+    prices = {m: (r.usd_per_mtok_in, r.usd_per_mtok_out) for m, r in chat.iterrows()}
+    pool = tables.pool_of("chat", prices, as_of=DAY, context=8192)
+    made = tables.mmlu_pro(datasets / "mmlupro_12032x29.parquet", pool)
+    assert len(pool) == 11
+    assert (len(made.queries), made.card["repeated_questions_dropped"]) == (11_873, 159)
+    frame = made.table.summary()
+    np.testing.assert_allclose(frame.correct, chat.accuracy, atol=0.003)
+    assert frame.missing.to_dict() == {
+        m: {12012: 20, 12020: 12}.get(n, 0) for m, n in chat.rows.items()
+    }
+    assert frame.usd_per_1000["gemini-1.5-pro-002"] == pytest.approx(0.659, abs=0.005)
+    assert all("ABCDEFGHIJ".index(q.reference) < len(q.meta["choices"]) for q in made.queries)
+    first = made.queries[0]
+    assert first.text.endswith(f"J. {first.meta['choices'][9]}")
+
+
+def test_a_published_file_is_told_by_its_columns(tmp_path):
+    def file(name, **columns):
+        pd.DataFrame(columns).to_csv(tmp_path / name, index=False)
+        return tmp_path / name
+
+    models = tuple("mxbkzaqc")  # so many that their order in the file is no accident
+    bench = file(
+        "b.csv",
+        prompt=["two and two?", "Peru?"],
+        eval_name=["sums", "places"],
+        sample_id=["s.1", "p.1"],
+        **{m: [1.0, 0.0] for m in models},
+        **{f"{m}|total_cost": [0.001 * i, 0.002] for i, m in enumerate(models, 1)},
+    )
+    made = tables.known(bench)
+    assert made.table.models == models
+    usd = made.table.matrix("usd")
+    np.testing.assert_allclose(usd[0], 0.001 * np.arange(1, 9), rtol=1e-6)
+    np.testing.assert_allclose(usd[1], 0.002, rtol=1e-6)
+    with pytest.raises(SourceError, match="is not RouteLLM's table"):
+        tables.known(bench, "mmlu")
+    with pytest.raises(SourceError, match=r"import it with sources.tables.wide or long"):
+        tables.known(file("x.csv", q=["a"], a=["b"]))
