@@ -206,6 +206,26 @@ def test_a_downloaded_repository_is_found_by_config_and_split(tmp_path):
     assert [(q.text, q.split) for q in found] == [("main train", "train")]
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("olympiadbench", "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.parquet"),
+        ("supergpqa", "SuperGPQA-all.jsonl"),
+        ("ifeval", "ifeval_input_data.jsonl"),
+        ("codeio", "pyedur_full.jsonl"),
+    ],
+)
+def test_a_downloaded_repository_whose_file_names_tell_no_split(name, path, tmp_path):
+    rows = [row for row, _, _ in SAMPLES[name]]
+    at = tmp_path / name / path
+    at.parent.mkdir(parents=True)
+    if at.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), at)
+    else:
+        at.write_text("\n".join(map(json.dumps, rows)))
+    assert len(load(name, folder=tmp_path)) == len(rows)
+
+
 def test_every_source_is_pinned():
     for b in benchmarks().values():
         assert bool(b.hub) != bool(b.urls), b.name
