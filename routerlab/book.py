@@ -161,7 +161,7 @@ def tidy(path: Path, write: bool = True) -> bool:
     """
     import nbformat
 
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     book = nbformat.reads(before, 4)
     book.metadata = nbformat.NotebookNode(
         {k: v for k, v in book.metadata.items() if k == "kernelspec"}
@@ -185,5 +185,5 @@ def tidy(path: Path, write: bool = True) -> bool:
                 output.execution_count = cell.execution_count
     after = nbformat.writes(book) + "\n"
     if write and after != before:
-        write_atomic(path, lambda temporary: temporary.write_text(after))
+        write_atomic(path, lambda temporary: temporary.write_text(after, encoding="utf-8"))
     return after != before

@@ -129,6 +129,23 @@ def test_a_missing_model_column_or_price_is_named(wide_csv, pool, tmp_path):
         tables.wide(tmp_path / "holes.csv", pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", b""),
+        ("x.csv", b"q,ok/a\n\xe9,1\n"),
+        ("x.csv", b"q,ok/a\nx,1\ny,1,1,1\n"),
+        ("x.csv.gz", b"torn"),
+        ("x.parquet", b"torn"),
+        ("x.jsonl.gz", b"torn"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, pool, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=rf"{name} cannot be read \([^\n]*is it whole, in UTF-8"):
+        tables.wide(tmp_path / name, pool, **WIDE, tokens_in=1, tokens_out=1)
+
+
 def test_saved_tables_open_as_runs_with_their_own_pool(wide_csv, pool, tmp_path):
     made = tables.wide(wide_csv, pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
     saved = tables.save(made, tmp_path / "run", {"train": 0.5, "test": 0.5})

@@ -12,7 +12,7 @@ from routerlab.invariants import Grade
 from routerlab.outcomes import OutcomeTable
 from routerlab.pools import ModelCard, Pool
 from routerlab.queries import Query
-from routerlab.sources.files import SourceError, read_rows, refuse_pickle
+from routerlab.sources.files import SourceError, read_rows, readable, refuse_pickle
 from routerlab.sources.recorded import Recorded
 from routerlab.sources.rows import LETTERS, jsonable
 
@@ -48,11 +48,12 @@ def read_frame(path: str | Path) -> Any:
     refuse_pickle(path)
     if not path.is_file():
         raise SourceError(f"no file at {path}; give the path of a Parquet, CSV or JSONL table")
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if ".csv" in path.suffixes:
-        return pd.read_csv(path)
-    return pd.DataFrame(read_rows(path)).drop(columns="_file")
+    with readable(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if ".csv" in path.suffixes:
+            return pd.read_csv(path)
+    return pd.DataFrame(read_rows(path)).drop(columns="_file", errors="ignore")
 
 
 def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
