@@ -69,12 +69,10 @@ class Run:
     """
 
     def __init__(self, name: str | Path) -> None:
-        plain = (
-            isinstance(name, str)
-            and name
-            and not set(name) & set("/\\")
-            and name not in {".", ".."}
-        )
+        if name in ("", "pocket"):
+            why = "names the embedded table" if name else "is no name"
+            raise RunError(f"{name!r} {why}; give the run another name")
+        plain = isinstance(name, str) and not set(name) & set("/\\") and name not in {".", ".."}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
 

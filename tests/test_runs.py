@@ -78,6 +78,13 @@ def test_writers_side_by_side_lose_no_entry(tmp_path):
     assert len(Run(tmp_path).manifest()) == 40
 
 
+def test_names_that_would_be_lost_are_refused():
+    with pytest.raises(RunError, match="'' is no name"):
+        Run("")
+    with pytest.raises(RunError, match="'pocket' names the embedded table"):
+        Run("pocket")
+
+
 def test_root_is_absolute_and_can_be_set(tmp_path, monkeypatch):
     assert (root() / "pyproject.toml").is_file()
     assert Run("demo").folder == root() / "data" / "runs" / "demo"

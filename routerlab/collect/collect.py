@@ -70,6 +70,8 @@ def collect(
     """
     known = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
     calls = plan(queries, pool, settings, **known)
+    if not calls:
+        raise CollectError("there are no questions to ask; raise the limit, or name another source")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it "
