@@ -127,6 +127,7 @@ def evaluate(given: argparse.Namespace) -> int:
     cache = routerlab.runs.root() / "data" / "runs" / "embeddings"
     features = Encoder(given.encoder, cache) if given.encoder else Tfidf()
     names = given.routers if given.routers == "all" else given.routers.split(",")
+    rival = _rival(given.against, KINDS if names == "all" else names, features)
     made = contest(data, names, features=features, seed=given.seed, say=_say)
     low, high = (1000 * usd for usd in made.ends)
     print(f"{made.test.table}, features {features.name}")
@@ -142,7 +143,7 @@ def evaluate(given: argparse.Namespace) -> int:
     for router, models in made.dominated().items():
         if models:
             print(f"{router} is dominated by always calling {' or '.join(models)}")
-    rival = given.against or made.chosen()[0].name  # the best on validation, not on the test
+    rival = rival or made.chosen()[0].name  # the best on validation, not on the test
     for line in made.against(rival):
         print(f"against {rival}, {line}")
     for router, why in made.left_out.items():
@@ -154,12 +155,27 @@ def evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _rival(name: str | None, kinds, features) -> str | None:
+    """The name a router has in the results, found before minutes are spent on them."""
+    from routerlab.routers.contest import KINDS
+    from routerlab.routers.protocol import RouterError
+
+    shown = {kind: KINDS[kind](features).name for kind in kinds if kind in KINDS}
+    name = shown.get(name or "", name)
+    if name and shown and name not in shown.values() and not name.endswith("lookup (told)"):
+        have = ", ".join(shown.values())
+        raise RouterError(f"no router {name!r} in this contest; it has {have}")
+    return name
+
+
 def _table(name: str, bench: str | None):
     from pathlib import Path
 
     from routerlab.sources import tables
 
     if not Path(name).is_file():
+        if bench:
+            raise tables.SourceError(f"{name} is no file of RouteLLM's; leave out --bench {bench}")
         return routerlab.recorded(name)
     made = tables.known(name, bench)
     _say(f"{name}: {made.table}, {made.card['usd']}, {made.card['tokens_in']} for input tokens")
