@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -302,6 +303,18 @@ def test_the_area_and_saving_of_single_models_by_hand():
     assert made.against("half price") == []
 
 
+def test_single_models_have_the_intervals_of_the_clusters_too():
+    queries, quality, usd, models = _two(240)
+    twins = [Query.ask(f"{q.text} {q.text} {i}", split=q.split) for i in range(9) for q in queries]
+    plain = contest(_made(queries, quality, usd, models), "length").models()
+    many = contest(_made(twins, np.tile(quality, (9, 1)), usd, models), "length")
+    wide, narrow = (m.quality_high[0] - m.quality_low[0] for m in (many.models(), plain))
+    assert len(np.unique(many.clusters)) == 60
+    assert wide == pytest.approx(narrow, rel=0.15), (
+        "nine copies of a question tell no more than one"
+    )
+
+
 def test_a_router_that_cannot_run_is_left_out_and_said():
     queries, quality, usd, models = _two()
     data = _made(queries, quality, usd, models)
@@ -418,8 +431,12 @@ def test_eval_of_a_published_table(capsys, datasets):
     asked = ("--routers", "length,linear", "--table", str(file), "--bench", "gsm8k")
     code, said, progress = _run(capsys, "eval", *asked)
     assert code == 0, progress
-    assert "APGR" in said
+    assert "APGR and CPT: RouteLLM's, over the share of calls to gpt-4-1106-preview" in said
+    for claim in ("one every four characters", "tokens of an answer taken as 1", "95 % intervals"):
+        assert claim in said
+    assert re.search(r"right on 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\] of the test", said)
     assert "the table has no splits" in progress
+    assert "questions dropped: 0 repeated, 0 unanswered" in progress
     code, _, err = _run(capsys, "eval", "--table", str(file), "--bench", "gsm9k")
     assert code == 1
     assert "no bench 'gsm9k'" in err.splitlines()[-1]

@@ -79,17 +79,21 @@ class Contest:
 
     def models(self) -> fr.Frontier:
         """Every single model as a point."""
-        return fr.singles(self.quality, self.usd, rng=np.random.default_rng(self.seed))
+        lam = np.full(self.quality.shape[1], np.nan)
+        return self._points("single models", lam, self.quality, self.usd)
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        columns = np.hstack([entry.quality.T, entry.usd.T])
+        return self._points(entry.name, entry.lam, entry.quality.T, entry.usd.T)
+
+    def _points(
+        self, name: str, lam: np.ndarray, quality: np.ndarray, usd: np.ndarray
+    ) -> fr.Frontier:
+        columns = np.hstack([quality, usd])
         means = self._resampled(columns, 1000)
         low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(entry.lam), columns.mean(0)
-        return fr.Frontier(
-            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
-        )
+        p, found = len(lam), columns.mean(0, dtype=float)
+        return fr.Frontier(name, lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
