@@ -182,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", metavar="RUN", help="keep points, summary and routers in this run"
     )
-    evaluate.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    evaluate.add_argument(
+        "--seed", type=_from_zero, default=0, help="of the resampling (default: 0)"
+    )
     evaluate.set_defaults(do=verbs.evaluate)
 
     pools = parsers.add_parser(
@@ -211,10 +213,16 @@ def _parser() -> argparse.ArgumentParser:
         "--again", action="store_true", help="train models whose weights are already there, too"
     )
     pocket.add_argument(
-        "--threads", type=int, default=0, help="torch threads (default: its own choice)"
+        "--threads", type=_from_zero, default=0, help="torch threads (default: its own choice)"
     )
     pocket.set_defaults(do=verbs.pocket)
     return parser
+
+
+def _from_zero(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
 
 
 if __name__ == "__main__":

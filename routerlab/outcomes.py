@@ -25,6 +25,8 @@ from routerlab.invariants import (
 
 __all__ = ["SCHEMA", "Grade", "OutcomeError", "OutcomeTable", "check"]
 
+NUMERIC = [f.name for f in SCHEMA if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+
 
 def _mean(matrix: np.ndarray) -> np.ndarray:
     held = (~np.isnan(matrix)).sum(0)
@@ -96,6 +98,10 @@ class OutcomeTable:
         `samples` is one try (0: the greedy one), several to average over those that exist, or None for all.
         """
         query, model, sample = self._place
+        if column not in NUMERIC:
+            raise OutcomeError(
+                f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}"
+            )
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
         total = np.zeros((len(self.queries), len(self.models)), np.float32)

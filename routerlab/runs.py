@@ -85,11 +85,14 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text())["files"]
-        except (ValueError, KeyError) as error:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(held, dict) or [*held] != ["files"]:
+                raise ValueError("it holds something else")
+            return held["files"]
+        except ValueError as error:
             raise RunError(
-                f"{path} is not a manifest ({error}); restore it, or delete it and write the run "
-                f"again"
+                f"{path} is not a manifest of a run ({error}); restore it, or write to another "
+                f"folder"
             ) from error
 
     def write(self, name: str, content: bytes | str | Callable[[Path], object]) -> Path:
@@ -97,6 +100,7 @@ class Run:
         record its hash.
         """
         path = self._inside(name)
+        self.manifest()  # of something else is refused before anything is written
         if callable(content):
             write_atomic(path, content)
         else:

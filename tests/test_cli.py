@@ -188,6 +188,13 @@ def test_tidy_check(capsys, tmp_path):
     assert run(capsys, "tidy", "--check", str(path))[0] == 0
 
 
+@pytest.mark.parametrize("bad", [["eval", "--seed", "-1"], ["pocket", "--threads", "-1"]])
+def test_numbers_below_0_are_refused(capsys, bad):
+    code, _, err = run(capsys, *bad)
+    assert code == 2
+    assert "'-1' is no whole number from 0" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("bad", [["fly"], ["run", "--profile", "cloud"]])
 def test_unknown_words_are_refused(capsys, bad):
     code, _, err = run(capsys, *bad)
