@@ -188,6 +188,18 @@ def test_a_base_url_without_a_host_is_a_fault_of_the_backend_named():
             backend(bad)
 
 
+def test_a_run_whose_provider_never_answered_is_not_whole(tmp_path):
+    _, pool, settings = calls_and_pool(3)
+    queries = [Query.ask(f"{n}?", "1") for n in range(3)]
+    where, settings = OpenAIBackend("http://127.0.0.1:9/v1"), replace(settings, attempts=1)
+    made = collect(queries, pool, where, Run(tmp_path), settings, show="none")
+    assert made.stopped is not None
+    assert re.search(r"3 of 3 calls .* may pass \(reset 3\): run the same command", made.stopped)
+    line = made.table.summary().iloc[0]
+    assert line["missing"] == 3
+    assert line.drop("missing").isna().all(), "what did not happen is missing, never 0 % right"
+
+
 def test_no_more_calls_fly_than_asked_for(tmp_path):
     _, provider, _ = asyncio.run(asked(tmp_path, "m", 100, concurrency=7))
     assert 4 <= provider.most <= 7
