@@ -118,7 +118,8 @@ def _entrants(
 
 def _first_try(part: Recorded) -> tuple[Recorded, int]:
     holes = np.isnan(part.table.matrix("quality"))
-    kept = [q for q, lacking in zip(part.queries, holes.any(1), strict=True) if not lacking]
+    lacking = holes.sum(1)
+    kept = [q for q, missing in zip(part.queries, lacking, strict=True) if not missing]
     if not kept:
         worst = int(holes.sum(0).argmax())
         raise RouterError(
