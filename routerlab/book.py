@@ -52,7 +52,10 @@ def literal(text: str) -> Any:
     """
     import yaml
 
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
     return value if isinstance(value, bool | int | float) else text
 
 
@@ -161,8 +164,11 @@ def tidy(path: Path, write: bool = True) -> bool:
     """
     import nbformat
 
-    before = path.read_text()
-    book = nbformat.reads(before, 4)
+    try:
+        before = path.read_text(encoding="utf-8")
+        book = nbformat.reads(before, 4)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise BookError(f"{path} is not a notebook; name files that end in .ipynb") from error
     book.metadata = nbformat.NotebookNode(
         {k: v for k, v in book.metadata.items() if k == "kernelspec"}
     )
@@ -185,5 +191,5 @@ def tidy(path: Path, write: bool = True) -> bool:
                 output.execution_count = cell.execution_count
     after = nbformat.writes(book) + "\n"
     if write and after != before:
-        write_atomic(path, lambda temporary: temporary.write_text(after))
+        write_atomic(path, lambda temporary: temporary.write_text(after, encoding="utf-8"))
     return after != before

@@ -3,7 +3,10 @@ names the cure.
 """
 
 import argparse
+import io
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +19,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if not hasattr(given, "do"):
-        parser.print_help()
-        return 2
+        parser.error("name a verb; `routerlab --help` lists them")
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"{message}\n"
+    )  # for who runs it, not who wrote it
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     try:
-        return given.do(given)
-    except (ValueError, RuntimeError, OSError) as error:
+        status = given.do(given)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        said, status = "interrupted; run the same command again", 130
+    except BrokenPipeError:  # as in `| head -1`: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        said, status = f"{error}; mend that, or name another file or folder", 1
+    except (ValueError, RuntimeError) as error:
         # Our own errors say in one line what to do; any other is a fault of ours and keeps its trace.
-        if (
-            not type(error).__module__.startswith("routerlab.")
-            and type(error) is not FileNotFoundError
-        ):
+        if not type(error).__module__.startswith("routerlab."):
             raise
-        print(f"routerlab: {error}", file=sys.stderr)
-        return 1
+        said, status = str(error), 1
+    print(f"routerlab: {said}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", metavar="RUN", help="keep points, summary and routers in this run"
     )
-    evaluate.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    evaluate.add_argument(
+        "--seed", type=_from_zero, default=0, help="of the resampling (default: 0)"
+    )
     evaluate.add_argument(
         "--trainings",
         type=int,
@@ -204,10 +220,16 @@ def _parser() -> argparse.ArgumentParser:
         "--again", action="store_true", help="train models whose weights are already there, too"
     )
     pocket.add_argument(
-        "--threads", type=int, default=0, help="torch threads (default: its own choice)"
+        "--threads", type=_from_zero, default=0, help="torch threads (default: its own choice)"
     )
     pocket.set_defaults(do=verbs.pocket)
     return parser
+
+
+def _from_zero(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class Decisions:
         if self.also is not None and np.shape(self.also) != shape:
             raise DecisionError(f"{self.router}: `also` marks {shape}, not {np.shape(self.also)}")
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{m} {share:.1%}" for m, share in self.shares().items())
+        return f"Decisions({self.router!r}, {len(self.queries)} queries: {shares})"
+
     def realised(self, quality: np.ndarray, usd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) of each query, given what every model did (queries x models): the quality of the chosen
         answer, the cost of every call and of routing. A chosen or charged outcome that is missing is refused.

@@ -25,6 +25,8 @@ from routerlab.invariants import (
 
 __all__ = ["SCHEMA", "Grade", "OutcomeError", "OutcomeTable", "check"]
 
+NUMERIC = [f.name for f in SCHEMA if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+
 
 def _mean(matrix: np.ndarray) -> np.ndarray:
     held = (~np.isnan(matrix)).sum(0)
@@ -96,6 +98,10 @@ class OutcomeTable:
         `samples` is one try (0: the greedy one), several to average over those that exist, or None for all.
         """
         query, model, sample = self._place
+        if column not in NUMERIC:
+            raise OutcomeError(
+                f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}"
+            )
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
         total = np.zeros((len(self.queries), len(self.models)), np.float32)
@@ -136,20 +142,21 @@ class OutcomeTable:
         return OutcomeTable(self.rows.take(rows), self.models)
 
     def summary(self):
-        """One line a model (pandas): greedy grades as shares, mean cost in USD per 1,000 queries,
-        tokens, latency.
+        """One line a model (pandas): of its greedy answers the shares of grades, and the means of the cost in USD per
+        1,000, tokens and latency; how many are missing, which count for none of these.
         """
         import pandas as pd
 
         grades = self.grades()
-        held = np.maximum((grades != None).sum(0), 1)  # noqa: E711 (elementwise)
-        shares = {g.lower(): (grades == g).sum(0) / held for g in Grade}
-        mean = {n: _mean(self.matrix(n)) for n in ("usd", "tokens_in", "tokens_out", "latency_s")}
+        held = grades != None  # noqa: E711 (elementwise)
+        shares = {g.lower(): _mean(np.where(held, grades == g, np.nan)) for g in Grade}
+        told = ("usd", "tokens_in", "tokens_out", "latency_s")
+        mean = {n: _mean(np.where(held, self.matrix(n), np.nan)) for n in told}
         frame = pd.DataFrame(
             {**shares, "usd_per_1000": mean.pop("usd") * 1000, **mean},
             index=pd.Index(self.models, name="model"),
         )
-        frame["missing"] = (grades == None).sum(0)  # noqa: E711
+        frame["missing"] = (~held).sum(0)
         return frame
 
     def __repr__(self) -> str:

@@ -45,6 +45,14 @@ class ModelCard:
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise PoolError(
+                f"a model's id is {self.id!r}; give a name, in quotes if it is a number"
+            )
+        if isinstance(self.strengths, str):
+            raise PoolError(
+                f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]"
+            )
         if self.tier not in TIERS:
             raise PoolError(
                 f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}"
@@ -122,15 +130,22 @@ class Pool:
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
             raise PoolError(f"no pool at {path}; pools there: {known}")
         try:
-            raw = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise PoolError(f"{path} is not YAML: {error}") from error
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PoolError(
+                f"{path} is not YAML ({' '.join(str(error).split())}); repair it, in UTF-8"
+            ) from error
         if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
             raise PoolError(
                 f"{path} needs a list 'models'; see data/pools/pocket.yaml for the form"
             )
+        sets = raw.get("sets") or {}
+        if not isinstance(sets, dict) or not all(isinstance(v, list) for v in sets.values()):
+            raise PoolError(
+                f"{path}: 'sets' is a mapping of names to lists of models, not {sets!r}"
+            )
         cards = [_card(item, raw.get("as_of"), path) for item in raw["models"]]
-        return cls(raw.get("name", path.stem), cards, raw.get("sets"))
+        return cls(raw.get("name", path.stem), cards, sets)
 
     def to_yaml(self) -> str:
         """This pool as the text of a file that `Pool.load` reads."""

@@ -69,12 +69,10 @@ class Run:
     """
 
     def __init__(self, name: str | Path) -> None:
-        plain = (
-            isinstance(name, str)
-            and name
-            and not set(name) & set("/\\")
-            and name not in {".", ".."}
-        )
+        if name in ("", "pocket"):
+            why = "names the embedded table" if name else "is no name"
+            raise RunError(f"{name!r} {why}; give the run another name")
+        plain = isinstance(name, str) and not set(name) & set("/\\") and name not in {".", ".."}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
 
@@ -87,11 +85,14 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text())["files"]
-        except (ValueError, KeyError) as error:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(held, dict) or [*held] != ["files"]:
+                raise ValueError("it holds something else")
+            return held["files"]
+        except ValueError as error:
             raise RunError(
-                f"{path} is not a manifest ({error}); restore it, or delete it and write the run "
-                f"again"
+                f"{path} is not a manifest of a run ({error}); restore it, or write to another "
+                f"folder"
             ) from error
 
     def write(self, name: str, content: bytes | str | Callable[[Path], object]) -> Path:
@@ -99,6 +100,7 @@ class Run:
         record its hash.
         """
         path = self._inside(name)
+        self.manifest()  # of something else is refused before anything is written
         if callable(content):
             write_atomic(path, content)
         else:

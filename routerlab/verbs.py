@@ -116,6 +116,7 @@ def evaluate(given: argparse.Namespace) -> int:
     """Fit routers on the training split of a recorded table, choose their operating points on validation, and score
     them on the test split: the area under each frontier, what it saves at the best single model's quality, and how it
     differs from that model, with 95 % intervals."""
+    from routerlab.evaluate.stats import Interval
     from routerlab.routers.contest import KINDS, contest
     from routerlab.routers.encoder import Encoder
     from routerlab.routers.features import Tfidf
@@ -127,25 +128,39 @@ def evaluate(given: argparse.Namespace) -> int:
     cache = routerlab.runs.root() / "data" / "runs" / "embeddings"
     features = Encoder(given.encoder, cache) if given.encoder else Tfidf()
     names = given.routers if given.routers == "all" else given.routers.split(",")
+    rival = _rival(given.against, KINDS if names == "all" else names, features)
     made = contest(
         data, names, features=features, seed=given.seed, trainings=given.trainings, say=_say
     )
     low, high = (1000 * usd for usd in made.ends)
+    models, single = made.models(), made.single
+    right = Interval(
+        *(float(x[single]) for x in (models.quality, models.quality_low, models.quality_high))
+    )
     print(f"{made.test.table}, features {features.name}")
+    if {"usd", "tokens_in", "tokens_out"} <= data.card.keys():  # of an imported table
+        print(_cost(data.card))
     print(
-        f"best single model in training: {made.test.table.models[made.single]}, right on "
-        f"{made.quality[:, made.single].mean():.4f} of the test at US$ {1000 * made.usd[:, made.single].mean():.4g} "
-        f"per 1,000; areas from US$ {low:.4g} to {high:.4g}"
+        f"best single model in training: {made.test.table.models[single]}, right on {right} of the test at "
+        f"US$ {1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} to {high:.4g}"
     )
     summary = made.table()
     print(summary.map(lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)).to_string())
+    print(
+        "area: mean quality over those costs; saving: of that model's cost, at its quality; frugal and best: points "
+        "chosen on\nvalidation, quality as a difference to that model, saving as a share of its cost; [95 % intervals]"
+    )
     if made.quality.shape[1] == 2:
         print(made.two_models().to_string(float_format="{:.4f}".format))
-    for router, models in made.dominated().items():
-        if models:
-            print(f"{router} is dominated by always calling {' or '.join(models)}")
-    rival = given.against or made.chosen()[0].name  # the best on validation, not on the test
-    for line in made.against(rival):
+        stronger = made.test.table.models[single]
+        print(f"APGR and CPT: RouteLLM's, over the share of calls to {stronger}; no intervals")
+    for router, beaten_by in made.dominated().items():
+        if beaten_by:
+            print(f"{router} is dominated by always calling {' or '.join(beaten_by)}")
+    rival = rival or made.chosen()[0].name  # the best on validation, not on the test
+    if versus := made.against(rival):
+        print("differences of quality at the frugal points:")
+    for line in versus:
         print(f"against {rival}, {line}")
     for router, why in made.left_out.items():
         _say(f"{router} is left out: {why}")
@@ -156,16 +171,45 @@ def evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _rival(name: str | None, kinds, features) -> str | None:
+    """The name a router has in the results, found before minutes are spent on them."""
+    from routerlab.routers.contest import KINDS
+    from routerlab.routers.protocol import RouterError
+
+    shown = {kind: KINDS[kind](features).name for kind in kinds if kind in KINDS}
+    name = shown.get(name or "", name)
+    if name and shown and name not in shown.values() and not name.endswith("lookup (told)"):
+        have = ", ".join(shown.values())
+        raise RouterError(f"no router {name!r} in this contest; it has {have}")
+    return name
+
+
 def _table(name: str, bench: str | None):
     from pathlib import Path
 
     from routerlab.sources import tables
 
     if not Path(name).is_file():
+        if bench:
+            raise tables.SourceError(f"{name} is no file of RouteLLM's; leave out --bench {bench}")
         return routerlab.recorded(name)
     made = tables.known(name, bench)
-    _say(f"{name}: {made.table}, {made.card['usd']}, {made.card['tokens_in']} for input tokens")
+    dropped = [
+        f"{made.card[f'{why}_questions_dropped']} {why}" for why in ("repeated", "unanswered")
+    ]
+    _say(f"{name}: {made.table}; questions dropped: {', '.join(dropped)}")
     return made
+
+
+def _cost(card: dict) -> str:
+    """How an imported table knows what its calls cost."""
+    if card["usd"] == "recorded":
+        return "cost: recorded"
+    rules = {"recorded": "recorded", "characters": "estimated, one every four characters"}
+    given, written = (
+        rules.get(n) or f"taken as {n}" for n in (str(card["tokens_in"]), str(card["tokens_out"]))
+    )
+    return f"cost: {card['usd']}; tokens of a question {given}; tokens of an answer {written}"
 
 
 def pools(given: argparse.Namespace) -> int:

@@ -419,6 +419,18 @@ def test_mistakes_with_files_name_the_cure(own):
         load("gsm8k", question="q")
 
 
+@pytest.mark.parametrize(
+    "name", ["x.csv", "x.jsonl.gz", "x.csv.gz", "x.zip", "x.parquet", "x.json"]
+)
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"null" if name == "x.json" else b"q,a\n\xe9,1\n")
+    for options in ("?question=q", ""):
+        with pytest.raises(QueryError, match=rf"{name} (cannot be read|is None, not rows)"):
+            load(f"file:{tmp_path / name}{options}")
+    with pytest.raises(QueryError, match="no file at"):
+        load(f"file:{tmp_path / 'absent.parquet'}")
+
+
 def test_pocket_and_the_list(pocket):
     assert [q.id for q in load("pocket:test")] == [q.id for q in pocket.split("test").queries]
     assert len(load("pocket")) == len(pocket.queries)

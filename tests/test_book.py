@@ -76,6 +76,17 @@ def test_literals():
     assert [book.literal(t) for t in ("3", "0.5", "true", "pocket", "1e-3", "[1]", "null")] == [
         3, 0.5, True, "pocket", "1e-3", "[1]", "null",
     ]  # fmt: skip
+    assert [book.literal(t) for t in ("[1,", ": :")] == ["[1,", ": :"]
+
+
+def test_tidy_refuses_what_is_no_notebook(tmp_path):
+    for content in (b"", b"# text", b"[]", b"\xff"):
+        (tmp_path / "a.md").write_bytes(content)
+        with pytest.raises(
+            book.BookError, match=r"a\.md is not a notebook; name files that end in"
+        ):
+            book.tidy(tmp_path / "a.md")
+        assert (tmp_path / "a.md").read_bytes() == content
 
 
 def test_tidy_drops_what_differs_and_is_idempotent(write, tmp_path):

@@ -1,6 +1,10 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
-from routerlab import Pool, cli, read_queries
+from routerlab import Pool, cli, read_queries, verbs
 from routerlab.book import notebooks
 from routerlab.runs import root
 
@@ -25,7 +29,49 @@ def test_help_reads_well(capsys):
         assert len(text.splitlines()) >= 6
         assert "None" not in text
         assert max(map(len, text.splitlines())) <= 100
-    assert run(capsys)[0] == 2
+    code, out, err = run(capsys)
+    assert (code, out) == (2, "")
+    assert "name a verb; `routerlab --help` lists them" in err.splitlines()[-1]
+
+
+def test_an_interrupted_verb_ends_in_one_line(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "show", interrupted)
+    assert run(capsys, "show") == (130, "", "routerlab: interrupted; run the same command again\n")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "q.csv").write_text("question,answer\n1+1?,2\n")
+    source = f"file:{tmp_path / 'q.csv'}?question=question&answer=answer"
+    code, _, err = run(capsys, "data", "split", source, "--out", str(tmp_path))
+    assert code == 1
+    assert "Is a directory" in err.splitlines()[-1]
+    assert "name another file or folder" in err.splitlines()[-1]
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
+
+
+def _listing(**more):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    asked = [sys.executable, "-m", "routerlab.cli", "data", "list"]
+    return subprocess.Popen(asked, env=os.environ | plain, stderr=subprocess.PIPE, **more)
+
+
+def test_who_stops_reading_gets_no_trace():
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = _listing(stdout=writes)
+    os.close(writes)
+    assert process.communicate()[1] == b""
+    assert process.returncode == 141
+
+
+def test_a_terminal_without_unicode_gets_its_results():
+    process = _listing(stdout=subprocess.PIPE)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert b"bbh" in out
 
 
 def test_a_wrong_notebook_lists_the_right_ones(capsys):
@@ -140,6 +186,13 @@ def test_tidy_check(capsys, tmp_path):
     assert run(capsys, "tidy", "--check", str(path))[:2] == (1, "a.ipynb: not tidy\n")
     assert run(capsys, "tidy", str(path))[:2] == (0, "a.ipynb: tidied\n")
     assert run(capsys, "tidy", "--check", str(path))[0] == 0
+
+
+@pytest.mark.parametrize("bad", [["eval", "--seed", "-1"], ["pocket", "--threads", "-1"]])
+def test_numbers_below_0_are_refused(capsys, bad):
+    code, _, err = run(capsys, *bad)
+    assert code == 2
+    assert "'-1' is no whole number from 0" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("bad", [["fly"], ["run", "--profile", "cloud"]])

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
-from routerlab.collect.backends import PocketBackend, backend
+from routerlab.collect.backends import BackendError, PocketBackend, backend
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.collect import collect
 from routerlab.collect.ledger import Ledger
@@ -163,6 +163,54 @@ def test_the_cap_holds_and_the_run_goes_on_with_more(tmp_path):
     ledger, provider, stopped = asyncio.run(asked(tmp_path, "m", 400, budget_usd=1.0))
     assert stopped is None
     assert sum(provider.tries.values()) == 400 - first, "nothing is asked twice"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"samples": 0},
+        {"max_tokens": 0},
+        {"concurrency": -2},
+        {"attempts": 0},
+        {"budget_usd": 0.0},
+        {"budget_usd": float("inf")},
+        {"requests_per_minute": -1.0},
+        {"tokens_per_minute": float("nan")},
+        {"temperature": float("nan")},
+        {"temperature": -0.5},
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_any_call(bad):
+    ((name, value),) = bad.items()
+    with pytest.raises(CollectError, match=rf"{name} is {value!r}; give"):
+        Settings(**bad)
+
+
+def test_a_run_of_nothing_leaves_the_table_that_is_there(tmp_path, pocket):
+    queries, where = pocket.split("test").queries[:2], backend("replay:pocket")
+    one = pocket.pool.subset(["pocket-nano"])
+    collect(queries, one, where, Run(tmp_path), show="none")
+    with pytest.raises(CollectError, match="no questions to ask"):
+        collect([], one, where, Run(tmp_path), show="none")
+    assert len(recorded(tmp_path).table) == 2
+
+
+def test_a_base_url_without_a_host_is_a_fault_of_the_backend_named():
+    for bad in ("openai:host/v1", "openai:http:///v1"):
+        with pytest.raises(BackendError, match="a base URL is http"):
+            backend(bad)
+
+
+def test_a_run_whose_provider_never_answered_is_not_whole(tmp_path):
+    _, pool, settings = calls_and_pool(3)
+    queries = [Query.ask(f"{n}?", "1") for n in range(3)]
+    where, settings = OpenAIBackend("http://127.0.0.1:9/v1"), replace(settings, attempts=1)
+    made = collect(queries, pool, where, Run(tmp_path), settings, show="none")
+    assert made.stopped is not None
+    assert re.search(r"3 of 3 calls .* may pass \(reset 3\): run the same command", made.stopped)
+    line = made.table.summary().iloc[0]
+    assert line["missing"] == 3
+    assert line.drop("missing").isna().all(), "what did not happen is missing, never 0 % right"
 
 
 def test_no_more_calls_fly_than_asked_for(tmp_path):

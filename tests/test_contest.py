@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -169,8 +170,11 @@ def test_differences_are_what_the_entries_say(held, standings):
 def test_unknown_routers_are_refused_with_the_names(part):
     with pytest.raises(RouterError, match=f"no router 'lineer'; there are {', '.join(KINDS)}"):
         contest(part, ["linear", "lineer"])
-    with pytest.raises(RouterError, match="no router ''"):
-        contest(part, "")
+    for none in ("", []):
+        with pytest.raises(RouterError, match="no router ''; there are length"):
+            contest(part, none)
+    with pytest.raises(RouterError, match="the seed is -1; give a whole number from 0"):
+        contest(part, "length", seed=-1)
 
 
 def test_incomplete_queries_are_left_out_of_the_test_and_said():
@@ -188,7 +192,8 @@ def test_incomplete_queries_are_left_out_of_the_test_and_said():
     assert {q.id for q in made.test.queries}.isdisjoint(queries[i].id for i in place["test"][:7])
     hidden[place["test"], 1] = np.nan
     with pytest.raises(
-        RouterError, match="no query of a split was answered by every model; choose"
+        RouterError,
+        match="no query of a split was answered by every model; choose.*w lacks 50 of 50",
     ):
         contest(_made(queries, hidden, usd, models), "linear")
 
@@ -210,6 +215,17 @@ def test_a_table_without_splits_is_split_by_clusters():
         t.removesuffix(" again") for t in seen
     }
     assert tested.isdisjoint(alike | set(seen))
+
+
+def test_splits_that_are_not_used_are_named_and_too_few_questions_refused():
+    queries, quality, usd, models = _two(100)
+    pairs = [replace(q, split="test" if q.split == "test" else "train") for q in queries]
+    said = []
+    contest(_made(pairs, quality, usd, models), "length", say=said.append)
+    assert said[0].startswith("the table has only test, train and is split anew: 60 % train")
+    one = _queries(1, splits=False)
+    with pytest.raises(RouterError, match="1 questions, .* do not fill three splits; record more"):
+        contest(_made(one, quality[:1], usd, models), "length")
 
 
 def test_two_models_equal_the_measures_on_the_same_scores():
@@ -331,6 +347,18 @@ def test_routers_that_draw_lots_are_trained_again():
         contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
 
+def test_single_models_have_the_intervals_of_the_clusters_too():
+    queries, quality, usd, models = _two(240)
+    twins = [Query.ask(f"{q.text} {q.text} {i}", split=q.split) for i in range(9) for q in queries]
+    plain = contest(_made(queries, quality, usd, models), "length").models()
+    many = contest(_made(twins, np.tile(quality, (9, 1)), usd, models), "length")
+    wide, narrow = (m.quality_high[0] - m.quality_low[0] for m in (many.models(), plain))
+    assert len(np.unique(many.clusters)) == 60
+    assert wide == pytest.approx(narrow, rel=0.15), (
+        "nine copies of a question tell no more than one"
+    )
+
+
 def test_a_router_that_cannot_run_is_left_out_and_said():
     queries, quality, usd, models = _two()
     data = _made(queries, quality, usd, models)
@@ -419,11 +447,25 @@ def test_eval_lists_routers_and_names_the_cure(capsys, small_run):
     )
     assert code == 1
     assert "no router 'linear' in this contest; it has length rule" in err.splitlines()[-1]
+    code, _, err = _run(capsys, "eval", "--table", str(small_run), "--bench", "mmlu")
+    assert code == 1
+    assert "leave out --bench mmlu" in err.splitlines()[-1]
     code, _, err = _run(
         capsys, "eval", "--routers", "length", "--table", str(small_run), "--encoder", "no-such"
     )
     assert code == 1
     assert "pip install one such as" in err.splitlines()[-1]
+
+
+def test_a_router_is_compared_by_the_name_it_was_asked_by(capsys, small_run):
+    asked = ("eval", "--routers", "length,linear", "--table", str(small_run), "--against")
+    code, said, _ = _run(capsys, *asked, "length")
+    assert code == 0
+    assert "against length rule, linear:" in said
+    code, said, err = _run(capsys, *asked, "lenght")
+    assert (code, said) == (1, "")
+    (line,) = err.splitlines()  # nothing was fitted for it
+    assert line.endswith("no router 'lenght' in this contest; it has length rule, linear")
 
 
 def test_eval_of_a_published_table(capsys, datasets):
@@ -433,8 +475,12 @@ def test_eval_of_a_published_table(capsys, datasets):
     asked = ("--routers", "length,linear", "--table", str(file), "--bench", "gsm8k")
     code, said, progress = _run(capsys, "eval", *asked)
     assert code == 0, progress
-    assert "APGR" in said
+    assert "APGR and CPT: RouteLLM's, over the share of calls to gpt-4-1106-preview" in said
+    for claim in ("one every four characters", "tokens of an answer taken as 1", "95 % intervals"):
+        assert claim in said
+    assert re.search(r"right on 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\] of the test", said)
     assert "the table has no splits" in progress
+    assert "questions dropped: 0 repeated, 0 unanswered" in progress
     code, _, err = _run(capsys, "eval", "--table", str(file), "--bench", "gsm9k")
     assert code == 1
     assert "no bench 'gsm9k'" in err.splitlines()[-1]

@@ -67,3 +67,8 @@ def test_shares_sum_to_one_in_the_order_of_models():
     none = Decisions((), ("x",), np.zeros(0, int))
     assert none.shares() == {"x": 0.0}
     assert [len(v) for v in none.realised(np.zeros((0, 1)), np.zeros((0, 1)))] == [0, 0]
+
+
+def test_it_shows_shares_and_no_thousand_ids():
+    text = repr(made([0, 2]))
+    assert text == "Decisions('r', 2 queries: x 50.0%, y 0.0%, z 50.0%)"

@@ -116,3 +116,11 @@ def test_decisions_must_fit():
         Decisions(("a",), ("x", "y"), np.array([2]))
     with pytest.raises(DecisionError, match="as many integer choices"):
         Decisions(("a", "b"), ("x", "y"), np.array([0.0, 1.0]))
+
+
+def test_a_matrix_is_of_numbers(small_table):
+    for name in ("grade", "kwality"):
+        with pytest.raises(
+            OutcomeError, match=f"'{name}' is no column of numbers; those are sample"
+        ):
+            small_table.matrix(name)

@@ -141,3 +141,9 @@ def test_the_readme_says_what_the_table_holds(pocket):
         numbers = " | ".join(f"{100 * row[g]:.1f}" for g in ("correct", "incorrect", "idk"))
         cells = f"| {card.id} | {card.tier} | {numbers} | {row['usd_per_1000']:.4f} | {row['tokens_out']:.1f} |"
         assert cells in text, f"README.md should have the line {cells}"
+
+
+def test_it_shows_its_size_and_no_thousand_questions(pocket):
+    text = repr(pocket.split("test"))
+    assert text.startswith("Recorded(test 1760; Pool('pocket', 6 models: pocket-nano")
+    assert len(text) < 250

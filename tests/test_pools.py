@@ -67,13 +67,22 @@ def test_a_pool_knows_its_cards_prices_and_sets(load):
         ("as_of: 2026-01-02\n", "", "'big' lacks as_of"),
         ("as_of: 2026-03-04", "as_of: soon", "give the date of its prices as YYYY-MM-DD"),
         ("models:", "model:", "needs a list 'models'"),
-        ("name: duo", "name: [", "is not YAML"),
+        ("name: duo", "name: [", r"is not YAML \([^\n]*\); repair it"),
+        ("id: small", "id: 4", "a model's id is 4; give a name, in quotes if it is a number"),
+        ("strengths: [code]", "strengths: code", r"give a list, \[code\]"),
+        ("{cheap: [small]}", "[small]", "'sets' is a mapping of names to lists of models"),
     ],
 )
 def test_a_bad_pool_is_refused_with_the_cure(load, old, new, message):
     assert old in GOOD
     with pytest.raises(PoolError, match=message):
         load(GOOD.replace(old, new))
+
+
+def test_a_pool_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PoolError, match="is not YAML"):
+        Pool.load(tmp_path / "x.yaml")
 
 
 def test_unknown_names_list_the_known(load):

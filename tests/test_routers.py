@@ -63,6 +63,14 @@ def test_routers_follow_the_protocol_and_the_price_of_money(pocket, fitted, kind
     np.testing.assert_allclose(best, quality.max(1), err_msg="lam 0 takes the best quality")
 
 
+def test_a_price_of_money_is_a_number_from_0(fitted):
+    for bad in (-1.0, float("nan")):
+        with pytest.raises(
+            RouterError, match=f"lam is {bad}; give quality per US dollar, 0 or more"
+        ):
+            fitted[Ridge].at(bad)
+
+
 def test_a_smaller_pool_is_respected_and_an_unknown_model_refused(pocket, fitted):
     router, queries = fitted[Ridge], pocket.queries[:50]
     part = router.route(queries, pocket.pool.subset("duo"))

@@ -78,6 +78,22 @@ def test_writers_side_by_side_lose_no_entry(tmp_path):
     assert len(Run(tmp_path).manifest()) == 40
 
 
+def test_names_that_would_be_lost_are_refused():
+    with pytest.raises(RunError, match="'' is no name"):
+        Run("")
+    with pytest.raises(RunError, match="'pocket' names the embedded table"):
+        Run("pocket")
+
+
+@pytest.mark.parametrize("theirs", ['{"name": "app", "files": {}}', "[]", "{"])
+def test_a_manifest_of_something_else_is_left_as_it_is(tmp_path, theirs):
+    (tmp_path / "manifest.json").write_text(theirs)
+    with pytest.raises(RunError, match="is not a manifest of a run .* write to another folder"):
+        Run(tmp_path).write("a", "x")
+    assert (tmp_path / "manifest.json").read_text() == theirs
+    assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
+
+
 def test_root_is_absolute_and_can_be_set(tmp_path, monkeypatch):
     assert (root() / "pyproject.toml").is_file()
     assert Run("demo").folder == root() / "data" / "runs" / "demo"

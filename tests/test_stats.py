@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from routerlab.evaluate.stats import (
+    Interval,
     bootstrap_means,
     compare,
     holm,
@@ -182,3 +183,7 @@ def test_compare_many_with_one(rng):
     assert again[0].difference.mean == pytest.approx(found[0].difference.mean)
     with pytest.raises(ValueError, match="queries x 2 names"):
         compare(values, base, "ab", rng=rng)
+
+
+def test_an_interval_has_no_negative_zero():
+    assert str(Interval(-1e-9, -0.25, -0.0)) == "0.0000 [-0.2500, 0.0000]"

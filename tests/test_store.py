@@ -6,7 +6,8 @@ from test_features import _bert
 from test_learned import KINDS, table_of, topics
 
 from routerlab import Run
-from routerlab.routers.baselines import ShuffledLabels, random_features
+from routerlab.routers.baselines import LengthRule, ShuffledLabels, random_features
+from routerlab.routers.cascade import Cascade
 from routerlab.routers.encoder import Encoder
 from routerlab.routers.features import FeatureError, RandomFeatures, Tfidf
 from routerlab.routers.learned import KNN, Blend, Linear, Ridge
@@ -172,6 +173,11 @@ def test_what_cannot_be_saved_is_refused(task, shared, tmp_path):
         save(router, tmp_path / "r", {})
     with pytest.raises(RouterError, match="the card lacks pool"):
         save(router, tmp_path / "r", {"data": "x"})
+    for other in (LengthRule(), Cascade(shared)):
+        with pytest.raises(
+            RouterError, match=f"a {type(other).__name__} cannot be saved; these can: L"
+        ):
+            save(other, tmp_path / "r", CARD)
     assert not (tmp_path / "r").exists()
 
 

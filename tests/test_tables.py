@@ -129,6 +129,56 @@ def test_a_missing_model_column_or_price_is_named(wide_csv, pool, tmp_path):
         tables.wide(tmp_path / "holes.csv", pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", b""),
+        ("x.csv", b"q,ok/a\n\xe9,1\n"),
+        ("x.csv", b"q,ok/a\nx,1\ny,1,1,1\n"),
+        ("x.csv.gz", b"torn"),
+        ("x.parquet", b"torn"),
+        ("x.jsonl.gz", b"torn"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, pool, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=rf"{name} cannot be read \([^\n]*is it whole, in UTF-8"):
+        tables.wide(tmp_path / name, pool, **WIDE, tokens_in=1, tokens_out=1)
+
+
+def test_a_question_nobody_answered_is_left_out_and_counted(wide_csv, pool, tmp_path):
+    gone = pd.read_csv(wide_csv).assign(**{"ok/b": [1, 1, None]})
+    gone.to_csv(tmp_path / "gone.csv", index=False)
+    made = tables.wide(tmp_path / "gone.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
+    assert [q.reference for q in made.queries] == ["4", "Lima"]
+    assert made.card["unanswered_questions_dropped"] == 1
+    assert (made.card["repeated_questions_dropped"], made.card["outcomes_missing"]) == (0, 0)
+    assert tables.save(made, tmp_path / "run").split("test").table.matrix().shape == (2, 2)
+    gone.assign(**{"ok/a": None, "ok/b": None}).to_csv(tmp_path / "none.csv", index=False)
+    for empty in (tmp_path / "none.csv", tmp_path / "header.csv"):
+        gone.iloc[:0].to_csv(tmp_path / "header.csv", index=False)
+        with pytest.raises(SourceError, match="holds no outcome; name the columns"):
+            tables.wide(empty, pool, **WIDE, tokens_in=1, tokens_out=1)
+
+
+def test_an_empty_cell_is_no_word(wide_csv, pool, tmp_path):
+    frame = pd.read_csv(wide_csv)
+    frame.assign(gold=["4", None, "x"]).to_csv(tmp_path / "gold.csv", index=False)
+    made = tables.wide(tmp_path / "gold.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
+    assert [q.reference for q in made.queries] == ["4", None, "x"]
+    frame.assign(q=["a", None, "c"]).to_csv(tmp_path / "q.csv", index=False)
+    with pytest.raises(SourceError, match=r"row 1 \(and 0 more\) has no 'q'; fill or drop"):
+        tables.wide(tmp_path / "q.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
+    for column in ("q", "model"):
+        rows = {"q": ["a", "b"], "model": ["a", "b"], "quality": [1, 0]} | {column: [None, "b"]}
+        pd.DataFrame(rows).to_csv(tmp_path / "long.csv", index=False)
+        with pytest.raises(SourceError, match=f"row 0 .*has no '{column}'"):
+            tables.long(tmp_path / "long.csv", pool, question="q", tokens_in=1, tokens_out=1)
+    pd.DataFrame({"q": ["a"], "model": [1], "quality": [1]}).to_csv(tmp_path / "n.csv", index=False)
+    with pytest.raises(SourceError, match="has no card of 1"):
+        tables.long(tmp_path / "n.csv", pool, question="q", tokens_in=1, tokens_out=1)
+
+
 def test_saved_tables_open_as_runs_with_their_own_pool(wide_csv, pool, tmp_path):
     made = tables.wide(wide_csv, pool, **WIDE, tokens_in="in", tokens_out="out/{model}")
     saved = tables.save(made, tmp_path / "run", {"train": 0.5, "test": 0.5})
@@ -150,6 +200,12 @@ def test_saved_tables_open_as_runs_with_their_own_pool(wide_csv, pool, tmp_path)
     (tmp_path / "run" / "pool.yaml").write_text("name: other\n")
     with pytest.raises(RunError, match="was changed"):
         recorded(tmp_path / "run")
+
+
+def test_a_price_that_is_no_number_is_named(tmp_path):
+    (tmp_path / "p.csv").write_text("model,usd_per_mtok_in,usd_per_mtok_out\na,dear,1\n")
+    with pytest.raises(SourceError, match="column 'usd_per_mtok_in' is not a number everywhere"):
+        tables.pool_of("x", tmp_path / "p.csv", as_of=DAY, context=10)
 
 
 def test_prices_become_tiers():

@@ -5,6 +5,7 @@ the ledger holds is not asked twice.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,18 @@ class Settings:
     attempts: int = 5  # of one call, before its row is left to the next session
     requests_per_minute: float | None = None  # per provider
     tokens_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_tokens", "attempts", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise CollectError(f"{name} is {value!r}; give a whole number from 1")
+        for name in ("budget_usd", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise CollectError(f"{name} is {value!r}; give a number above 0, or leave it out")
+        if not 0 <= self.temperature < math.inf:
+            raise CollectError(f"temperature is {self.temperature!r}; give a number from 0")
 
 
 def plan(

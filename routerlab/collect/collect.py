@@ -70,6 +70,8 @@ def collect(
     """
     known = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
     calls = plan(queries, pool, settings, **known)
+    if not calls:
+        raise CollectError("there are no questions to ask; raise the limit, or name another source")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it "
@@ -88,6 +90,12 @@ def collect(
         backends = [backend, *([judge[1]] if judge else [])]
         stopped = _in_thread(session, backends) if ask_new else None
         progress.show(end=True)
+        if ask_new and not stopped and (left := {c.key for c in calls} & ledger.errors.keys()):
+            kinds = Counter(ledger.errors[key].error for key in left)
+            stopped = (
+                f"{len(left)} of {len(calls)} calls ended in an error that may pass "
+                f"({', '.join(f'{kind} {n}' for kind, n in sorted(kinds.items()))}): run the same command again"
+            )
         new = sum(c.key in ledger.results for c in calls) - held
         card = judge[0].cards[0] if judge else None
         columns, why = grade_calls(queries, calls, ledger, card)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
+from routerlab.collect.backends import BackendError
 from routerlab.collect.calls import Call, CallError, Reply, Scope, from_exception, from_status
 
 _LOCAL_PREFIXES = {"openai", "vllm", "hosted_vllm", "llamacpp", "ollama"}
@@ -85,8 +86,9 @@ class OpenAIBackend:
         most_bytes: int = 2**25,
     ) -> None:
         parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or parts.username or parts.query:
-            raise ValueError(
+        plain = parts.scheme in {"http", "https"} and parts.hostname
+        if not plain or parts.username or parts.query:
+            raise BackendError(
                 "a base URL is http(s)://host/v1, without a user or a query; put the key into an "
                 f"environment variable and name it in key_env ({key_env})"
             )

@@ -18,7 +18,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        mean, low, high = (round(x, 4) + 0.0 for x in self)  # no -0.0000
+        return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def bootstrap_means(

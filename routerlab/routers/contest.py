@@ -60,13 +60,22 @@ def contest(
     names = (
         list(KINDS) if routers == "all" else [*([routers] if isinstance(routers, str) else routers)]
     )
-    if unknown := [n for n in names if n not in KINDS]:
+    if unknown := [n for n in names if n not in KINDS] or [""] * (not names):
         raise RouterError(f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all")
-    if not {"train", "validation", "test"} <= {q.split for q in data.queries}:
+    if seed < 0:
+        raise RouterError(f"the seed is {seed}; give a whole number from 0")
+    if not {"train", "validation", "test"} <= (there := {q.split for q in data.queries}):
+        has = (
+            f"only {', '.join(sorted(there))} and is split anew" if len(there) > 1 else "no splits"
+        )
         say(
-            "the table has no splits: 60 % train, 10 % validation, 30 % test, near-duplicates together"
+            f"the table has {has}: 60 % train, 10 % validation, 30 % test, near-duplicates together"
         )
         data = data._replace(queries=split(data.queries, {"train": 6, "validation": 1, "test": 3}))
+        if len({q.split for q in data.queries}) < 3:
+            raise RouterError(
+                f"{len(data.queries)} questions, near-duplicates together, do not fill three splits; record more"
+            )
     train = data.split("train")
     validation, test = (_first_try(data.split(n)) for n in ("validation", "test"))
     for name, (kept, whole) in {"validation": validation[:2], "test": test[:2]}.items():
@@ -121,10 +130,15 @@ def _entrants(
 
 
 def _first_try(part: Recorded) -> tuple[Recorded, int]:
-    lacking = np.isnan(part.table.matrix("quality")).sum(1)
-    kept = [q for q, holes in zip(part.queries, lacking, strict=True) if not holes]
+    holes = np.isnan(part.table.matrix("quality"))
+    lacking = holes.sum(1)
+    kept = [q for q, missing in zip(part.queries, lacking, strict=True) if not missing]
     if not kept:
-        raise RouterError("no query of a split was answered by every model; choose fewer models")
+        worst = int(holes.sum(0).argmax())
+        raise RouterError(
+            f"no query of a split was answered by every model; choose fewer models: {part.table.models[worst]} lacks "
+            f"{holes[:, worst].sum()} of {len(holes)}"
+        )
     table = part.table.select([q.id for q in kept])
     return part._replace(queries=kept, table=table), len(part.queries)
 

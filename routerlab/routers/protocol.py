@@ -75,6 +75,8 @@ class ScoreRouter:
 
     def at(self, lam: float) -> Self:
         """This router at another price of money."""
+        if not lam >= 0:
+            raise RouterError(f"lam is {lam!r}; give quality per US dollar, 0 or more")
         other = copy.copy(self)
         other.lam = lam
         return other

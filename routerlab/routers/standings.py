@@ -86,17 +86,18 @@ class Contest:
 
     def models(self) -> fr.Frontier:
         """Every single model as a point."""
-        return fr.singles(self.quality, self.usd, rng=np.random.default_rng(self.seed))
+        lam = np.full(self.quality.shape[1], np.nan)
+        return self._over("single models", lam, np.hstack([self.quality, self.usd]))
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        columns = entry.over_trainings(_points)
+        return self._over(entry.name, entry.lam, entry.over_trainings(_points))
+
+    def _over(self, name: str, lam: np.ndarray, columns: np.ndarray) -> fr.Frontier:
         means = self._resampled(columns, 1000)
         low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(entry.lam), _mean(columns)
-        return fr.Frontier(
-            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
-        )
+        p, found = len(lam), _mean(columns)
+        return fr.Frontier(name, lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
@@ -264,7 +265,7 @@ def _points(e: Entry) -> np.ndarray:
 
 
 def _mean(columns: np.ndarray) -> np.ndarray:
-    return columns.mean((0, 2) if columns.ndim == 3 else 0)
+    return columns.mean((0, 2) if columns.ndim == 3 else 0, dtype=float)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -39,6 +39,9 @@ def save(router: Learned, folder: str | Path | Run, card: Mapping[str, Any]) -> 
     """
     from safetensors.numpy import save as packed
 
+    if type(router).__name__ not in _KINDS:
+        kinds = ", ".join(_KINDS)
+        raise RouterError(f"a {type(router).__name__} cannot be saved; these can: {kinds}")
     if not router.models:
         raise RouterError(f"{router.name} has learned nothing yet; call fit(queries, table) first")
     if absent := {"data", "pool"} - set(card):

@@ -12,7 +12,7 @@ from routerlab.invariants import Grade
 from routerlab.outcomes import OutcomeTable
 from routerlab.pools import ModelCard, Pool
 from routerlab.queries import Query
-from routerlab.sources.files import SourceError, read_rows, refuse_pickle
+from routerlab.sources.files import SourceError, read_rows, readable, refuse_pickle
 from routerlab.sources.recorded import Recorded
 from routerlab.sources.rows import LETTERS, jsonable
 
@@ -31,7 +31,8 @@ def pool_of(name: str, prices: Prices, *, as_of: dt.date, context: int) -> Pool:
         columns = ["model", "usd_per_mtok_in", "usd_per_mtok_out"]
         frame = read_frame(prices)
         need(frame, columns, prices)
-        prices = {r[0]: (r[1], r[2]) for r in frame[columns].to_numpy(object)}
+        usd = zip(*(numbers(frame[c], prices) for c in columns[1:]), strict=True)
+        prices = dict(zip(frame["model"], usd, strict=True))
     cards = []
     for model, both in prices.items():
         usd_in, usd_out = map(float, both)
@@ -48,11 +49,12 @@ def read_frame(path: str | Path) -> Any:
     refuse_pickle(path)
     if not path.is_file():
         raise SourceError(f"no file at {path}; give the path of a Parquet, CSV or JSONL table")
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if ".csv" in path.suffixes:
-        return pd.read_csv(path)
-    return pd.DataFrame(read_rows(path)).drop(columns="_file")
+    with readable(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if ".csv" in path.suffixes:
+            return pd.read_csv(path)
+    return pd.DataFrame(read_rows(path)).drop(columns="_file", errors="ignore")
 
 
 def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
@@ -113,14 +115,26 @@ def queries_of(
 ) -> list[Query]:
     """A query a row. `recorded` is no verifier: the answers were graded elsewhere and cannot be again."""
     out = []
+    refuse_gaps(frame, question, source)
+    told = None if answer is None else frame[answer].notna().to_numpy()
     rows = frame[[question, *([answer] if answer else []), *keep]].to_dict("records")
-    for row in rows:
+    for number, row in enumerate(rows):
         meta = {k: jsonable(row[k]) for k in keep}
-        text, reference = str(row[question]), None if answer is None else str(row[answer])
+        reference = str(row[answer]) if told is not None and told[number] else None
+        text = str(row[question])
         if verifier == "multiple_choice" and "choices" not in meta:
             meta["choices"] = choices_in(text)
         out.append(Query.ask(text, reference, verifier=verifier, source=source, meta=meta))
     return out
+
+
+def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
+    """Refuse a table with a row that lacks this column."""
+    if (gaps := frame[column].isna().to_numpy()).any():
+        raise SourceError(
+            f"{path}: row {int(np.flatnonzero(gaps)[0])} (and {int(gaps.sum()) - 1} more) has no {column!r}; fill or "
+            f"drop those rows"
+        )
 
 
 def choices_in(text: str) -> list[str]:
@@ -145,7 +159,8 @@ def build(
 ) -> Recorded:
     """A table of query x model cells (quality, and usd, tokens_in, tokens_out, answer where known).
 
-    A cell without quality has no row. Of a question that is there twice the first is kept, and the card counts them.
+    A cell without quality has no row. Of a question that is there twice the first is kept, and one that no model
+    answered is left out; the card counts both.
     """
     pool = pool if isinstance(pool, Pool) else Pool.load(pool)
     if absent := [m for m in models if m not in pool]:
@@ -156,6 +171,11 @@ def build(
     pool = Pool(pool.name, [c for c in pool if c.id in models])
     ids = np.array([q.id for q in queries])
     first = np.sort(np.unique(ids, return_index=True)[1])
+    repeated = len(ids) - len(first)
+    answered = ~np.isnan(cells["quality"][first]).all(1)
+    if not answered.any():
+        raise SourceError(f"{how} holds no outcome; name the columns that hold the quality")
+    first = first[answered]
     kept = [queries[i] for i in first]
     cells = {name: values[first] for name, values in cells.items()}
     there = ~np.isnan(cells["quality"])
@@ -190,7 +210,8 @@ def build(
         "how": f"imported from {how}",
         "imported": dt.date.today().isoformat(),
         "outcomes_missing": int((~there).sum()),
-        "repeated_questions_dropped": len(queries) - len(kept),
+        "repeated_questions_dropped": repeated,
+        "unanswered_questions_dropped": int((~answered).sum()),
         **{n: "recorded" if n in cells else jsonable(counts.get(n)) for n in tokens},
         "usd": "recorded" if "usd" in cells else "tokens x prices of the pool",
         "temperature": "not recorded; 0 stands for it",

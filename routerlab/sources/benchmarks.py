@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from routerlab.queries import Query, read_queries
 from routerlab.sources.declared import benchmarks, raw_rows
-from routerlab.sources.files import Row, SourceError, read_rows
+from routerlab.sources.files import Row, SourceError, read_rows, readable
 from routerlab.sources.rows import Asked, plain
 
 
@@ -163,7 +163,10 @@ def _own(
     keep = keep or [k for k in named.get("keep", "").split(",") if k]
     split = split or named.get("split")
     if question is None and path.endswith(".parquet"):
-        found = read_queries(path)
+        if not Path(path).is_file():
+            raise SourceError(f"no file at {path}; give the path of a Parquet file of queries")
+        with readable(path):
+            found = read_queries(path)
         return [q for q in found if split is None or q.split == split]
     if question is None:
         have = ", ".join(c for c in (read_rows(path) or [{}])[0] if c != "_file")

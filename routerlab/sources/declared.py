@@ -62,7 +62,7 @@ class Benchmark:
 
 def benchmarks() -> dict[str, Benchmark]:
     """All declared benchmarks by name."""
-    raw = yaml.safe_load((root() / "data" / "benchmarks.yaml").read_text())
+    raw = yaml.safe_load((root() / "data" / "benchmarks.yaml").read_text(encoding="utf-8"))
     return {name: Benchmark(name, **fields) for name, fields in raw.items()}
 
 

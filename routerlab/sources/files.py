@@ -1,5 +1,6 @@
 """Rows out of files of any plain format, and files from the web that are what they were."""
 
+import contextlib
 import csv
 import fnmatch
 import gzip
@@ -8,6 +9,7 @@ import io
 import json
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +34,30 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
     refuse_pickle(path)
     if not path.is_file():
         raise SourceError(f"no file at {path}; give the path of a JSONL, JSON, CSV or Parquet file")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
+    with readable(path):
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
 
-        return [{**row, "_file": path.stem} for row in pq.read_table(path).to_pylist()]
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if fnmatch.fnmatch(n, inside)]
-            return [row for n in sorted(names) for row in _rows(Path(n), archive.read(n))]
-    return list(_rows(path, path.read_bytes()))
+            return [{**row, "_file": path.stem} for row in pq.read_table(path).to_pylist()]
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                names = [n for n in archive.namelist() if fnmatch.fnmatch(n, inside)]
+                return [row for n in sorted(names) for row in _rows(Path(n), archive.read(n))]
+        return list(_rows(path, path.read_bytes()))
+
+
+@contextlib.contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """What a reader of a format says of a file that is not of it, or torn, as one error of ours."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except (ValueError, EOFError, csv.Error, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as e:
+        why = " ".join(str(e).split()) or type(e).__name__
+        raise SourceError(
+            f"{path} cannot be read ({why}); is it whole, in UTF-8, and what its name says?"
+        ) from e
 
 
 def refuse_pickle(path: Path) -> None:
@@ -69,6 +86,8 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
                 v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)
             ]
             found = lists[0] if len(lists) == 1 else [found]
+        elif not isinstance(found, list):
+            raise SourceError(f"{path} is {found!r:.60}, not rows; make it a list of objects")
     else:
         raise SourceError(
             f"{path} is no JSONL, JSON, CSV, TSV, Parquet or zip file; convert it to one"

@@ -24,6 +24,10 @@ class Recorded(NamedTuple):
     card: dict
     sha256: str  # of the outcomes file; empty for a table that is in no file yet
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(part)}" for name, part in by_split(self.queries).items())
+        return f"Recorded({sizes}; {self.pool!r}, {self.table!r})"
+
     def split(self, name: str) -> "Recorded":
         """The part of one split: its queries and their outcomes, in the same order."""
         splits = by_split(self.queries)

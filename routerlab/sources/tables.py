@@ -24,6 +24,7 @@ from routerlab.sources.assemble import (
     pool_of,
     queries_of,
     read_frame,
+    refuse_gaps,
 )
 from routerlab.sources.files import SourceError, read_rows
 from routerlab.sources.recorded import Recorded, record
@@ -125,6 +126,9 @@ def long(
     frame = read_frame(path)
     source = source or Path(path).stem
     need(frame, [question, model, *([answer] if answer else []), *keep], path)
+    refuse_gaps(frame, question, path)
+    refuse_gaps(frame, model, path)
+    frame = frame.assign(**{model: frame[model].astype(str)})
     if (again := frame.duplicated([question, model])).any():
         row = int(np.flatnonzero(again)[0])
         raise SourceError(
