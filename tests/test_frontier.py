@@ -23,6 +23,25 @@ def test_decisions_by_hand():
     assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
 
 
+def test_free_models_and_an_endless_price_of_money():
+    quality, usd = np.array([[0.0, 0.0, 1.0]] * 2), np.array([[0.3, 0.0, 1.0], [0.3, 0.2, 1.0]])
+    assert fr.decide(quality, usd, np.inf).tolist() == [1, 1]
+    assert fr.decide(np.array([[0.0, 1.0]]), np.zeros((1, 2)), np.inf).tolist() == [1]
+    free = np.array([[0.0, 0.0, 1e-3]] * 3)
+    lams = fr.lam_grid(free, 5)
+    assert np.isfinite(lams).all()
+    assert np.median(lams[1:]) == pytest.approx(1e3, rel=40)
+    assert fr.decide(np.array([[0.0, 0.5, 1.0]] * 3), free, lams[-1]).tolist() == [1, 1, 1]
+    assert np.isfinite(fr.lam_grid(np.zeros((2, 2)))).all()
+
+
+def test_a_model_without_a_cost_is_not_called():
+    quality, usd = np.array([[1.0, 0.5]]), np.array([[np.nan, 1.0]])
+    for lam in (0.0, 1.0, np.inf):
+        assert fr.decide(quality, usd, lam).tolist() == [1]
+        assert fr.decide(quality[:, ::-1], usd[:, ::-1], lam).tolist() == [0]
+
+
 def test_missing_outcomes_are_not_scored():
     with pytest.raises(OutcomeError, match="1 of 2 chosen outcomes are missing"):
         fr.realised(np.array([0, 0]), np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))

@@ -40,9 +40,15 @@ class Frontier:
 
 
 def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
-    """argmax over models of quality - lam * usd; of equals, the cheaper, and of those the first."""
-    utility = np.where(np.isnan(quality), -np.inf, quality - lam * usd)
-    best = utility >= utility.max(1, keepdims=True) - 1e-12
+    """argmax over models of quality - lam * usd; of equals, the cheaper, and of those the first.
+
+    A model whose quality or cost is NaN is not called; lam may be inf, where every query goes to its cheapest model.
+    """
+    # A free model stays free at any price of money: inf * 0 is no number.
+    utility = quality - (lam * usd if np.isfinite(lam) else np.where(usd > 0, np.inf, usd))
+    known = ~np.isnan(utility)
+    utility = np.where(known, utility, -np.inf)
+    best = known & (utility >= utility.max(1, keepdims=True) - 1e-12)
     return np.where(best, usd, np.inf).argmin(1)
 
 
@@ -62,9 +68,10 @@ def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
 
 def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
     """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
-    log scale.
+    log scale around what is typically paid; free calls do not count there.
     """
-    typical = float(np.nanmedian(usd))
+    paid = usd[usd > 0]
+    typical = float(np.median(paid)) if paid.size else 1.0
     return np.concatenate([[0.0], np.geomspace(1e-3, 1e3, points - 1) / typical])
 
 
