@@ -158,13 +158,14 @@ def arena_score(
 
 
 def arena_score_of_all(quality: np.ndarray, usd: np.ndarray) -> float:
-    """`arena_score` of per-query quality and cost (USD a query) where a missing row (NaN) is wrong, and charged at the
-    mean cost of the rows that are there.
+    """`arena_score` of per-query quality and cost (USD a query) where a missing row (quality NaN) is wrong, and charged
+    at the mean cost of the rows that are there, whatever the failed call itself was charged.
 
     RouterArena's code leaves rows without a score out of the accuracy but divides the cost by all rows, so failed calls
     raise the score there; here they cannot.
     """
-    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(usd) * 1000))
+    paid = np.where(np.isnan(quality), np.nan, usd)
+    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(paid) * 1000))
 
 
 def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.ndarray:
