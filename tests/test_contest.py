@@ -267,6 +267,42 @@ def test_dominated_by_hand():
     assert made.oracle() is None
 
 
+def _always(model, quality, usd):
+    right, paid = (m[:, model].astype(float)[None] for m in (quality, usd))
+    choice, ends = np.full((1, len(quality)), model), (right.mean(1), paid.mean(1))
+    return Entry(f"always {model}", None, np.zeros(1), right, paid, choice, ends, 0.0)
+
+
+def _by_chance(count=1001):
+    """Two models, one better and dearer, in the single precision of a table, and a router that always calls each."""
+    rng = np.random.default_rng(0)
+    quality = (rng.random((count, 2)) < [0.3, 0.6]).astype(np.float32)
+    usd = (rng.random((count, 2)) * [0.001, 0.01]).astype(np.float32)
+    data = _made(_queries(4 * count)[3::4], quality, [1.0, 2.0], ("a", "b"))
+    before = np.concatenate([m.mean(0, dtype=float) for m in (quality, usd)])
+    entries = _always(0, quality, usd), _always(1, quality, usd)
+    return Contest(data, entries, quality, usd, None, 1, before, np.arange(count), 0, {})
+
+
+def test_no_model_dominates_a_router_that_always_calls_it():
+    made = _by_chance()
+    assert made.dominated() == {"always 0": [], "always 1": []}
+    assert made.ends == tuple(e.usd.mean() for e in made.entries)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("prices", [(0.0, 0.0), (0.01, 0.0), (0.0, 0.01)])
+def test_the_best_single_model_may_be_free(prices):
+    quality, usd = np.tile([0.0, 1.0], (4, 1)), np.tile(prices, (4, 1))
+    data = _made(_queries(16)[3::4], quality, prices, ("worse", "best"))
+    before = np.concatenate([quality.mean(0), usd.mean(0)])
+    entries = _always(0, quality, usd), _always(1, quality, usd)
+    made = Contest(data, entries, quality, usd, None, 1, before, np.arange(4), 0, {})
+    row = made.table(20).loc["always 1"]
+    assert row["saving"] == (0, 0, 0)
+    assert np.isnan(row["frugal saving"].mean) == (prices[1] == 0)
+
+
 def test_the_area_and_saving_of_single_models_by_hand():
     queries = _queries(16)[3::4]
     quality, usd = np.tile([1.0, 0.0], (4, 1)), np.tile([3.0, 1.0], (4, 1))

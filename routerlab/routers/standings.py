@@ -74,7 +74,7 @@ class Contest:
     @property
     def ends(self) -> tuple[float, float]:
         """The interval of cost (USD a query) areas are taken over: from the cheapest model to the dearest."""
-        means = self.usd.mean(0)
+        means = self.usd.mean(0, dtype=float)
         return float(means.min()), float(means.max())
 
     def models(self) -> fr.Frontier:
@@ -150,10 +150,8 @@ class Contest:
         paid = e.usd[frugal], base[1]
         means = self._resampled(np.stack([*gained, *paid], 1), resamples)
         out["frugal quality"] = float(gained[0].mean()), means[:, 0]
-        out["frugal saving"] = (
-            float(1 - paid[0].mean() / paid[1].mean()),
-            1 - means[:, 2] / means[:, 3],
-        )
+        saved = _saved(paid[0].mean(), paid[1].mean(dtype=float))
+        out["frugal saving"] = float(saved), _saved(means[:, 2], means[:, 3])
         out["best quality"] = float(gained[1].mean()), means[:, 1]
         return out
 
@@ -164,14 +162,15 @@ class Contest:
                 [self.quality.mean(0, dtype=float), self.usd.mean(0, dtype=float)]
             )
         q, c = singles[:models], singles[models:]
-        cheap = int(c.argmin())
+        cheap = int(np.lexsort((-q, c))[0])
         # Any router can be mixed with the cheapest model, so its frontier begins there at the latest.
         points = fr.hull(np.append(means[half:], c[cheap]), np.append(means[:half], q[cheap]))
-        saved = 1 - float(metrics.cost_at(points, q[self.single])) / c[self.single]
+        saved = float(_saved(metrics.cost_at(points, q[self.single]), c[self.single]))
         ends = float(c.min()), float(c.max())
         return {
             "area": metrics.aiq(points, *ends) if ends[0] < ends[1] else float("nan"),
-            # A frontier that never gets there saves nothing: one would call the best single model.
+            # A frontier that never gets there saves nothing: one would call the best single model. Nor does any if
+            # that is free.
             "saving": 0.0 if np.isnan(saved) else saved,
         }
 
@@ -236,10 +235,18 @@ class Contest:
         found = {}
         for e in self.entries:
             at = e.at_least(self.single_validation)
-            point = np.array([e.usd[at].mean()]), np.array([e.quality[at].mean()])
-            beaten = metrics.dominance(point, (self.usd.mean(0), self.quality.mean(0)))[0]
+            # Means of differences: those of one model's own calls are exactly 0, in any precision.
+            paid = (self.usd - e.usd[at][:, None]).mean(0)
+            gained = (self.quality - e.quality[at][:, None]).mean(0)
+            beaten = metrics.dominance((np.zeros(1), np.zeros(1)), (paid, gained))[0]
             found[e.name] = [m for m, b in zip(self.test.table.models, beaten, strict=True) if b]
         return found
+
+
+def _saved(paid, single) -> np.ndarray:
+    """1 - paid / single; NaN where the best single model is free."""
+    single = np.asarray(single, float)
+    return 1 - np.divide(paid, single, out=np.full(single.shape, np.nan), where=single > 0)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
