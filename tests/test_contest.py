@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from test_learned import pool_of, table_of
@@ -288,6 +290,28 @@ def test_no_model_dominates_a_router_that_always_calls_it():
     made = _by_chance()
     assert made.dominated() == {"always 0": [], "always 1": []}
     assert made.ends == tuple(e.usd.mean() for e in made.entries)
+
+
+def test_models_and_oracles_share_the_resamples_of_routers():
+    made = _by_chance(91)
+    # Every question eleven times: as few are different as before.
+    again = dataclasses.replace(
+        made,
+        quality=np.repeat(made.quality, 11, 0),
+        usd=np.repeat(made.usd, 11, 0),
+        other=np.repeat(made.quality, 11, 0),
+        clusters=np.repeat(np.arange(91), 11),
+    )
+    models, (honest, naive) = again.models(), again.oracle(5)
+    for m in (0, 1):
+        router = again.frontier(_always(m, again.quality, again.usd))
+        for n in ("quality", "quality_low", "quality_high", "usd", "usd_low", "usd_high"):
+            assert np.isclose(getattr(models, n)[m], getattr(router, n)[0], rtol=1e-6)
+    few = made.models()
+    wide, before = (f.quality_high - f.quality_low for f in (models, few))
+    np.testing.assert_allclose(wide, before, rtol=0.1)
+    for oracle in (honest, naive):
+        assert oracle.quality_high[-1] - oracle.quality_low[-1] == pytest.approx(before[0], rel=0.1)
 
 
 @pytest.mark.filterwarnings("error")

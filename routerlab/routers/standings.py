@@ -78,8 +78,9 @@ class Contest:
         return float(means.min()), float(means.max())
 
     def models(self) -> fr.Frontier:
-        """Every single model as a point."""
-        return fr.singles(self.quality, self.usd, rng=np.random.default_rng(self.seed))
+        """Every single model as a point, its intervals over the same resamples as those of routers."""
+        rng = np.random.default_rng(self.seed)
+        return fr.singles(self.quality, self.usd, rng=rng, clusters=self.clusters)
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
@@ -96,7 +97,8 @@ class Contest:
         if self.other is None:
             return None
         lams, rng = fr.lam_grid(self.usd, points), np.random.default_rng(self.seed)
-        return fr.oracle_bracket(self.quality, self.usd, self.other, lams, rng=rng)
+        happened = self.quality, self.usd, self.other
+        return fr.oracle_bracket(*happened, lams, rng=rng, clusters=self.clusters)
 
     def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
         rng = np.random.default_rng(
