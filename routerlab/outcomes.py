@@ -89,15 +89,22 @@ class OutcomeTable:
         return tuple(np.unique(self._place[2]).tolist())
 
     def matrix(
-        self, column: str = "quality", samples: int | Sequence[int] | None = 0
+        self,
+        column: str = "quality",
+        samples: int | Sequence[int] | None = 0,
+        *,
+        graded: bool = False,
     ) -> np.ndarray:
         """Query x model matrix (float32) of a numeric column, NaN where there is no outcome.
 
-        `samples` is one try (0: the greedy one), several to average over those that exist, or None for all.
+        `samples` is one try (0: the greedy one), several to average over those that exist, or None for all. With
+        `graded` only tries that have a grade: a call that failed was free and says nothing of what an answer costs.
         """
         query, model, sample = self._place
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
+        if graded:
+            values = np.where(self.rows["grade"].is_null().to_numpy(), np.nan, values)
         total = np.zeros((len(self.queries), len(self.models)), np.float32)
         count = np.zeros_like(total)
         for k in wanted:

@@ -31,6 +31,17 @@ def test_means_over_samples(small):
     )
 
 
+def test_the_cost_of_answers_leaves_out_calls_that_failed(small):
+    twice = {k: v * 2 for k, v in small.items()} | {"sample": [0] * 6 + [1] * 6}
+    twice["grade"][6], twice["quality"][6] = None, None
+    twice["error"] = [*twice["error"][:6], "timeout", *twice["error"][7:]]
+    twice["usd"][6] = 0.0
+    table = OutcomeTable(twice)
+    assert table.matrix("usd", None)[0, 0] == pytest.approx(0.05)
+    assert table.matrix("usd", None, graded=True)[0, 0] == pytest.approx(0.1)
+    assert np.isnan(table.matrix("usd", 1, graded=True)[0, 0])
+
+
 @pytest.mark.parametrize(
     ("column", "row", "value", "message"),
     [

@@ -35,7 +35,7 @@ class Cascade:
     def fit(self, queries: Sequence[Query], table: OutcomeTable) -> Self:
         part = table.select([q.id for q in queries])
         self._guess.fit(queries, part, [0])
-        quality, usd = part.matrix("quality"), part.matrix("usd")
+        quality, usd = part.matrix("quality"), part.matrix("usd", graded=True)
         cost, reached = np.nanmean(usd, 0, dtype=float), np.nanmean(quality, 0, dtype=float)
         x, y = hull(cost, reached)
         on = (cost <= x[-1]) & (reached >= np.interp(cost, x, y) - 1e-12)
