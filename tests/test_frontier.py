@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from routerlab.evaluate import frontier as fr
+from routerlab.evaluate.metrics import regret
 from routerlab.outcomes import OutcomeError
 
 Q = np.array([[1.0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]])
@@ -100,6 +101,28 @@ def test_the_honest_oracle_lies_below_the_naive_one(matrices, lams):
         lams, honest.quality, honest.usd, naive.quality, naive.usd, strict=True
     ):
         assert a - lam * b <= c - lam * d + 1e-9
+
+
+def test_cheap_luck_does_not_reach_the_honest_oracle(rng):
+    size, lams = (4000, 3), np.array([0.0, 0.3, 1.0])
+    right, price = rng.random(size), np.array([1.0, 1.2, 1.4])
+    paid = [price * rng.lognormal(-0.32, 0.8, size) for _ in range(5)]
+    tries = [(rng.random(size) < right).astype(float) for _ in range(5)]
+    other, other_usd = np.mean(tries[1:], 0), np.mean(paid[1:], 0)
+    scored = tries[0], paid[0], other, lams
+    honest, _ = fr.oracle_bracket(*scored, rng=rng, other_usd=other_usd)
+    lucky, naive = fr.oracle_bracket(*scored, rng=rng)
+    best = (right - lams[:, None, None] * price).max(2).mean(1)  # knowing all rates and prices
+    assert (honest.quality - lams * honest.usd <= best + 0.01).all()
+    assert (lucky.quality - lams * lucky.usd > best + 0.01)[1:].all()
+    assert (naive.quality - lams * naive.usd > best + 0.01).all()
+    for m in range(3):
+        choice = np.full(len(other), m)
+        same = regret(choice, *scored[:3], 0.3), regret(choice, *scored[:3], 0.3, other_usd)
+        fixed = tries[0][:, m] - 0.3 * paid[0][:, m]
+        for lost, oracle in zip(same, (lucky, honest), strict=True):
+            reached = oracle.quality[1] - 0.3 * oracle.usd[1]
+            assert lost.mean() == pytest.approx(reached - fixed.mean())
 
 
 def test_a_dominated_model_changes_nothing(matrices, lams):

@@ -126,15 +126,18 @@ def oracle_bracket(
     *,
     rng: np.random.Generator,
     clusters: np.ndarray | None = None,
+    other_usd: np.ndarray | None = None,
 ) -> tuple[Frontier, Frontier]:
     """(honest, naive): the best that routing could reach, from below and from above.
 
     The naive oracle chooses on the very answers it is scored on, so it also collects lucky ones. The honest one
-    chooses on other tries of the same models (`other`: their mean quality) and is scored on these.
+    chooses on other tries of the same models (`other` and `other_usd`: their mean quality and cost) and is scored on
+    these. Without `other_usd` it chooses on the costs it is charged, and collects those that happened to be low.
     """
+    split = other, usd if other_usd is None else other_usd
     honest, naive = (
         trace(f"oracle, {name}", scores, quality, usd, lams, rng=rng, clusters=clusters)
-        for name, scores in {"split": (other, usd), "naive": (quality, usd)}.items()
+        for name, scores in {"split": split, "naive": (quality, usd)}.items()
     )
     return honest, naive
 

@@ -92,6 +92,7 @@ def contest(
         clusters=clusters(scored.queries),
         seed=seed,
         left_out=left_out,
+        other_usd=scored.table.matrix("usd", tries, graded=True) if tries else None,
     )
 
 

@@ -65,6 +65,7 @@ class Contest:
     clusters: np.ndarray
     seed: int
     left_out: Mapping[str, str]
+    other_usd: np.ndarray | None = None  # mean cost of those other tries
 
     @property
     def single_validation(self) -> float:
@@ -98,7 +99,8 @@ class Contest:
             return None
         lams, rng = fr.lam_grid(self.usd, points), np.random.default_rng(self.seed)
         happened = self.quality, self.usd, self.other
-        return fr.oracle_bracket(*happened, lams, rng=rng, clusters=self.clusters)
+        about = {"clusters": self.clusters, "other_usd": self.other_usd}
+        return fr.oracle_bracket(*happened, lams, rng=rng, **about)
 
     def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
         rng = np.random.default_rng(
