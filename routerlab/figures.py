@@ -92,12 +92,18 @@ def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     at = _envelope(router)
     x, y = router.usd[at] * 1000, router.quality[at]
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    band = router.quality_low[at], router.quality_high[at]
-    axes.fill_between(x, *band, color=colour, alpha=0.3 / (1 + of), lw=0, zorder=2)
+    # Between two points a router mixes them: straight in dollars, so a curve on this axis.
+    grid = np.union1d(x, _grid(axes, x[0], x[-1]))
+    low, mix, high = (
+        np.interp(grid, x, part[at])
+        for part in (router.quality_low, router.quality, router.quality_high)
+    )
+    axes.fill_between(grid, low, high, color=colour, alpha=0.3 / (1 + of), lw=0, zorder=2)
+    axes.plot(grid, mix, color=colour, zorder=3)
     # Markers stand at different places on each line, so that lines which coincide can be told apart.
     every = None if len(x) < 3 else ((number + 0.5) / of * 0.3, 0.3)
     size = 0.7 * mpl.rcParams["lines.markersize"]
-    axes.plot(x, y, color=colour, marker=marker, markevery=every, ms=size, zorder=3)
+    axes.plot(x, y, ls="", color=colour, marker=marker, markevery=every, ms=size, zorder=3)
     return Label(router.name, [(x[-1], y[-1])], colour, "bold", marker)
 
 

@@ -69,6 +69,21 @@ def test_what_is_free_has_a_place(prices):
     assert figures.explorer("A claim", sweep(quality, cost), ["a", "b", "c"], models)(1.0)
 
 
+def test_a_line_is_what_mixing_its_points_reaches():
+    ends = np.array([1e-5, 1e-3]), np.array([0.2, 0.8])
+    bounds = [a for q in (ends[1], ends[0]) for a in (q, q, q)]
+    router = fr.Frontier("two points", np.zeros(2), *bounds)
+    models = fr.Frontier("models", np.zeros(2), *bounds)
+    (axes,) = figures.pareto("A claim", ["a", "b"], models, [router]).axes
+    line = next(i for i in axes.lines if i.get_color() == figures.COLOURS[0] and i.get_ls() == "-")
+    cost, quality = line.get_data()
+    np.testing.assert_allclose(quality, np.interp(cost, ends[0] * 1000, ends[1]))
+    halfway = np.interp(
+        np.log(0.1), np.log(cost), quality
+    )  # on paper; in dollars a tenth of the way
+    assert halfway == pytest.approx(0.2 + 0.6 / 11, abs=0.01)
+
+
 def test_the_figure_shows_what_a_reader_needs(drawing):
     figure = drawing[0]()
     (axes,) = figure.axes
