@@ -130,12 +130,15 @@ class OutcomeTable:
         return self.text("grade", sample)
 
     def select(self, queries: Sequence[str]) -> "OutcomeTable":
-        """The table of these queries, in this order; a query that is not there is refused."""
+        """The table of these queries, in this order; a query that is not there, or named twice, is refused."""
         known = {q: i for i, q in enumerate(self.queries)}
         if absent := [q for q in queries if q not in known]:
             raise OutcomeError(
                 f"query {absent[0]} is not in this table of {len(known)}; collect it first"
             )
+        if len(set(queries)) < len(queries):
+            again = next(q for i, q in enumerate(queries) if q in queries[:i])
+            raise OutcomeError(f"query {again} is asked for twice; name each query once")
         rank = np.full(len(known), -1)
         rank[[known[q] for q in queries]] = np.arange(len(queries))
         rows = np.flatnonzero(rank[self._place[0]] >= 0)

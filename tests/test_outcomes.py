@@ -105,6 +105,12 @@ def test_select_keeps_the_order_asked_for(small_table):
         small_table.select(["a", "q"])
 
 
+def test_a_query_named_twice_is_refused(small_table):
+    first, second = small_table.queries[:2]
+    with pytest.raises(OutcomeError, match=f"query {first} is asked for twice"):
+        small_table.select([first, second, first])
+
+
 def test_empty_tables_are_tables():
     table = OutcomeTable({"query": []})
     assert len(table) == 0
