@@ -161,6 +161,14 @@ def test_a_model_that_often_fails_stands_in_the_chain_by_what_its_answers_cost(g
     assert Cascade(RandomFeatures(4)).fit(queries, table).chain[0] == 0
 
 
+def test_the_order_of_rows_changes_no_cascade(giveaway):
+    queries, table = giveaway[0], _played(giveaway)
+    turned = [queries[i] for i in np.random.default_rng(0).permutation(200)]
+    one, other = (Cascade(RandomFeatures(4)).fit(q, table) for q in (queries[:200], turned))
+    for m in one.chain[:-1]:
+        np.testing.assert_array_equal(one._sure[m].arrays["w"], other._sure[m].arrays["w"])
+
+
 def test_a_random_mix_keeps_its_share_and_its_draw():
     queries, pool = _asked(4000), pool_of(("dear", "cheap"))
     for share in (0.0, 0.2, 0.9, 1.0):

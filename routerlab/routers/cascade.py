@@ -33,6 +33,7 @@ class Cascade:
         self._sure: dict[int, Logistic] = {}
 
     def fit(self, queries: Sequence[Query], table: OutcomeTable) -> Self:
+        queries = sorted(queries, key=lambda q: q.id)  # as the routers it is made of
         part = table.select([q.id for q in queries])
         self._guess.fit(queries, part, [0])
         quality, usd = part.matrix("quality"), part.matrix("usd", graded=True)

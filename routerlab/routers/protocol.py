@@ -44,7 +44,10 @@ class ScoreRouter:
     def fit(
         self, queries: Sequence[Query], table: OutcomeTable, samples: Sequence[int] | None = None
     ) -> Self:
-        """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`."""
+        """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`, whatever their order:
+        folds, batches and ties go by place, so queries are taken in the order of their ids, which are hashes.
+        """
+        queries = sorted(queries, key=lambda q: q.id)
         part = table.select([q.id for q in queries])
         self.models = part.models
         self._fit(
