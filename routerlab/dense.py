@@ -58,13 +58,14 @@ def _groups(parquet: str | Path, columns: list[str]):
 
 
 def _values(parquet: str | Path, column: str) -> pa.Array:
-    """The different values of a column in order of appearance."""
-    found: list[pa.Array] = []
+    """The different values of a column in order of appearance. A part of a table keeps the whole one's dictionary, so
+    it is rows that count.
+    """
+    found = pa.array([], pa.string())
     for group in _groups(parquet, [column]):
-        dictionary = group[column].combine_chunks().dictionary
-        if not any(dictionary.equals(other) for other in found[-1:]):
-            found.append(dictionary)
-    return pa.concat_arrays(found).unique() if found else pa.array([], pa.string())
+        here = group[column].combine_chunks().unique().dictionary_decode()
+        found = pa.concat_arrays([found, here]).unique()
+    return found
 
 
 class _Places:
@@ -79,7 +80,7 @@ class _Places:
         dictionary = column.combine_chunks().dictionary
         if self.dictionary is None or not dictionary.equals(self.dictionary):
             found = pc.call_function("index_in", [dictionary], pc.SetLookupOptions(self.axis))
-            self.dictionary, self.lookup = dictionary, found.to_numpy()
+            self.dictionary, self.lookup = dictionary, found.fill_null(-1).to_numpy()
         return self.lookup[codes(column)]
 
 

@@ -91,11 +91,16 @@ class OutcomeTable:
         return tuple(np.unique(self._place[2]).tolist())
 
     def matrix(
-        self, column: str = "quality", samples: int | Sequence[int] | None = 0
+        self,
+        column: str = "quality",
+        samples: int | Sequence[int] | None = 0,
+        *,
+        graded: bool = False,
     ) -> np.ndarray:
         """Query x model matrix (float32) of a numeric column, NaN where there is no outcome.
 
-        `samples` is one try (0: the greedy one), several to average over those that exist, or None for all.
+        `samples` is one try (0: the greedy one), several to average over those that exist, or None for all. With
+        `graded` only tries that have a grade: a call that failed was free and says nothing of what an answer costs.
         """
         query, model, sample = self._place
         if column not in NUMERIC:
@@ -104,6 +109,8 @@ class OutcomeTable:
             )
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
+        if graded:
+            values = np.where(self.rows["grade"].is_null().to_numpy(), np.nan, values)
         total = np.zeros((len(self.queries), len(self.models)), np.float32)
         count = np.zeros_like(total)
         for k in wanted:
@@ -129,12 +136,15 @@ class OutcomeTable:
         return self.text("grade", sample)
 
     def select(self, queries: Sequence[str]) -> "OutcomeTable":
-        """The table of these queries, in this order; a query that is not there is refused."""
+        """The table of these queries, in this order; a query that is not there, or named twice, is refused."""
         known = {q: i for i, q in enumerate(self.queries)}
         if absent := [q for q in queries if q not in known]:
             raise OutcomeError(
                 f"query {absent[0]} is not in this table of {len(known)}; collect it first"
             )
+        if len(set(queries)) < len(queries):
+            again = next(q for i, q in enumerate(queries) if q in queries[:i])
+            raise OutcomeError(f"query {again} is asked for twice; name each query once")
         rank = np.full(len(known), -1)
         rank[[known[q] for q in queries]] = np.arange(len(queries))
         rows = np.flatnonzero(rank[self._place[0]] >= 0)

@@ -1,5 +1,5 @@
+import dataclasses
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,7 +219,7 @@ def test_a_table_without_splits_is_split_by_clusters():
 
 def test_splits_that_are_not_used_are_named_and_too_few_questions_refused():
     queries, quality, usd, models = _two(100)
-    pairs = [replace(q, split="test" if q.split == "test" else "train") for q in queries]
+    pairs = [dataclasses.replace(q, split="test" if q.split == "test" else "train") for q in queries]
     said = []
     contest(_made(pairs, quality, usd, models), "length", say=said.append)
     assert said[0].startswith("the table has only test, train and is split anew: 60 % train")
@@ -285,6 +285,64 @@ def test_dominated_by_hand():
     assert made.oracle() is None
 
 
+def _always(model, quality, usd):
+    right, paid = (m[:, model].astype(float)[None] for m in (quality, usd))
+    choice, ends = np.full((1, len(quality)), model), (right.mean(1), paid.mean(1))
+    return Entry(f"always {model}", None, np.zeros(1), right, paid, choice, ends, 0.0)
+
+
+def _by_chance(count=1001):
+    """Two models, one better and dearer, in the single precision of a table, and a router that always calls each."""
+    rng = np.random.default_rng(0)
+    quality = (rng.random((count, 2)) < [0.3, 0.6]).astype(np.float32)
+    usd = (rng.random((count, 2)) * [0.001, 0.01]).astype(np.float32)
+    data = _made(_queries(4 * count)[3::4], quality, [1.0, 2.0], ("a", "b"))
+    before = np.concatenate([m.mean(0, dtype=float) for m in (quality, usd)])
+    entries = _always(0, quality, usd), _always(1, quality, usd)
+    return Contest(data, entries, quality, usd, None, 1, before, np.arange(count), 0, {})
+
+
+def test_no_model_dominates_a_router_that_always_calls_it():
+    made = _by_chance()
+    assert made.dominated() == {"always 0": [], "always 1": []}
+    assert made.ends == tuple(e.usd.mean() for e in made.entries)
+
+
+def test_models_and_oracles_share_the_resamples_of_routers():
+    made = _by_chance(91)
+    # Every question eleven times: as few are different as before.
+    again = dataclasses.replace(
+        made,
+        quality=np.repeat(made.quality, 11, 0),
+        usd=np.repeat(made.usd, 11, 0),
+        other=np.repeat(made.quality, 11, 0),
+        clusters=np.repeat(np.arange(91), 11),
+    )
+    models, (honest, naive) = again.models(), again.oracle(5)
+    for m in (0, 1):
+        router = again.frontier(_always(m, again.quality, again.usd))
+        for n in ("quality", "quality_low", "quality_high", "usd", "usd_low", "usd_high"):
+            assert np.isclose(getattr(models, n)[m], getattr(router, n)[0], rtol=1e-6)
+    few = made.models()
+    wide, before = (f.quality_high - f.quality_low for f in (models, few))
+    np.testing.assert_allclose(wide, before, rtol=0.1)
+    for oracle in (honest, naive):
+        assert oracle.quality_high[-1] - oracle.quality_low[-1] == pytest.approx(before[0], rel=0.1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("prices", [(0.0, 0.0), (0.01, 0.0), (0.0, 0.01)])
+def test_the_best_single_model_may_be_free(prices):
+    quality, usd = np.tile([0.0, 1.0], (4, 1)), np.tile(prices, (4, 1))
+    data = _made(_queries(16)[3::4], quality, prices, ("worse", "best"))
+    before = np.concatenate([quality.mean(0), usd.mean(0)])
+    entries = _always(0, quality, usd), _always(1, quality, usd)
+    made = Contest(data, entries, quality, usd, None, 1, before, np.arange(4), 0, {})
+    row = made.table(20).loc["always 1"]
+    assert row["saving"] == (0, 0, 0)
+    assert np.isnan(row["frugal saving"].mean) == (prices[1] == 0)
+
+
 def test_the_area_and_saving_of_single_models_by_hand():
     queries = _queries(16)[3::4]
     quality, usd = np.tile([1.0, 0.0], (4, 1)), np.tile([3.0, 1.0], (4, 1))
@@ -315,7 +373,7 @@ def test_the_luck_of_training_widens_what_is_said():
                   np.zeros((1, n), int), (np.array([r]), np.array([2.0])), 0.0)
             for r in rights
         ]  # fmt: skip
-        return replace(made[0], others=tuple(made[1:]))
+        return dataclasses.replace(made[0], others=tuple(made[1:]))
 
     entries = entry("lucky", 0.9, 0.7), entry("sure", 0.8), entry("twin", 0.9, 0.7)
     before = np.concatenate([quality.mean(0), usd.mean(0)])

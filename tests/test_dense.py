@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from routerlab import OutcomeTable, Run
@@ -37,6 +38,16 @@ def test_dense_equals_the_table_and_is_mapped(tmp_path, rng):
             )
     again = Dense.open(tmp_path / "dense1")
     assert again.queries == dense.queries
+
+
+def test_a_part_of_a_table_has_the_queries_of_its_rows(pocket, tmp_path):
+    chosen = [q.id for q in pocket.queries[9:2:-1]]
+    part = pocket.table.select(chosen)
+    pq.write_table(part.rows, tmp_path / "part.parquet", row_group_size=25)
+    dense = build_dense(tmp_path / "part.parquet", tmp_path / "dense")
+    assert (dense.queries, set(dense.models)) == (tuple(chosen), set(part.models))
+    columns = [dense.models.index(m) for m in part.models]
+    np.testing.assert_array_equal(dense.arrays["usd"][:, columns], part.matrix("usd"))
 
 
 def test_a_folder_without_matrices_says_how_to_make_them(tmp_path):

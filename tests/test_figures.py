@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from routerlab import figures
 from routerlab.evaluate import frontier as fr
+from routerlab.evaluate.sweep import sweep
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,43 @@ def test_two_exports_are_the_same_bytes(tmp_path, drawing):
     assert b"/Type3" not in pdf
     assert b"CreationDate" not in pdf
     assert b"dc:date" not in made[1].read_bytes()
+
+
+@pytest.mark.parametrize("prices", [(0.0, 4e-5, 2e-4), (0.0, 0.0, 0.0)])
+def test_what_is_free_has_a_place(prices):
+    rng = np.random.default_rng(0)
+    quality = (rng.random((300, 3)) < [0.4, 0.6, 0.8]).astype(float)
+    cost = np.tile(prices, (300, 1))
+    lams, models = fr.lam_grid(cost, 20), fr.singles(quality, cost, rng=rng)
+    router = fr.trace("router", (quality + 0.2, cost), quality, cost, lams, rng=rng)
+    bracket = fr.oracle_bracket(quality, cost, quality, lams, rng=rng)
+    figure = figures.pareto("A claim", ["a", "b", "c"], models, [router], bracket)
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    places = axes.transData.transform(np.stack([models.usd * 1000, models.quality], 1))
+    assert np.isfinite(places).all()
+    assert (axes.bbox.x0 <= places[:, 0]).all()
+    assert (places[:, 0] <= axes.bbox.x1).all()
+    assert (np.diff(places[:, 0]) > 20).all() == (prices[2] > 0)
+    mix = next(line for line in axes.lines if line.get_linestyle() == "--")
+    assert np.isfinite(mix.get_xdata()).all()
+    assert mix.get_xdata()[0] == 0
+    assert figures.explorer("A claim", sweep(quality, cost), ["a", "b", "c"], models)(1.0)
+
+
+def test_a_line_is_what_mixing_its_points_reaches():
+    ends = np.array([1e-5, 1e-3]), np.array([0.2, 0.8])
+    bounds = [a for q in (ends[1], ends[0]) for a in (q, q, q)]
+    router = fr.Frontier("two points", np.zeros(2), *bounds)
+    models = fr.Frontier("models", np.zeros(2), *bounds)
+    (axes,) = figures.pareto("A claim", ["a", "b"], models, [router]).axes
+    line = next(i for i in axes.lines if i.get_color() == figures.COLOURS[0] and i.get_ls() == "-")
+    cost, quality = line.get_data()
+    np.testing.assert_allclose(quality, np.interp(cost, ends[0] * 1000, ends[1]))
+    halfway = np.interp(
+        np.log(0.1), np.log(cost), quality
+    )  # on paper; in dollars a tenth of the way
+    assert halfway == pytest.approx(0.2 + 0.6 / 11, abs=0.01)
 
 
 def test_the_figure_shows_what_a_reader_needs(drawing):

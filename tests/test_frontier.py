@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from routerlab.evaluate import frontier as fr
+from routerlab.evaluate.metrics import regret
 from routerlab.outcomes import OutcomeError
 
 Q = np.array([[1.0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]])
@@ -21,6 +22,25 @@ def test_decisions_by_hand():
         "ties: cheaper"
     )
     assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
+
+
+def test_free_models_and_an_endless_price_of_money():
+    quality, usd = np.array([[0.0, 0.0, 1.0]] * 2), np.array([[0.3, 0.0, 1.0], [0.3, 0.2, 1.0]])
+    assert fr.decide(quality, usd, np.inf).tolist() == [1, 1]
+    assert fr.decide(np.array([[0.0, 1.0]]), np.zeros((1, 2)), np.inf).tolist() == [1]
+    free = np.array([[0.0, 0.0, 1e-3]] * 3)
+    lams = fr.lam_grid(free, 5)
+    assert np.isfinite(lams).all()
+    assert np.median(lams[1:]) == pytest.approx(1e3, rel=40)
+    assert fr.decide(np.array([[0.0, 0.5, 1.0]] * 3), free, lams[-1]).tolist() == [1, 1, 1]
+    assert np.isfinite(fr.lam_grid(np.zeros((2, 2)))).all()
+
+
+def test_a_model_without_a_cost_is_not_called():
+    quality, usd = np.array([[1.0, 0.5]]), np.array([[np.nan, 1.0]])
+    for lam in (0.0, 1.0, np.inf):
+        assert fr.decide(quality, usd, lam).tolist() == [1]
+        assert fr.decide(quality[:, ::-1], usd[:, ::-1], lam).tolist() == [0]
 
 
 def test_missing_outcomes_are_not_scored():
@@ -81,6 +101,28 @@ def test_the_honest_oracle_lies_below_the_naive_one(matrices, lams):
         lams, honest.quality, honest.usd, naive.quality, naive.usd, strict=True
     ):
         assert a - lam * b <= c - lam * d + 1e-9
+
+
+def test_cheap_luck_does_not_reach_the_honest_oracle(rng):
+    size, lams = (4000, 3), np.array([0.0, 0.3, 1.0])
+    right, price = rng.random(size), np.array([1.0, 1.2, 1.4])
+    paid = [price * rng.lognormal(-0.32, 0.8, size) for _ in range(5)]
+    tries = [(rng.random(size) < right).astype(float) for _ in range(5)]
+    other, other_usd = np.mean(tries[1:], 0), np.mean(paid[1:], 0)
+    scored = tries[0], paid[0], other, lams
+    honest, _ = fr.oracle_bracket(*scored, rng=rng, other_usd=other_usd)
+    lucky, naive = fr.oracle_bracket(*scored, rng=rng)
+    best = (right - lams[:, None, None] * price).max(2).mean(1)  # knowing all rates and prices
+    assert (honest.quality - lams * honest.usd <= best + 0.01).all()
+    assert (lucky.quality - lams * lucky.usd > best + 0.01)[1:].all()
+    assert (naive.quality - lams * naive.usd > best + 0.01).all()
+    for m in range(3):
+        choice = np.full(len(other), m)
+        same = regret(choice, *scored[:3], 0.3), regret(choice, *scored[:3], 0.3, other_usd)
+        fixed = tries[0][:, m] - 0.3 * paid[0][:, m]
+        for lost, oracle in zip(same, (lucky, honest), strict=True):
+            reached = oracle.quality[1] - 0.3 * oracle.usd[1]
+            assert lost.mean() == pytest.approx(reached - fixed.mean())
 
 
 def test_a_dominated_model_changes_nothing(matrices, lams):

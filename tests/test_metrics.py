@@ -74,6 +74,8 @@ def test_arena_score_gives_published_rows():
     assert metrics.arena_score(0.5, 200.0) == 0
     quality, usd = np.array([1, np.nan, 0, 1]), np.array([0.001, np.nan, 0.003, 0.002])
     assert metrics.arena_score_of_all(quality, usd) == metrics.arena_score(0.5, 2.0)
+    free = np.nan_to_num(usd)  # as a table records a failed call
+    assert metrics.arena_score_of_all(quality, free) == metrics.arena_score(0.5, 2.0)
 
 
 def test_regret_by_hand():

@@ -96,6 +96,12 @@ def test_a_dominated_model_changes_nothing(table, lam):
     assert (one.policy == other.policy).all()
 
 
+def test_too_dear_a_right_answer_is_no_reason_to_call_it_and_no_ambiguity():
+    made = label(grid([(I, C), (I, I)]), MEDIUM_LARGE, lam=1.0)
+    assert made.choice.tolist() == [0, 0]
+    assert made.policy.tolist() == [Policy.STANDARD, Policy.AMBIGUOUS]
+
+
 def test_missing_is_not_a_label_and_a_stray_grade_is_refused():
     made = label(grid([(C, None), (I, C)]), MEDIUM_LARGE)
     assert made.choice.tolist() == [-1, 1]
@@ -133,6 +139,8 @@ def test_soft_labels_are_probabilities_that_sharpen_with_tries():
     assert sharp[1, 1] > 0.999
     with pytest.raises(OutcomeError, match="no graded try"):
         soft_labels(np.array([[[None], [C]]], object), MEDIUM_LARGE, rng=rng)
+    with pytest.raises(OutcomeError, match="no cost for a query"):
+        soft_labels(few, np.array([[np.nan, 3.0], [1.0, 3.0]]), rng=rng)
 
 
 def test_preference_pairs_weigh_the_gap():

@@ -31,6 +31,17 @@ def test_means_over_samples(small):
     )
 
 
+def test_the_cost_of_answers_leaves_out_calls_that_failed(small):
+    twice = {k: v * 2 for k, v in small.items()} | {"sample": [0] * 6 + [1] * 6}
+    twice["grade"][6], twice["quality"][6] = None, None
+    twice["error"] = [*twice["error"][:6], "timeout", *twice["error"][7:]]
+    twice["usd"][6] = 0.0
+    table = OutcomeTable(twice)
+    assert table.matrix("usd", None)[0, 0] == pytest.approx(0.05)
+    assert table.matrix("usd", None, graded=True)[0, 0] == pytest.approx(0.1)
+    assert np.isnan(table.matrix("usd", 1, graded=True)[0, 0])
+
+
 @pytest.mark.parametrize(
     ("column", "row", "value", "message"),
     [
@@ -92,6 +103,12 @@ def test_select_keeps_the_order_asked_for(small_table):
     np.testing.assert_array_equal(part.matrix(), small_table.matrix()[[2, 0]])
     with pytest.raises(OutcomeError, match="query q is not in this table of 3"):
         small_table.select(["a", "q"])
+
+
+def test_a_query_named_twice_is_refused(small_table):
+    first, second = small_table.queries[:2]
+    with pytest.raises(OutcomeError, match=f"query {first} is asked for twice"):
+        small_table.select([first, second, first])
 
 
 def test_empty_tables_are_tables():

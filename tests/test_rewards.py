@@ -61,6 +61,14 @@ CASES = {  # steps -> (reward in agent mode, in simple mode); the answer "right"
     "unknown tool, then direct": ([Step("unknown", 1), Step("text", 2, "right")], 1, 1),
     "unknown tool for ever": ([Step("unknown", 1), Step("unknown", 2)], 0, 0),
     "two calls": ([call(1, 0.05, "wrong"), call(2, 0.05, "right", 1)], 0.7, 0),
+    "said beside its call": ([Step("text", 1, "let me ask"), call(1, 0.05)], 0.85, 0.85),
+    "said beside a failed call": ([Step("text", 1, "right"), call(1, 0, None)], 0, 0),
+    "said beside a select of nothing": (
+        [call(1, 0.05), Step("select", 2, number=7), Step("text", 2, "right")],
+        0,
+        0.85,
+    ),
+    "two calls at once": ([call(1, 0.05), call(1, 0.1, "wrong", 1)], 0, 0.55),
     "wrong summary of a right call": ([call(1, 0.05), Step("text", 2, "wrong")], 0, 0.85),
 }
 

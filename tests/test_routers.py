@@ -143,6 +143,40 @@ def test_a_model_that_failed_is_neither_cheap_nor_best():
     assert best_single(queries, table).model == "good"
 
 
+def test_tries_that_failed_make_no_model_cheaper():
+    import pyarrow as pa
+
+    queries, models = _asked(6), ("often down", "steady")
+    tries = [table_of(queries, [[1, 1]] * 6, [3.0, 2.0], models).rows] * 2
+    failed = table_of(queries, [[np.nan, 1]] * 6, [0.0, 2.0], models).rows
+    rows = [
+        t.set_column(2, "sample", pa.array([k] * len(t), pa.int16()))
+        for k, t in enumerate([*tries, failed])
+    ]
+    table = OutcomeTable(pa.concat_tables(rows), models)
+    assert cheapest(queries, table).model == best_single(queries, table).model == "steady"
+    usd = LengthRule().fit(queries, table).predict(queries)[1]
+    np.testing.assert_allclose(usd, [[3.0, 2.0]] * 6)
+
+
+def test_a_model_that_often_fails_stands_in_the_chain_by_what_its_answers_cost(giveaway):
+    queries, quality, usd, *_ = giveaway
+    failing = quality.copy()
+    failing[:380, 1] = np.nan  # 20 answers at a hundredth of a dollar, and 380 free failures
+    tokens = np.arange(1200).reshape(400, 3)
+    paid = np.where(np.isnan(failing), 0, usd)
+    table = table_of(queries, failing, paid, ("a", "b", "c"), tokens_out=tokens)
+    assert Cascade(RandomFeatures(4)).fit(queries, table).chain[0] == 0
+
+
+def test_the_order_of_rows_changes_no_cascade(giveaway):
+    queries, table = giveaway[0], _played(giveaway)
+    turned = [queries[i] for i in np.random.default_rng(0).permutation(200)]
+    one, other = (Cascade(RandomFeatures(4)).fit(q, table) for q in (queries[:200], turned))
+    for m in one.chain[:-1]:
+        np.testing.assert_array_equal(one._sure[m].arrays["w"], other._sure[m].arrays["w"])
+
+
 def test_a_random_mix_keeps_its_share_and_its_draw():
     queries, pool = _asked(4000), pool_of(("dear", "cheap"))
     for share in (0.0, 0.2, 0.9, 1.0):

@@ -145,6 +145,15 @@ def test_p_values_by_hand():
     assert p_value(0.0, resampled - 1) == 1
 
 
+@pytest.mark.parametrize(("better", "worse", "same"), [(8, 3, 89), (10, 3, 187), (12, 3, 985)])
+def test_resamples_exactly_as_far_out_count(better, worse, same, rng):
+    gaps = np.repeat([1.0, -1.0, 0.0], [better, worse, same])
+    resampled = bootstrap_means(gaps, 20_000, rng=rng)[:, 0]
+    exact = np.rint(resampled * len(gaps))  # sums of grades are whole numbers
+    far = (np.abs(exact - gaps.sum()) >= gaps.sum()).sum()
+    assert p_value(gaps.mean(), resampled) == pytest.approx((1 + far) / 20_001)
+
+
 def test_p_values_are_even_where_nothing_differs(rng):
     found = []
     for _ in range(300):

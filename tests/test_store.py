@@ -78,6 +78,17 @@ def test_features_of_every_kind(task, tmp_path):
     assert named.name == "random features"
 
 
+def test_a_folder_given_as_a_relative_path_is_found_from_elsewhere(task, tmp_path, monkeypatch):
+    queries, table = task
+    _bert(tmp_path / "enc", seed=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    features = Encoder("enc")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    router = Linear(features).fit(queries[:60], table)
+    _same(router, load(save(router, tmp_path / "r", CARD)), queries)
+
+
 def test_files_are_data_and_never_code(task, shared, tmp_path, monkeypatch):
     import pickle
 

@@ -40,9 +40,15 @@ class Frontier:
 
 
 def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
-    """argmax over models of quality - lam * usd; of equals, the cheaper, and of those the first."""
-    utility = np.where(np.isnan(quality), -np.inf, quality - lam * usd)
-    best = utility >= utility.max(1, keepdims=True) - 1e-12
+    """argmax over models of quality - lam * usd; of equals, the cheaper, and of those the first.
+
+    A model whose quality or cost is NaN is not called; lam may be inf, where every query goes to its cheapest model.
+    """
+    # A free model stays free at any price of money: inf * 0 is no number.
+    utility = quality - (lam * usd if np.isfinite(lam) else np.where(usd > 0, np.inf, usd))
+    known = ~np.isnan(utility)
+    utility = np.where(known, utility, -np.inf)
+    best = known & (utility >= utility.max(1, keepdims=True) - 1e-12)
     return np.where(best, usd, np.inf).argmin(1)
 
 
@@ -62,9 +68,10 @@ def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
 
 def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
     """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
-    log scale.
+    log scale around what is typically paid; free calls do not count there.
     """
-    typical = float(np.nanmedian(usd))
+    paid = usd[usd > 0]
+    typical = float(np.median(paid)) if paid.size else 1.0
     return np.concatenate([[0.0], np.geomspace(1e-3, 1e3, points - 1) / typical])
 
 
@@ -77,31 +84,38 @@ def trace(
     *,
     rng: np.random.Generator,
     resamples: int = 1000,
+    clusters: np.ndarray | None = None,
 ) -> Frontier:
-    """The frontier of a router with these (quality, usd) scores on what really happened."""
+    """The frontier of a router with these (quality, usd) scores on what really happened; intervals over `clusters` of
+    queries as in `bootstrap_means`.
+    """
     values = [realised(decide(*scores, lam), quality, usd) for lam in lams]
     stacked = np.array(values, np.float64).transpose(2, 1, 0)  # queries x (quality, usd) x points
-    return summarise(
-        name, np.asarray(lams, float), stacked[:, 0], stacked[:, 1], rng=rng, resamples=resamples
-    )
+    how = {"rng": rng, "resamples": resamples, "clusters": clusters}
+    return summarise(name, np.asarray(lams, float), stacked[:, 0], stacked[:, 1], **how)
 
 
-def summarise(name, lams, quality, usd, *, rng, resamples=1000) -> Frontier:
+def summarise(name, lams, quality, usd, *, rng, resamples=1000, clusters=None) -> Frontier:
     """A frontier from realised (queries x points) quality and cost."""
     points = quality.shape[1]
-    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng)
+    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng, clusters=clusters)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     ends = low[:points], high[:points], low[points:], high[points:]
     return Frontier(name, lams, quality.mean(0), ends[0], ends[1], usd.mean(0), ends[2], ends[3])
 
 
-def singles(quality: np.ndarray, usd: np.ndarray, *, rng: np.random.Generator) -> Frontier:
+def singles(
+    quality: np.ndarray,
+    usd: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
+) -> Frontier:
     """Each single model as one point, in the order of the columns; missing outcomes are refused."""
     every = [realised(np.full(len(quality), m), quality, usd) for m in range(quality.shape[1])]
     stacked = np.array(every, np.float64).transpose(2, 1, 0)
-    return summarise(
-        "single models", np.full(quality.shape[1], np.nan), stacked[:, 0], stacked[:, 1], rng=rng
-    )
+    lams, points = np.full(quality.shape[1], np.nan), (stacked[:, 0], stacked[:, 1])
+    return summarise("single models", lams, *points, rng=rng, clusters=clusters)
 
 
 def oracle_bracket(
@@ -111,14 +125,21 @@ def oracle_bracket(
     lams: np.ndarray,
     *,
     rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
+    other_usd: np.ndarray | None = None,
 ) -> tuple[Frontier, Frontier]:
     """(honest, naive): the best that routing could reach, from below and from above.
 
     The naive oracle chooses on the very answers it is scored on, so it also collects lucky ones. The honest one
-    chooses on other tries of the same models (`other`: their mean quality) and is scored on these.
+    chooses on other tries of the same models (`other` and `other_usd`: their mean quality and cost) and is scored on
+    these. Without `other_usd` it chooses on the costs it is charged, and collects those that happened to be low.
     """
-    honest = trace("oracle, split", (other, usd), quality, usd, lams, rng=rng)
-    return honest, trace("oracle, naive", (quality, usd), quality, usd, lams, rng=rng)
+    split = other, usd if other_usd is None else other_usd
+    honest, naive = (
+        trace(f"oracle, {name}", scores, quality, usd, lams, rng=rng, clusters=clusters)
+        for name, scores in {"split": split, "naive": (quality, usd)}.items()
+    )
+    return honest, naive
 
 
 def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -159,13 +159,14 @@ def arena_score(
 
 
 def arena_score_of_all(quality: np.ndarray, usd: np.ndarray) -> float:
-    """`arena_score` of per-query quality and cost (USD a query) where a missing row (NaN) is wrong, and charged at the
-    mean cost of the rows that are there.
+    """`arena_score` of per-query quality and cost (USD a query) where a missing row (quality NaN) is wrong, and charged
+    at the mean cost of the rows that are there, whatever the failed call itself was charged.
 
     RouterArena's code leaves rows without a score out of the accuracy but divides the cost by all rows, so failed calls
     raise the score there; here they cannot.
     """
-    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(usd) * 1000))
+    paid = np.where(np.isnan(quality), np.nan, usd)
+    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(paid) * 1000))
 
 
 def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.ndarray:
@@ -177,30 +178,40 @@ def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.
 
 
 def regret(
-    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0
+    choice: np.ndarray,
+    quality: np.ndarray,
+    usd: np.ndarray,
+    other: np.ndarray,
+    lam: float = 0.0,
+    other_usd: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Utility lost to the honest oracle on each query, in quality: quality - lam * usd under argmax(other - lam * usd)
-    less that under `choice`.
+    """Utility lost to the honest oracle on each query, in quality: quality - lam * usd under argmax(other - lam *
+    other_usd) less that under `choice`.
 
-    The oracle chooses on other tries of the same models (`other`: their mean quality) and both are scored on `quality`,
-    so luck is not regret. It is not a bound: single queries, and with few other tries means, can be negative.
+    The oracle chooses on other tries of the same models (`other` and `other_usd`: their mean quality and cost; without
+    the latter on `usd`) and both are scored on `quality` and `usd`, so luck is not regret. It is not a bound: single
+    queries, and with few other tries means, can be negative.
     """
-    best = decide(other, usd, lam)
+    best = decide(other, usd if other_usd is None else other_usd, lam)
     (q, c), (top_q, top_c) = realised(choice, quality, usd), realised(best, quality, usd)
     return (top_q - lam * top_c) - (q - lam * c)
 
 
 def gap_closed(
-    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0
+    choice: np.ndarray,
+    quality: np.ndarray,
+    usd: np.ndarray,
+    other: np.ndarray,
+    lam: float = 0.0,
+    other_usd: np.ndarray | None = None,
 ) -> float:
     """Share of the gap in mean utility, quality - lam * usd, between the best single model and the honest oracle that
     `choice` closes; NaN where there is no gap.
 
     The best single model is chosen on the scored data, which makes this cautious.
     """
-    lost = [regret(choice, quality, usd, other, lam).mean()] + [
-        regret(np.full(len(usd), m), quality, usd, other, lam).mean() for m in range(usd.shape[1])
-    ]
+    every = [choice, *(np.full(len(usd), m) for m in range(usd.shape[1]))]
+    lost = [regret(c, quality, usd, other, lam, other_usd).mean() for c in every]
     gap = min(lost[1:])
     return float(1 - lost[0] / gap) if gap > 1e-12 else float("nan")
 

@@ -76,8 +76,9 @@ def choose(value: np.ndarray, usd: np.ndarray, lam: float = 0.0) -> np.ndarray:
 def label(grades: np.ndarray, usd: np.ndarray, *, lam: float = 0.0, wrong: float = WRONG) -> Labels:
     """The model to call for each query and its policy, for any number of models.
 
-    Standard: the cheapest of all is the one to call, and is right. Complex: another one is. Ambiguous: nobody is right
-    and the cheapest is as good as any. With a row of costs for each query, "cheapest" is of that query.
+    Complex: one that is not the cheapest of all is the one to call. Else it is the cheapest; standard if any is right
+    (it, or one that is not worth its price), ambiguous if none is. With a row of costs for each query, "cheapest" is of
+    that query.
     """
     value = utility(grades, wrong)
     usd = np.broadcast_to(np.asarray(usd, float), value.shape)
@@ -123,6 +124,8 @@ def soft_labels(
     if (counts.sum(-1) == 0).any():
         raise OutcomeError("a model has no graded try of a query; collect it, or drop the query")
     usd = np.broadcast_to(np.asarray(usd, float), counts.shape[:2])
+    if np.isnan(usd).any():
+        raise OutcomeError("a model has no cost for a query; take the mean over all its tries")
     won = np.zeros(counts.shape[:2])
     rows = np.arange(len(counts))
     for _ in range(draws):

@@ -86,8 +86,9 @@ def resolve(
 
     simple: the first call that works ends it, and its response is the answer. agent: `select` names a response, also
     one of the same turn; else the router's last text is the answer; a trajectory that ends on calls gives the last
-    response that worked, flagged `last_call`. A direct answer counts in both modes. A tool that does not exist is
-    an observation like another, and the trajectory is invalid only if it never recovers.
+    response that worked, flagged `last_call`. A direct answer counts in both modes; what is said beside a call, in the
+    same turn, is none. A tool that does not exist is an observation like another, and the trajectory is invalid only if
+    it never recovers. All calls of the last turn are charged: they were made at once.
     """
     if not steps:
         raise RewardError(
@@ -95,14 +96,16 @@ def resolve(
         )
     if mode not in ("agent", "simple"):
         raise RewardError(f"no mode {mode!r}; there are agent and simple")
+    busy = {step.turn for step in steps if step.kind != "text"}
     spent, responses, direct, last = router_usd, {}, None, None
     for number, step in enumerate(steps):
         spent += step.usd
+        rest = sum(s.usd for s in steps[number + 1 :] if s.turn == step.turn)
         if step.kind == "call" and step.answer is not None:
             responses[step.number] = last = step
             if mode == "simple":
-                return Resolved(step.answer, "call", spent, True)
-        elif step.kind == "text":
+                return Resolved(step.answer, "call", spent + rest, True)
+        elif step.kind == "text" and step.turn not in busy:
             direct = step
         elif step.kind == "select":
             # Calls of the same turn come home before it, wherever they stand in the list.
@@ -110,11 +113,10 @@ def resolve(
                 if other.turn == step.turn and other.kind == "call" and other.answer is not None:
                     responses[other.number] = other
             if (chosen := responses.get(step.number)) is not None:
-                rest = sum(s.usd for s in steps[number + 1 :] if s.turn == step.turn)
                 return Resolved(chosen.answer, "select", spent + rest, True)
-    if steps[-1].kind == "select":
+    if any(s.kind == "select" and s.turn == steps[-1].turn for s in steps):
         return Resolved(None, "selected a response that is not there", spent, False)
-    if direct is not None and (last is None or direct.turn >= last.turn):
+    if direct is not None and (last is None or direct.turn > last.turn):
         return Resolved(direct.answer, "direct", spent, True)
     if last is not None:
         return Resolved(last.answer, "last_call", spent, True)

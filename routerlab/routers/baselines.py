@@ -32,15 +32,14 @@ class Always:
 def best_single(queries: Sequence[Query], table: OutcomeTable) -> Always:
     """The model that was right most often on these (training) queries; of equals the cheaper."""
     part = table.select([q.id for q in queries])
-    quality, usd = (np.nanmean(part.matrix(c, None), 0) for c in ("quality", "usd"))
+    quality, usd = (np.nanmean(part.matrix(c, None, graded=True), 0) for c in ("quality", "usd"))
     return Always(part.models[int(np.lexsort((usd, -quality))[0])], "best single")
 
 
 def cheapest(queries: Sequence[Query], table: OutcomeTable) -> Always:
     """The model that cost least on these (training) queries."""
     part = table.select([q.id for q in queries])
-    failed = np.isnan(part.matrix("quality", None))  # and so was free
-    usd = np.nanmean(np.where(failed, np.nan, part.matrix("usd", None)), 0)
+    usd = np.nanmean(part.matrix("usd", None, graded=True), 0)
     return Always(part.models[int(np.nanargmin(usd))], "cheapest")
 
 

@@ -33,9 +33,10 @@ class Cascade:
         self._sure: dict[int, Logistic] = {}
 
     def fit(self, queries: Sequence[Query], table: OutcomeTable) -> Self:
+        queries = sorted(queries, key=lambda q: q.id)  # as the routers it is made of
         part = table.select([q.id for q in queries])
         self._guess.fit(queries, part, [0])
-        quality, usd = part.matrix("quality"), part.matrix("usd")
+        quality, usd = part.matrix("quality"), part.matrix("usd", graded=True)
         cost, reached = np.nanmean(usd, 0, dtype=float), np.nanmean(quality, 0, dtype=float)
         x, y = hull(cost, reached)
         on = (cost <= x[-1]) & (reached >= np.interp(cost, x, y) - 1e-12)

@@ -50,7 +50,7 @@ def contest(
 ) -> Contest:
     """Fit and run `routers` (names of `KINDS`, or all) on a recorded table. A table without the splits train,
     validation and test is split 60, 10 and 30, near-duplicates together. Queries some model did not answer are left out
-    of the test, and of nothing else.
+    of validation and test, and not of training.
 
     Routers that draw lots when they learn are fitted `trainings` times, from other seeds: intervals and p-values then
     hold that luck too, and values are means over trainings.
@@ -114,6 +114,7 @@ def contest(
         clusters=clusters(scored.queries),
         seed=seed,
         left_out=left_out,
+        other_usd=scored.table.matrix("usd", tries, graded=True) if tries else None,
     )
 
 
@@ -164,7 +165,8 @@ def _enter(
         played = [fr.realised(c, *_happened(test)) for c in choices]
         before = [fr.realised(fr.decide(*held, lam), *_happened(validation)) for lam in lams]
     else:
-        lams = np.append(0.0, np.geomspace(1e-2, 1e2, POINTS - 1) / np.nanmean(_happened(train)[1]))
+        typical = np.nanmean(_happened(train)[1], dtype=float) or 1.0  # all models may be free
+        lams = np.append(0.0, np.geomspace(1e-2, 1e2, POINTS - 1) / typical)
         made = [router.at(lam).play(test.queries, test.table) for lam in lams]
         choices = np.stack([d.choice for d in made])
         played = [d.realised(*_happened(test)) for d in made]

@@ -21,8 +21,10 @@ class Encoder:
     name = "encoder"
 
     def __init__(self, where: str | Path, cache: str | Path | None = None) -> None:
-        self.where, self.cache = str(where), Path(cache) if cache else None
-        self.folder = _encoder_folder(where)
+        # A folder by its whole path: a router is opened again from wherever.
+        self.where = str(where if _is_package(where) else Path(where).resolve())
+        self.cache = Path(cache) if cache else None
+        self.folder = _encoder_folder(self.where)
         self.name = f"encoder {self.folder.parent.name if _is_package(where) else self.folder.name}"
         self._model: Any = None
         self._stamped: tuple[Any, str] | None = None

@@ -75,14 +75,16 @@ class Tfidf:
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
         self._parts = [self._learned(i, texts) for i in (0, 1)]
-        plain = counts(texts)
+        # What is random in the projection goes by place: the order of the texts must not decide it.
+        order = sorted(range(len(texts)), key=texts.__getitem__)
+        plain = counts(texts)[order]
         self._shift, self._scale = plain.mean(0), np.maximum(plain.std(0), 1e-3)
         wide = self._wide(texts)
         # A projection wider than the texts are many has nothing to project on.
         width = max(1, min(self.width, wide.shape[1] - 1, len(texts) - 1))
         reduced = TruncatedSVD(width, algorithm="randomized", n_iter=3, random_state=0)
         with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all alike
-            self._axes = np.asarray(reduced.fit(wide).components_, np.float32)
+            self._axes = np.asarray(reduced.fit(wide[order]).components_, np.float32)
         self._held = {content_hash(texts): self._project(wide)}
         return self
 

@@ -103,8 +103,8 @@ class Linear(Learned):
 
 
 class Ridge(Learned):
-    """Ridge regression on the wide view. The penalty is the one of `alphas` with the least error on a fifth of the
-    rows, kept out; then all rows are used.
+    """Ridge regression on the wide view. The penalty is the one of `alphas` with the least error on every fifth row (in
+    the order of ids, which says nothing), kept out; then all rows are used.
     """
 
     name = "ridge"

@@ -44,12 +44,15 @@ class ScoreRouter:
     def fit(
         self, queries: Sequence[Query], table: OutcomeTable, samples: Sequence[int] | None = None
     ) -> Self:
-        """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`."""
+        """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`, whatever their order:
+        folds, batches and ties go by place, so queries are taken in the order of their ids, which are hashes.
+        """
+        queries = sorted(queries, key=lambda q: q.id)
         part = table.select([q.id for q in queries])
         self.models = part.models
-        quality, usd = part.matrix("quality", samples), part.matrix("usd", samples)
-        # A call that failed was free and says nothing of what an answer costs.
-        self._fit(queries, quality, np.where(np.isnan(quality), np.nan, usd))
+        self._fit(
+            queries, part.matrix("quality", samples), part.matrix("usd", samples, graded=True)
+        )
         return self
 
     def predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:

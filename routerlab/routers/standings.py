@@ -72,6 +72,7 @@ class Contest:
     clusters: np.ndarray
     seed: int
     left_out: Mapping[str, str]
+    other_usd: np.ndarray | None = None  # mean cost of those other tries
 
     @property
     def single_validation(self) -> float:
@@ -81,30 +82,32 @@ class Contest:
     @property
     def ends(self) -> tuple[float, float]:
         """The interval of cost (USD a query) areas are taken over: from the cheapest model to the dearest."""
-        means = self.usd.mean(0)
+        means = self.usd.mean(0, dtype=float)
         return float(means.min()), float(means.max())
 
     def models(self) -> fr.Frontier:
-        """Every single model as a point."""
-        lam = np.full(self.quality.shape[1], np.nan)
-        return self._over("single models", lam, np.hstack([self.quality, self.usd]))
+        """Every single model as a point, its intervals over the same resamples as those of routers."""
+        rng = np.random.default_rng(self.seed)
+        return fr.singles(self.quality, self.usd, rng=rng, clusters=self.clusters)
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        return self._over(entry.name, entry.lam, entry.over_trainings(_points))
-
-    def _over(self, name: str, lam: np.ndarray, columns: np.ndarray) -> fr.Frontier:
+        columns = entry.over_trainings(_points)
         means = self._resampled(columns, 1000)
         low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(lam), _mean(columns)
-        return fr.Frontier(name, lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
+        p, found = len(entry.lam), _mean(columns)
+        return fr.Frontier(
+            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
+        )
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
         if self.other is None:
             return None
         lams, rng = fr.lam_grid(self.usd, points), np.random.default_rng(self.seed)
-        return fr.oracle_bracket(self.quality, self.usd, self.other, lams, rng=rng)
+        happened = self.quality, self.usd, self.other
+        about = {"clusters": self.clusters, "other_usd": self.other_usd}
+        return fr.oracle_bracket(*happened, lams, rng=rng, **about)
 
     def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
         rng = np.random.default_rng(
@@ -162,7 +165,7 @@ class Contest:
         columns = e.over_trainings(at_points)
         found, means = _mean(columns), self._resampled(columns, resamples)
         out["frugal quality"] = float(found[0]), means[:, 0]
-        out["frugal saving"] = float(1 - found[2] / found[3]), 1 - means[:, 2] / means[:, 3]
+        out["frugal saving"] = float(_saved(*found[2:])), _saved(means[:, 2], means[:, 3])
         out["best quality"] = float(found[1]), means[:, 1]
         return out
 
@@ -173,14 +176,15 @@ class Contest:
                 [self.quality.mean(0, dtype=float), self.usd.mean(0, dtype=float)]
             )
         q, c = singles[:models], singles[models:]
-        cheap = int(c.argmin())
+        cheap = int(np.lexsort((-q, c))[0])
         # Any router can be mixed with the cheapest model, so its frontier begins there at the latest.
         points = fr.hull(np.append(means[half:], c[cheap]), np.append(means[:half], q[cheap]))
-        saved = 1 - float(metrics.cost_at(points, q[self.single])) / c[self.single]
+        saved = float(_saved(metrics.cost_at(points, q[self.single]), c[self.single]))
         ends = float(c.min()), float(c.max())
         return {
             "area": metrics.aiq(points, *ends) if ends[0] < ends[1] else float("nan"),
-            # A frontier that never gets there saves nothing: one would call the best single model.
+            # A frontier that never gets there saves nothing: one would call the best single model. Nor does any if
+            # that is free.
             "saving": 0.0 if np.isnan(saved) else saved,
         }
 
@@ -254,8 +258,10 @@ class Contest:
         found = {}
         for e in self.entries:
             at = e.at_least(self.single_validation)
-            point = np.array([e.usd[at].mean()]), np.array([e.quality[at].mean()])
-            beaten = metrics.dominance(point, (self.usd.mean(0), self.quality.mean(0)))[0]
+            # Means of differences: those of one model's own calls are exactly 0, in any precision.
+            paid = (self.usd - e.usd[at][:, None]).mean(0)
+            gained = (self.quality - e.quality[at][:, None]).mean(0)
+            beaten = metrics.dominance((np.zeros(1), np.zeros(1)), (paid, gained))[0]
             found[e.name] = [m for m, b in zip(self.test.table.models, beaten, strict=True) if b]
         return found
 
@@ -266,6 +272,12 @@ def _points(e: Entry) -> np.ndarray:
 
 def _mean(columns: np.ndarray) -> np.ndarray:
     return columns.mean((0, 2) if columns.ndim == 3 else 0, dtype=float)
+
+
+def _saved(paid, single) -> np.ndarray:
+    """1 - paid / single; NaN where the best single model is free."""
+    single = np.asarray(single, float)
+    return 1 - np.divide(paid, single, out=np.full(single.shape, np.nan), where=single > 0)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
