@@ -3,7 +3,10 @@
 import csv
 import gzip
 import json
+import re
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -449,6 +452,15 @@ def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
     # A process that does not answer at all is ended, and another one goes on.
     late = workers.grade_apart([(slow, "$1$")] * 2, 1, timeout_s=0.0)
     assert all(isinstance(r, workers.WorkerError) and "more than 0 s" in str(r) for r in late)
+
+
+def test_the_deadline_of_an_answer_does_not_pay_for_the_import():
+    """A process that was asked nothing has the algebra loaded: on a busy machine that takes longer than an answer."""
+    code = "from routerlab.collect.workers import serve; serve()"
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == {"ready": True}
+    assert {"math_verify", "latex2sympy2_extended"} <= set(re.findall(r"\w+$", ran.stderr, re.M))
 
 
 def test_gsm8k_gold_is_correct_and_its_neighbour_is_not(datasets):
