@@ -189,7 +189,8 @@ async def _json(value):
 class Provider:
     """`async with Provider() as url`: the server and its books: `tries` and `billed` by key, `headers` seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        self.together, self._met = together, asyncio.Event()
         self.tries: Counter[str] = Counter()
         self.billed: dict[str, int] = {}
         self.asked: dict[str, dict] = {}
@@ -208,6 +209,9 @@ class Provider:
         self.flying += 1
         self.most = max(self.most, self.flying)
         try:
+            if self.flying >= self.together:
+                self._met.set()
+            await self._met.wait()
             _, fault, when = [*body["model"].split("~"), "", ""][:3]
             if fault and self._fails(key, when):
                 return await FAULTS[fault][0](request, body)
