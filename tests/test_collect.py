@@ -93,6 +93,17 @@ def test_a_passing_fault_is_tried_again_and_costs_what_was_billed(tmp_path, faul
     assert (kept > 0) == (FAULTS[fault][1] in UNSURE), "nobody knows whether those were billed"
 
 
+@pytest.mark.parametrize("fault", ["nothing_said", "nothing_in_it"])
+def test_an_empty_answer_without_a_count_may_have_been_billed(tmp_path, fault):
+    calls, pool, _ = calls_and_pool(1, f"m~{fault}~1")
+    ledger, provider, _ = asyncio.run(asked(tmp_path, f"m~{fault}~1", 1))
+    ((key, row),) = ledger.results.items()
+    assert provider.tries[key] == 2
+    billed = row.reply.tokens_in * 1e-6 + row.reply.tokens_out * 2e-6
+    assert row.usd == pytest.approx(billed), "the row does not pay for the weather"
+    assert ledger.spent_usd == pytest.approx(billed + worst_case_usd(calls[0], pool["m"]))
+
+
 def test_a_wait_beyond_patience_stops_the_run_instead_of_sleeping():
     error = from_status(429, "", "86400")
     assert (error.kind, error.scope) == ("rate_limited", Scope.RUN)

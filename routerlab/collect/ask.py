@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from routerlab.collect.backends import Backend
 from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s
-from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope
+from routerlab.collect.calls import Call, CallError, Reply, Scope
 from routerlab.collect.ledger import Ledger
 from routerlab.pools import ModelCard, Pool
 from routerlab.queries import Query
@@ -200,6 +200,7 @@ async def _attempt(part, pool, backend, ledger, budget, limiter):
                     u,
                     o.kind if isinstance(o, CallError) else o,
                     not isinstance(o, CallError) or o.scope is Scope.ROW,
+                    isinstance(o, CallError) and o.unsure,
                 )
                 for c, n, u, o in zip(part, tries, usd, outcomes, strict=True)
             )
@@ -229,4 +230,4 @@ def _usd(card: ModelCard, outcome: Reply | CallError, reserved: float) -> float:
     if outcome.tokens is not None:
         tokens_in, cached, tokens_out = outcome.tokens
         return card.usd(tokens_in, tokens_out, cached)
-    return reserved if outcome.kind in UNSURE else 0.0
+    return reserved if outcome.unsure else 0.0

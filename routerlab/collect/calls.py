@@ -21,7 +21,8 @@ class Scope(enum.StrEnum):
 class CallError(RuntimeError):
     """A call that gave no answer. `kind` is the error class written to ledger and table.
 
-    `tokens` are (in, cached, out) when the provider billed the failed attempt; `retry_after_s` is what it asked for.
+    `tokens` are (in, cached, out) when the provider billed the failed attempt; `unsure` where nobody knows whether it
+    did; `retry_after_s` is what it asked for.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class CallError(RuntimeError):
         *,
         retry_after_s: float | None = None,
         tokens: tuple[int, int, int] | None = None,
+        unsure: bool = False,
     ) -> None:
         super().__init__(f"{kind}: {message}" if message else kind)
         self.kind, self.scope = kind, scope
         self.retry_after_s, self.tokens = retry_after_s, tokens
+        self.unsure = tokens is None and (unsure or kind in UNSURE)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ _STATUS = {
     402: ("payment_required", Scope.RUN),
     403: ("forbidden", Scope.RUN),
     404: ("not_found", Scope.RUN),
+    405: ("not_found", Scope.RUN),
     408: ("timeout", Scope.RETRY),
     409: ("conflict", Scope.RETRY),
     413: ("context_length", Scope.ROW),
@@ -125,6 +129,8 @@ def from_status(status: int, body: str = "", retry_after: str | None = None) -> 
     """The error of an HTTP answer that is not 200. The body is read for its class, never repeated."""
     low = body.lower()
     kind, scope = _STATUS.get(status, ("server_error" if status >= 500 else "bad_request", None))
+    if 300 <= status < 400:  # every call would be sent elsewhere: no fault of this row
+        kind, scope = "not_found", Scope.RUN
     if scope is None:
         scope = Scope.RETRY if status >= 500 else Scope.ROW
     if status in (400, 413, 422):
@@ -167,7 +173,7 @@ def _seconds(text: str | None) -> float | None:
 
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if then.tzinfo is None:  # "-0000": UTC, from nowhere in particular
         then = then.replace(tzinfo=dt.UTC)
