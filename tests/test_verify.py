@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from routerlab.collect import code as codes
 from routerlab.collect import verify, workers
-from routerlab.collect.answers import Result, boxed, normal
+from routerlab.collect.answers import EVALUATE, Result, boxed, normal
 from routerlab.collect.instructions import CHECKS, followed, sentences
 from routerlab.collect.numeric import numbers
 from routerlab.collect.sandbox import Ran, SandboxError
@@ -245,6 +246,59 @@ def test_reasoning_gym_scores_embedded_and_other_questions(pocket):
     assert grade(other, entry["answer"]) == RIGHT
     assert grade(other, "0") == WRONG
     assert "family" in grade(ask("reasoning_gym", "1"), "1").why
+
+
+def evaluating_scorers():
+    """Data sets of reasoning-gym whose module hands text to eval or to what calls it, as the package lies here."""
+    import reasoning_gym
+
+    calls = re.compile(r"\b(?:eval|exec|sympify|parse_expr|simplify|S)\(")
+    for path in sorted(Path(reasoning_gym.__file__).parent.glob("*/*.py")):
+        text = path.read_text()
+        scorer = re.search(r"def score_answer\(.*?(?=\n    def |\nclass |\Z)", text, re.S)
+        name = re.search(r'register_dataset\(\s*"?(\w+)', text)
+        if scorer and name and calls.search(scorer[0]):
+            named = re.search(rf'^{name[1]} = "(\w+)"', text, re.M)
+            yield named[1] if named else name[1]
+
+
+def test_no_scorer_runs_what_a_model_wrote(tmp_path):
+    import reasoning_gym
+
+    assert set(evaluating_scorers()) - {"number_sorting"} == EVALUATE  # (the reference)
+    mark = tmp_path / "ran"
+    attacks = [
+        f"__import__('pathlib').Path({str(mark)!r}).touch()",
+        f"[x for x in (open({str(mark)!r}, 'w'),)]",
+        f"(lambda: open({str(mark)!r}, 'w'))()",
+        f"exp(open({str(mark)!r}, 'w'))",
+        "9**9**9**9",
+        "9" * 5000,
+        "(" * 500 + "1" + ")" * 500,
+    ]
+    for name in sorted(EVALUATE):
+        entry = json.loads(json.dumps(reasoning_gym.create_dataset(name, seed=1, size=1)[0]))
+        query = ask("reasoning_gym", entry["answer"], dataset=name, entry=entry)
+        assert grade(query, entry["answer"]) == RIGHT, name
+        for attack in attacks:
+            assert grade(query, attack) == WRONG, (name, attack)
+            assert not mark.exists(), (name, attack)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_formulas_are_scored_as_before(seed):
+    import reasoning_gym
+
+    for name in sorted(EVALUATE):
+        for entry in reasoning_gym.create_dataset(name, seed=seed, size=15):
+            query = ask("reasoning_gym", entry["answer"], dataset=name, entry=entry)
+            assert grade(query, str(entry["answer"])) == RIGHT
+            if "Integral" in entry["answer"]:
+                continue  # a reference that sympy could not work out
+            if name in {"countdown", "puzzle24", "polynomial_multiplication"}:
+                assert grade(query, f"+({entry['answer']})") == RIGHT
+            elif name.endswith("integration"):
+                assert grade(query, f"({entry['answer']}) + 7") == RIGHT
 
 
 def test_the_recorded_table_is_graded_as_it_was(pocket):

@@ -6,6 +6,7 @@ lacks what it needs. An answer that nothing can be read from is wrong for its `f
 
 import ast
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -203,5 +204,46 @@ def reasoning_gym(query: Query, answer: str) -> Result:
         )
     from reasoning_gym.factory import get_score_answer_fn
 
+    if meta["dataset"] in EVALUATE and not _harmless(said):
+        # Such a scorer would run it as Python, here; of these only the very words can be right.
+        return verdict(said == str(meta["entry"]["answer"]).strip())
     score: Callable[..., float] = get_score_answer_fn(meta["dataset"])
     return verdict(score(said, meta["entry"]) >= 0.999)
+
+
+# Data sets whose scorers hand the answer to eval, some by way of sympy.
+EVALUATE = frozenset(
+    {
+        *("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"),
+        *("countdown", "puzzle24", "polynomial_multiplication"),
+        *("intermediate_integration", "simple_integration"),
+    }
+)
+_FUNCTIONS = {*("exp", "log", "ln", "sqrt", "Abs"), *("sin", "cos", "tan", "asin", "acos", "atan")}
+_DIGITS = 10**6  # of a number that is quickly worked out
+
+
+def _harmless(said: str) -> bool:
+    """Whether an answer is words alone, or a formula of plain numbers, letters and known functions, of bounded size."""
+    try:
+        return len(said) <= 1000 and _size(ast.parse(said, mode="eval").body) <= _DIGITS
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return re.fullmatch(r"[\w\s]*", said) is not None
+
+
+def _size(node: ast.expr) -> float:
+    """A bound on the digits of a formula's value; infinity for what is no formula."""
+    match node:
+        case ast.Constant(value=value) if type(value) in (int, float):
+            return len(str(value))
+        case ast.Name(id=name) if len(name) == 1:
+            return 1
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub(), operand=inner):
+            return _size(inner)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _size(left) * 10 ** min(_size(right), 9)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
+            return _size(left) + _size(right) + 1
+        case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in _FUNCTIONS:
+            return _size(inner) + 1
+    return math.inf
