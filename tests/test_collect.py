@@ -186,6 +186,7 @@ def test_a_changed_setting_is_another_call():
     keys = [calls[0].key] + [replace(calls[0], **{k: v}).key for k, v in changes.items()]
     assert len(set(keys)) == len(keys)
     assert replace(calls[0], query="another id").key == calls[0].key
+    assert replace(calls[0], temperature=1).key == replace(calls[0], temperature=1.0).key
 
 
 def test_secrets_appear_nowhere(tmp_path, monkeypatch, caplog, capfd):
@@ -233,6 +234,78 @@ def test_a_run_killed_at_random_moments_loses_and_repeats_nothing(tmp_path):
     assert found.pop("rows") == 12 * 600
     assert found.pop("unknown, still charged") > 0, "no kill found a call in flight"
     assert Counter(found.values()) == {0: len(found)}, found
+
+
+@pytest.mark.parametrize("ends", ["told", "unauthorized", "budget"])
+def test_nothing_leaves_after_the_end_of_a_run(tmp_path, ends):
+    """Some calls wait long for their next try, for a provider's leave or for money when the run ends."""
+    calls, pool, settings = calls_and_pool(12)
+    most = worst_case_usd(calls[0], pool["m"])
+    at_most = 9.5 if ends == "budget" else 13
+    settings = replace(settings, concurrency=12, budget_usd=at_most * most)
+    sent = []
+
+    async def session():
+        stop, done = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            batch, concurrency = 1, 12
+
+            async def answer(self, part):
+                sent.append(part[0].key)
+                number = calls.index(part[0])
+                if len(sent) == 9:
+                    done.set()
+                    if ends != "unauthorized":
+                        asyncio.get_running_loop().call_later(0.2, stop.set)
+                await done.wait()
+                if number == 8 and ends == "unauthorized":
+                    await asyncio.sleep(0.2)
+                    return [CallError("unauthorized", Scope.RUN)]
+                return [CallError("rate_limited", Scope.RETRY, retry_after_s=800.0)]
+
+            async def close(self): ...
+
+        with Ledger.open(tmp_path / "l") as ledger:
+            asking = ask(calls, pool, Slow(), ledger, settings, stop=stop)
+            with pytest.raises(CollectError) as stopped:
+                await asyncio.wait_for(asking, 30)
+            return str(stopped.value), ledger
+
+    said, ledger = asyncio.run(session())
+    assert "run the same command" in said
+    assert ("unauthorized" in said) == (ends == "unauthorized")
+    assert max(Counter(sent).values()) == 1, "nothing was tried again"
+    assert ledger.unknown == []
+    assert ledger.spent_usd == 0
+
+
+def test_extra_fields_are_part_of_the_worst_case_and_cannot_pass_by_it():
+    calls, pool, _ = calls_and_pool(1)
+    tools = {"tools": [{"type": "function", "function": {"description": "x" * 5000}}]}
+    more = worst_case_usd(replace(calls[0], extra=tools), pool["m"])
+    assert more >= worst_case_usd(calls[0], pool["m"]) + 5000 * 1e-6
+    dear = replace(pool["m"], usd_per_mtok_cached_in=3.0)
+    most = calls[0].tokens_in_at_most
+    assert worst_case_usd(calls[0], dear) == dear.usd(most, calls[0].max_tokens, most)
+    for name in ("max_tokens", "max_completion_tokens", "n", "model", "messages", "api_key"):
+        with pytest.raises(ValueError, match=f"extra names {name}"):
+            Settings(extra={name: 9})
+    for name in ("samples", "max_tokens", "attempts", "concurrency"):
+        with pytest.raises(ValueError, match=f"{name} is 0; give 1 or more"):
+            Settings(**{name: 0})
+
+
+def test_a_cap_holds_for_batches_to_the_last_unit(tmp_path):
+    """The ledger rounds every call up, so a batch must too; at these prices that is a third of its cost."""
+    _, pool, _ = calls_and_pool(1)
+    tiny = replace(pool["m"], usd_per_mtok_in=0.0, usd_per_mtok_out=1e-7)
+    queries = [Query.ask(f"{i} + 1?", "1", verifier="numeric") for i in range(60)]
+    where = Scripted(lambda call: Reply("1", "stop", 10, 7, 0.1))
+    plain = Settings(max_tokens=7, budget_usd=30e-12)
+    made = collect(queries, Pool("p", [tiny]), where, Run(tmp_path / "r"), plain, show="none")
+    assert made.asked == 30
+    assert made.usd == pytest.approx(30e-12)
 
 
 class Scripted:

@@ -69,7 +69,7 @@ class Call:
             self.provider_id,
             [dict(m) for m in self.messages],
             self.sample,
-            self.temperature,
+            float(self.temperature),  # 1 and 1.0 are one temperature
             self.max_tokens,
             self.prompt,
             self.prices,
@@ -81,10 +81,12 @@ class Call:
 
     @property
     def tokens_in_at_most(self) -> int:
-        """A bound on the input tokens no tokenizer passes: one a byte, and what a chat format adds."""
-        return sum(len(v.encode()) for m in self.messages for v in m.values()) + 16 * (
-            len(self.messages) + 1
-        )
+        """A bound on the input tokens no tokenizer passes: one a byte, and what a chat format adds. A field of `extra`,
+        such as tools or a schema, may be part of the input.
+        """
+        sent = sum(len(v.encode()) for m in self.messages for v in m.values())
+        more = len(json.dumps(dict(self.extra))) if self.extra else 0
+        return sent + more + 16 * (len(self.messages) + 1)
 
 
 @dataclass(frozen=True)
