@@ -427,6 +427,22 @@ def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
     assert again.table.rows.equals(made.table.rows)
 
 
+def test_a_verdict_that_was_cut_off_is_none(tmp_path):
+    """ "CORRECT would be too kind a word" may be cut off where it reads as a verdict."""
+    queries = [Query.ask("capital?", "Rome", verifier="judge")]
+    answers = Scripted(lambda call: Reply("Paris", "stop", 9, 1, 0.1))
+
+    def verdict(call):
+        nonce = re.search(r"VERDICT ([0-9a-f]{16}):", call.messages[-1]["content"])[1]
+        return Reply(f"VERDICT {nonce}: CORRECT", "length", 99, 512, 0.1)
+
+    pool = two_models(tmp_path)
+    panel = pool.subset(["b"]), Scripted(verdict)
+    made = collect(queries, pool, answers, Run(tmp_path / "run"), judge=panel, show="none")
+    assert made.table.grades().tolist() == [[None, None]]
+    assert set(made.table.text("error")[0]) == {"judge"}
+
+
 def test_the_embedded_models_say_now_what_was_recorded(tmp_path, pocket):
     queries = pocket.split("test").queries[:40]
     pool = pocket.pool.subset(["pocket-nano", "pocket-words"])

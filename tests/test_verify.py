@@ -55,6 +55,7 @@ def ask(verifier, reference=None, text="question", **meta):
         ("Paris", "", UNREAD),
         ("Unknown", "unknown", RIGHT),  # right although it reads like an abstention
         ("Paris", "unknown", IDK),
+        ("Paris", "The answer is unknown.", IDK),
     ],
 )
 def test_exact(reference, answer, verdict):
@@ -111,7 +112,23 @@ def test_numbers_as_people_write_them(text, values):
         ("18", "eighteen", UNREAD),
         ("18", "I don't know", IDK),
         ("0", "0.0", RIGHT),
+        ("0", "-0", RIGHT),
         ("0", "0.1", WRONG),
+        ("5", "The answer is not 4, it is 5.", RIGHT),
+        ("4", "The answer is not 4, it is 5.", WRONG),
+        ("15", "The area is 15 cm^2", RIGHT),
+        ("9.8", "It falls at 9.8 m/s^{2}", RIGHT),
+        ("1000", "10^{3}", RIGHT),
+        ("1000", "10³", RIGHT),
+        ("103", "10³", WRONG),
+        ("1000", "10**3", RIGHT),
+        ("0.25", "2^{-2}", RIGHT),
+        ("34", "so we get 3*4", WRONG),
+        ("12", "so we get *12*", RIGHT),
+        ("1234567", "1\u202f234\u202f567", RIGHT),
+        ("1000", "1'000", RIGHT),
+        ("0.5", "\\frac12", RIGHT),
+        ("12", "١٢", RIGHT),
     ],
 )
 def test_numeric(reference, answer, verdict):
@@ -163,6 +180,10 @@ CHOICES = ["a dog", "a cat", "the correct one", "Iceland"]
         ("A", "Z", UNREAD),
         ("A", "", UNREAD),
         ("A", "I don't know.", IDK),
+        ("A", "The answer is A, not B", RIGHT),
+        ("B", "The answer is B, C", UNREAD),
+        ("A", "(A) is false; (B) is true", UNREAD),
+        ("B", "Ｂ", RIGHT),
     ],
 )
 def test_multiple_choice(reference, answer, verdict):
@@ -212,6 +233,8 @@ def test_a_schema_downloads_nothing():
         ("[1, 2]", "So:\n\n[2, 1]", WRONG),
         ("[1]", "(1,)", WRONG),
         ("1", "True", WRONG),
+        ("[1]", "[True]", WRONG),
+        ("{'a': (1, 2)}", "{'a': (1, 2.0)}", WRONG),
         ("{'a': None}", '{"a": None}', RIGHT),
         ("1", "open('x')", UNREAD),
     ],

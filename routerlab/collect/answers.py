@@ -115,8 +115,17 @@ def literal(query: Query, answer: str) -> Result:
         for form in (part.strip(), part.strip().rstrip(".").strip("`*")):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 found = ast.literal_eval(form)
-                return verdict(type(found) is type(wanted) and found == wanted)
+                return verdict(_alike(found, wanted))
     return FORMAT
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equality of Python values of one type, inside as well: [1] is not [True]."""
+    if type(a) is not type(b) or a != b:
+        return False
+    if isinstance(a, list | tuple):
+        return all(map(_alike, a, b))
+    return not isinstance(a, dict) or all(_alike(a[k], b[k]) for k in a)
 
 
 def find_json(text: str) -> Any:

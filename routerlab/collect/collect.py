@@ -184,7 +184,8 @@ def grade_calls(
     for key, (call, nonce) in (judgements(queries, calls, ledger, judge) if judge else {}).items():
         row = ledger.results.get(call.key)
         if row and row.reply:
-            verdicts[key] = read_grade(row.reply.text, nonce)
+            # One that was cut off is no verdict: its last line may be the middle of a sentence.
+            verdicts[key] = read_grade(row.reply.text if row.reply.finish == "stop" else "", nonce)
     nothing = Reply("", "", 0, 0, float("nan"))
     columns: dict[str, list] = {}
     for call, row in there:
