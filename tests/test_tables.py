@@ -191,6 +191,25 @@ def test_routerbench_keeps_its_costs_and_answers(tmp_path, pool):
         tables.routerbench(routerbench(tmp_path, **{"a|total_cost": [0.1, None]}), pool)
 
 
+def test_none_is_an_answer_and_an_empty_field_is_not(tmp_path, pool):
+    path = tmp_path / "t.csv"
+    names = {"question": "q", "answer": "a", "quality": "ok/{model}", "models": pool.ids[:1]}
+    names |= {"tokens_in": 1, "tokens_out": 1}
+    head = f"q,a,ok/{pool.ids[0]}\n"
+    path.write_text(head + "Which of them?,None,1\nNA,n/a,NA\nthird,x,0\n")
+    made = tables.wide(path, pool, **names)
+    assert [(q.text, q.reference) for q in made.queries] == [
+        ("Which of them?", "None"),
+        ("NA", "n/a"),
+        ("third", "x"),
+    ]
+    assert made.card["outcomes_missing"] == 1
+    for row, column in ((",x,1", "q"), ("what?,,1", "a")):
+        path.write_text(head + "first,x,1\n" + row + "\n")
+        with pytest.raises(SourceError, match=f"row 2 has nothing in column {column}; fill it in"):
+            tables.wide(path, pool, **names)
+
+
 def test_a_pickle_is_refused_unread(tmp_path, pool):
     touched = tmp_path / "touched"
     evil = type("Evil", (), {"__reduce__": lambda _: (open, (str(touched), "w"))})

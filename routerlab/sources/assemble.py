@@ -51,7 +51,8 @@ def read_frame(path: str | Path) -> Any:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     if ".csv" in path.suffixes:
-        return pd.read_csv(path)
+        # "None" and "NA" are answers and names as well as gaps: only an empty field is empty.
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
     return pd.DataFrame(read_rows(path)).drop(columns="_file")
 
 
@@ -65,11 +66,11 @@ def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
 
 
 def numbers(column: Any, path: str | Path) -> np.ndarray:
-    """A column as floats, empty as NaN; true and false, also as words, are 1 and 0."""
+    """A column as floats, empty (also NA, null, none) as NaN; true and false, also as words, are 1 and 0."""
     import pandas as pd
 
     if not pd.api.types.is_numeric_dtype(column):
-        words = {"true": 1, "false": 0}
+        words = {"true": 1, "false": 0} | dict.fromkeys(("", "na", "n/a", "null", "none"), np.nan)
         column = column.map(lambda v: words.get(v.strip().lower(), v) if isinstance(v, str) else v)
     try:
         found: Any = pd.to_numeric(column)
@@ -112,9 +113,16 @@ def queries_of(
     keep: Sequence[str] = (),
 ) -> list[Query]:
     """A query a row. `recorded` is no verifier: the answers were graded elsewhere and cannot be again."""
+    import pandas as pd
+
     out = []
     rows = frame[[question, *([answer] if answer else []), *keep]].to_dict("records")
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        for column in (question, answer):
+            if column is not None and not str("" if pd.isna(row[column]) else row[column]).strip():
+                raise SourceError(
+                    f"{source}: row {number} has nothing in column {column}; fill it in, or drop the row"
+                )
         meta = {k: jsonable(row[k]) for k in keep}
         text, reference = str(row[question]), None if answer is None else str(row[answer])
         if verifier == "multiple_choice" and "choices" not in meta:
