@@ -506,6 +506,10 @@ def test_all_instructions_count_and_all_are_tested():
 def test_boxes_are_balanced():
     assert boxed(r"\boxed{1} and \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
     assert boxed(r"\boxed{1") is None
+    assert boxed(r"{ \boxed{1\} \{} } } \fbox {2} \boxed{") == "2"
+    assert boxed(r"\boxed{\boxed{1} + 2}") == "1"
+    assert boxed("\\boxed{" * 10**5 + "7}") == "7", "a model that repeats itself is read once"
+    assert [numbers(c * 10**5) for c in ("\n", " \n", "_")] == [[]] * 3
     assert normal(" “The  Cat.” ") == "cat"
 
 

@@ -54,14 +54,13 @@ TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 
 def boxed(text: str) -> str | None:
     r"""What stands in the last \boxed{...}, braces balanced; None where there is none."""
-    found = None
-    for start in re.finditer(r"\\(?:boxed|fbox)\s*\{", text):
-        depth = 1
-        for place in range(start.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
-            if not depth:
-                found = text[start.end() : place]
-                break
+    starts = {m.end() for m in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)}
+    opened, last, found = [], -1, None
+    for brace in re.finditer(r"(?<!\\)[{}]", text) if starts else ():
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif opened and (start := opened.pop()) in starts and start > last:
+            last, found = start, text[start : brace.start()]
     return found
 
 

@@ -41,8 +41,9 @@ class Number(NamedTuple):
 
 def numbers(text: str) -> list[Number]:
     """All numbers of a text in order: commas, currency, fractions, mixed numbers, powers of ten, percent, LaTeX."""
+    text = re.sub(r"(\s)\s+|_+", r"\1 ", text)  # runs of nothing would take their length squared
     text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", r"^\g<0>", re.sub(r"[½¼¾⅓⅔]", r" \g<0>", text))
-    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'’_](?=\d{3}(?!\d))", "", text)  # thousands
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))", "", text)  # thousands
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/").translate(QUOTES)
     text = re.sub(r"\\(?:text|mathrm|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\\[!,;: ]|\{,\}(?=\d{3})", lambda m: "," if "{" in m[0] else "", text)
