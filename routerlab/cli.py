@@ -132,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
         default="pocket:test",
         help="a benchmark and its split, or file:PATH (default: pocket:test; see `data list`)",
     )
+    collect.add_argument(
+        "--sandbox",
+        metavar="URL",
+        help="a SandboxFusion server that runs answers which are code (default: bubblewrap, here)",
+    )
     collect.add_argument("--limit", type=int, help="only the first so many questions")
     collect.add_argument("--run", required=True, help="name of the run: a folder in data/runs")
     collect.add_argument(

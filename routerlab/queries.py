@@ -65,6 +65,13 @@ class Query:
                 raise QueryError(
                     f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}"
                 )
+        try:
+            for text in (self.reference or "", *(m["content"] for m in self.messages)):
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise QueryError(
+                f"half a surrogate pair in {_short(ascii(error.object))}; it is no text: replace or drop it"
+            ) from error
         object.__setattr__(
             self, "messages", tuple(MappingProxyType(dict(m)) for m in self.messages)
         )

@@ -86,7 +86,8 @@ def collect(given: argparse.Namespace) -> int:
     where = backend(given.backend)
     judge = (pool.subset([given.judge]), backend(given.backend)) if given.judge else None
     queries = load(given.source, limit=given.limit)
-    done = collect(queries, chosen, where, routerlab.Run(given.run), settings, judge=judge)
+    run = routerlab.Run(given.run)
+    done = collect(queries, chosen, where, run, settings, judge=judge, sandbox=given.sandbox)
     print(done)
     if done.stopped:
         _say(f"routerlab: {done.stopped}")

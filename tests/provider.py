@@ -173,7 +173,14 @@ FAULTS = {
     "retry_never": (status(429, "slow down", Retry_After="inf"), "rate_limited"),
     "garbage": (garbage, "reset"),
     "bad_chunk": (chunk, "reset"),
-    "redirect": (redirect, "bad_request"),
+    "redirect": (redirect, "not_found"),
+    "no_method": (status(405), "not_found"),
+    "date_beyond": (
+        status(429, "slow down", Retry_After="Wed, 21 Oct 99999999999 07:28:00 GMT"),
+        "rate_limited",
+    ),
+    "nothing_said": (reply(choices=[], usage=None), "empty_choices"),
+    "nothing_in_it": (reply({"message": {"content": None}}, usage=None), "empty_content"),
     "too_long": (large, "too_large"),
     "key": (echo_key, "unauthorized"),
     "money": (status(402), "payment_required"),
@@ -189,7 +196,8 @@ async def _json(value):
 class Provider:
     """`async with Provider() as url`: the server and its books: `tries` and `billed` by key, `headers` seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        self.together, self._met = together, asyncio.Event()
         self.tries: Counter[str] = Counter()
         self.billed: dict[str, int] = {}
         self.asked: dict[str, dict] = {}
@@ -208,6 +216,9 @@ class Provider:
         self.flying += 1
         self.most = max(self.most, self.flying)
         try:
+            if self.flying >= self.together:
+                self._met.set()
+            await self._met.wait()
             _, fault, when = [*body["model"].split("~"), "", ""][:3]
             if fault and self._fails(key, when):
                 return await FAULTS[fault][0](request, body)

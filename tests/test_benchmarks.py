@@ -431,6 +431,36 @@ def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name):
         load(f"file:{tmp_path / 'absent.parquet'}")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("q.csv", "q,a\nwho?,me\nwhen,5\n,4\n", "row 3: nothing in column q; fill it in"),
+        ("q.csv", "q,a\nwho?,\n", "row 1: nothing in column a; fill it in"),
+        ("q.csv", "q,a\nwho?,me\nwhat\n", "row 2 has fewer fields .* drop the row"),
+        ("q.csv", "q,a\none, two or three?,me\n", "row 1 has more fields .*quotes"),
+        (
+            "q.jsonl",
+            '{"q": "who?", "a": "me"}\n{"q": null, "a": "5"}\n',
+            "row 2: nothing in column q",
+        ),
+        ("q.jsonl", '{"q": "who \\ud83d", "a": "me"}\n', "row 1: half a surrogate pair"),
+    ],
+)
+def test_a_row_that_asks_nothing_is_refused_by_number(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(QueryError, match=says):
+        load(f"file:{tmp_path / name}?question=q&answer=a")
+
+
+def test_a_line_of_jsonl_ends_at_its_newline_alone(tmp_path):
+    """JSON may hold every other mark that Unicode ends a line with."""
+    asked = ["a\u2028b", "c\u0085d", "e\u000bf"]
+    rows = [json.dumps({"q": q, "a": "x"}, ensure_ascii=False) for q in asked]
+    (tmp_path / "q.jsonl").write_bytes("\r\n".join(rows).encode())
+    got = load(f"file:{tmp_path / 'q.jsonl'}?question=q&answer=a")
+    assert [q.text for q in got] == asked
+
+
 def test_pocket_and_the_list(pocket):
     assert [q.id for q in load("pocket:test")] == [q.id for q in pocket.split("test").queries]
     assert len(load("pocket")) == len(pocket.queries)

@@ -219,7 +219,9 @@ def test_a_table_without_splits_is_split_by_clusters():
 
 def test_splits_that_are_not_used_are_named_and_too_few_questions_refused():
     queries, quality, usd, models = _two(100)
-    pairs = [dataclasses.replace(q, split="test" if q.split == "test" else "train") for q in queries]
+    pairs = [
+        dataclasses.replace(q, split="test" if q.split == "test" else "train") for q in queries
+    ]
     said = []
     contest(_made(pairs, quality, usd, models), "length", say=said.append)
     assert said[0].startswith("the table has only test, train and is split anew: 60 % train")

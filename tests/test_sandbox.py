@@ -19,12 +19,17 @@ from types import SimpleNamespace
 
 import pytest
 from probes import HEAD, OUT, PLAIN, PROBES, RAN
+from test_learned import pool_of, table_of
 
+from routerlab import Query, Run
 from routerlab.collect import sandbox
+from routerlab.collect.backends import backend
+from routerlab.collect.collect import collect
 from routerlab.collect.fusion import Fusion, executor
 from routerlab.collect.sandbox import LIMITS, Limits, SandboxError, run_code
 from routerlab.collect.seccomp import seccomp_filter
 from routerlab.runs import root
+from routerlab.sources.recorded import record
 
 boxed = pytest.mark.skipif(
     shutil.which("bwrap") is None,
@@ -379,6 +384,27 @@ def test_fusion_gives_what_bubblewrap_gives(fusion):
 def test_a_failing_fusion_server_is_an_error_and_no_result(fusion, word, says):
     with pytest.raises(SandboxError, match=says):
         Fusion(fusion.url)(f"# {word}")
+
+
+@boxed
+def test_collect_runs_code_on_the_server_it_is_given(fusion, tmp_path, monkeypatch, request):
+    pool, tests = pool_of(("a", "b")), {"cases": [{"stdin": "3\n", "stdout": "6\n"}]}
+    query = Query.ask("Print twice the number.", verifier="code", meta={"tests": tests})
+    answers = ["```python\nprint(int(input()) * 2)\n```", "```python\nprint(3)\n```"]
+    table = table_of([query], [[1, 1]], [[1e-6, 1e-6]], models=pool.ids, answer=answers)
+    record(Run(tmp_path / "asked"), [query], pool, table, {"how": "made"})
+    where = backend(f"replay:{tmp_path / 'asked'}")
+    before = len(fusion.asked)
+    made = collect([query], pool, where, Run(tmp_path / "out"), sandbox=fusion.url, show="none")
+    assert made.table.matrix("quality").tolist() == [[1.0, 0.0]]
+    assert len(fusion.asked) == before + 2
+    request.getfixturevalue("fresh")
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    with pytest.raises(SandboxError, match="--sandbox"):
+        collect([query], pool, where, Run(tmp_path / "none"), show="none")
+    assert not (tmp_path / "none" / "ledger.jsonl").exists(), (
+        "nothing is asked that cannot be graded"
+    )
 
 
 def test_a_fusion_server_that_is_not_there():

@@ -167,12 +167,14 @@ def test_an_empty_cell_is_no_word(wide_csv, pool, tmp_path):
     made = tables.wide(tmp_path / "gold.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
     assert [q.reference for q in made.queries] == ["4", None, "x"]
     frame.assign(q=["a", None, "c"]).to_csv(tmp_path / "q.csv", index=False)
-    with pytest.raises(SourceError, match=r"row 1 \(and 0 more\) has no 'q'; fill or drop"):
+    with pytest.raises(
+        SourceError, match=r"row 2 \(and 0 more\) has nothing in column q; fill it in"
+    ):
         tables.wide(tmp_path / "q.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
     for column in ("q", "model"):
         rows = {"q": ["a", "b"], "model": ["a", "b"], "quality": [1, 0]} | {column: [None, "b"]}
         pd.DataFrame(rows).to_csv(tmp_path / "long.csv", index=False)
-        with pytest.raises(SourceError, match=f"row 0 .*has no '{column}'"):
+        with pytest.raises(SourceError, match=f"row 1 .*has nothing in column {column}"):
             tables.long(tmp_path / "long.csv", pool, question="q", tokens_in=1, tokens_out=1)
     pd.DataFrame({"q": ["a"], "model": [1], "quality": [1]}).to_csv(tmp_path / "n.csv", index=False)
     with pytest.raises(SourceError, match="has no card of 1"):
@@ -245,6 +247,24 @@ def test_routerbench_keeps_its_costs_and_answers(tmp_path, pool):
     assert (made.card["usd"], made.card["tokens_in"]) == ("recorded", 0)
     with pytest.raises(QueryError, match="graded outcomes lack usd"):
         tables.routerbench(routerbench(tmp_path, **{"a|total_cost": [0.1, None]}), pool)
+
+
+def test_none_is_an_answer_and_an_empty_field_is_not(tmp_path, pool):
+    path = tmp_path / "t.csv"
+    names = {"question": "q", "answer": "a", "quality": "ok/{model}", "models": pool.ids[:1]}
+    names |= {"tokens_in": 1, "tokens_out": 1}
+    head = f"q,a,ok/{pool.ids[0]}\n"
+    path.write_text(head + "Which of them?,None,1\nNA,n/a,1\nthird,x,0\nfourth,y,NA\n")
+    made = tables.wide(path, pool, **names)
+    assert [(q.text, q.reference) for q in made.queries] == [
+        ("Which of them?", "None"),
+        ("NA", "n/a"),
+        ("third", "x"),
+    ]
+    assert made.table.matrix().ravel().tolist() == [1, 1, 0]  # nobody answered the fourth
+    path.write_text(head + "first,x,1\n ,x,1\n")
+    with pytest.raises(SourceError, match=r"row 2 .*has nothing in column q; fill it in"):
+        tables.wide(path, pool, **names)
 
 
 def test_a_pickle_is_refused_unread(tmp_path, pool):

@@ -3,14 +3,18 @@
 import csv
 import gzip
 import json
+import re
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from routerlab.collect import code as codes
 from routerlab.collect import verify, workers
-from routerlab.collect.answers import Result, boxed, normal
+from routerlab.collect.answers import EVALUATE, Result, boxed, normal
 from routerlab.collect.instructions import CHECKS, followed, sentences
 from routerlab.collect.numeric import numbers
 from routerlab.collect.sandbox import Ran, SandboxError
@@ -51,6 +55,7 @@ def ask(verifier, reference=None, text="question", **meta):
         ("Paris", "", UNREAD),
         ("Unknown", "unknown", RIGHT),  # right although it reads like an abstention
         ("Paris", "unknown", IDK),
+        ("Paris", "The answer is unknown.", IDK),
     ],
 )
 def test_exact(reference, answer, verdict):
@@ -107,7 +112,23 @@ def test_numbers_as_people_write_them(text, values):
         ("18", "eighteen", UNREAD),
         ("18", "I don't know", IDK),
         ("0", "0.0", RIGHT),
+        ("0", "-0", RIGHT),
         ("0", "0.1", WRONG),
+        ("5", "The answer is not 4, it is 5.", RIGHT),
+        ("4", "The answer is not 4, it is 5.", WRONG),
+        ("15", "The area is 15 cm^2", RIGHT),
+        ("9.8", "It falls at 9.8 m/s^{2}", RIGHT),
+        ("1000", "10^{3}", RIGHT),
+        ("1000", "10³", RIGHT),
+        ("103", "10³", WRONG),
+        ("1000", "10**3", RIGHT),
+        ("0.25", "2^{-2}", RIGHT),
+        ("34", "so we get 3*4", WRONG),
+        ("12", "so we get *12*", RIGHT),
+        ("1234567", "1\u202f234\u202f567", RIGHT),
+        ("1000", "1'000", RIGHT),
+        ("0.5", "\\frac12", RIGHT),
+        ("12", "١٢", RIGHT),
     ],
 )
 def test_numeric(reference, answer, verdict):
@@ -159,6 +180,10 @@ CHOICES = ["a dog", "a cat", "the correct one", "Iceland"]
         ("A", "Z", UNREAD),
         ("A", "", UNREAD),
         ("A", "I don't know.", IDK),
+        ("A", "The answer is A, not B", RIGHT),
+        ("B", "The answer is B, C", UNREAD),
+        ("A", "(A) is false; (B) is true", UNREAD),
+        ("B", "Ｂ", RIGHT),
     ],
 )
 def test_multiple_choice(reference, answer, verdict):
@@ -208,6 +233,8 @@ def test_a_schema_downloads_nothing():
         ("[1, 2]", "So:\n\n[2, 1]", WRONG),
         ("[1]", "(1,)", WRONG),
         ("1", "True", WRONG),
+        ("[1]", "[True]", WRONG),
+        ("{'a': (1, 2)}", "{'a': (1, 2.0)}", WRONG),
         ("{'a': None}", '{"a": None}', RIGHT),
         ("1", "open('x')", UNREAD),
     ],
@@ -242,6 +269,59 @@ def test_reasoning_gym_scores_embedded_and_other_questions(pocket):
     assert grade(other, entry["answer"]) == RIGHT
     assert grade(other, "0") == WRONG
     assert "family" in grade(ask("reasoning_gym", "1"), "1").why
+
+
+def evaluating_scorers():
+    """Data sets of reasoning-gym whose module hands text to eval or to what calls it, as the package lies here."""
+    import reasoning_gym
+
+    calls = re.compile(r"\b(?:eval|exec|sympify|parse_expr|simplify|S)\(")
+    for path in sorted(Path(reasoning_gym.__file__).parent.glob("*/*.py")):
+        text = path.read_text()
+        scorer = re.search(r"def score_answer\(.*?(?=\n    def |\nclass |\Z)", text, re.S)
+        name = re.search(r'register_dataset\(\s*"?(\w+)', text)
+        if scorer and name and calls.search(scorer[0]):
+            named = re.search(rf'^{name[1]} = "(\w+)"', text, re.M)
+            yield named[1] if named else name[1]
+
+
+def test_no_scorer_runs_what_a_model_wrote(tmp_path):
+    import reasoning_gym
+
+    assert set(evaluating_scorers()) - {"number_sorting"} == EVALUATE  # (the reference)
+    mark = tmp_path / "ran"
+    attacks = [
+        f"__import__('pathlib').Path({str(mark)!r}).touch()",
+        f"[x for x in (open({str(mark)!r}, 'w'),)]",
+        f"(lambda: open({str(mark)!r}, 'w'))()",
+        f"exp(open({str(mark)!r}, 'w'))",
+        "9**9**9**9",
+        "9" * 5000,
+        "(" * 500 + "1" + ")" * 500,
+    ]
+    for name in sorted(EVALUATE):
+        entry = json.loads(json.dumps(reasoning_gym.create_dataset(name, seed=1, size=1)[0]))
+        query = ask("reasoning_gym", entry["answer"], dataset=name, entry=entry)
+        assert grade(query, entry["answer"]) == RIGHT, name
+        for attack in attacks:
+            assert grade(query, attack) == WRONG, (name, attack)
+            assert not mark.exists(), (name, attack)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_formulas_are_scored_as_before(seed):
+    import reasoning_gym
+
+    for name in sorted(EVALUATE):
+        for entry in reasoning_gym.create_dataset(name, seed=seed, size=15):
+            query = ask("reasoning_gym", entry["answer"], dataset=name, entry=entry)
+            assert grade(query, str(entry["answer"])) == RIGHT
+            if "Integral" in entry["answer"]:
+                continue  # a reference that sympy could not work out
+            if name in {"countdown", "puzzle24", "polynomial_multiplication"}:
+                assert grade(query, f"+({entry['answer']})") == RIGHT
+            elif name.endswith("integration"):
+                assert grade(query, f"({entry['answer']}) + 7") == RIGHT
 
 
 def test_the_recorded_table_is_graded_as_it_was(pocket):
@@ -426,6 +506,10 @@ def test_all_instructions_count_and_all_are_tested():
 def test_boxes_are_balanced():
     assert boxed(r"\boxed{1} and \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
     assert boxed(r"\boxed{1") is None
+    assert boxed(r"{ \boxed{1\} \{} } } \fbox {2} \boxed{") == "2"
+    assert boxed(r"\boxed{\boxed{1} + 2}") == "1"
+    assert boxed("\\boxed{" * 10**5 + "7}") == "7", "a model that repeats itself is read once"
+    assert [numbers(c * 10**5) for c in ("\n", " \n", "_")] == [[]] * 3
     assert normal(" “The  Cat.” ") == "cat"
 
 
@@ -449,6 +533,15 @@ def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
     # A process that does not answer at all is ended, and another one goes on.
     late = workers.grade_apart([(slow, "$1$")] * 2, 1, timeout_s=0.0)
     assert all(isinstance(r, workers.WorkerError) and "more than 0 s" in str(r) for r in late)
+
+
+def test_the_deadline_of_an_answer_does_not_pay_for_the_import():
+    """A process that was asked nothing has the algebra loaded: on a busy machine that takes longer than an answer."""
+    code = "from routerlab.collect.workers import serve; serve()"
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == {"ready": True}
+    assert {"math_verify", "latex2sympy2_extended"} <= set(re.findall(r"\w+$", ran.stderr, re.M))
 
 
 def test_gsm8k_gold_is_correct_and_its_neighbour_is_not(datasets):

@@ -5,14 +5,15 @@ the ledger holds is not asked twice.
 """
 
 import asyncio
+import contextlib
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from routerlab.collect.backends import Backend
-from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s
-from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope
+from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s, sum_usd
+from routerlab.collect.calls import Call, CallError, Reply, Scope
 from routerlab.collect.ledger import Ledger
 from routerlab.pools import ModelCard, Pool
 from routerlab.queries import Query
@@ -20,6 +21,17 @@ from routerlab.queries import Query
 
 class CollectError(RuntimeError):
     """A run that had to stop before its end; what it has is in its ledger, and the message says how to go on."""
+
+
+class _StoppedError(Exception):
+    """The run ended while a call waited for leave; it never left."""
+
+
+# What decides on the size and the place of a call comes from elsewhere: here it would pass by the budget.
+_OURS = {
+    *("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "best_of"),
+    *("stream", "api_key", "base_url", "api_base", "extra_headers", "headers"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,11 @@ class Settings:
     tokens_per_minute: float | None = None
 
     def __post_init__(self) -> None:
+        if taken := sorted(_OURS & set(self.extra)):
+            raise CollectError(
+                f"extra names {', '.join(taken)}, which budget, key and backend have to know: give it by its own "
+                f"argument (a key in the environment)"
+            )
         for name in ("samples", "max_tokens", "attempts", "concurrency"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -83,8 +100,9 @@ def plan(
 
 
 def worst_case_usd(call: Call, card: ModelCard) -> float:
-    """What a call can cost at most: its input at one token a byte, and all the output it may write."""
-    return card.usd(call.tokens_in_at_most, call.max_tokens)
+    """What a call can cost at most: its input at one token a byte, cached or not, and all the output it may write."""
+    given, written = call.tokens_in_at_most, call.max_tokens
+    return max(card.usd(given, written), card.usd(given, written, given))
 
 
 async def ask(
@@ -99,7 +117,8 @@ async def ask(
     rng: random.Random | None = None,
 ) -> None:
     """Ask what the ledger does not hold yet. Returns when all is asked; raises CollectError when the
-    budget, a fault of the run or `stop` ended it earlier, after every call in flight was written down.
+    budget, a fault of the run or `stop` ended it earlier, after every call in flight was written down. What ends it
+    also sets `stop`: what then waits, for its next try or for leave, is not asked any more.
     """
     rng, stop = rng or random.Random(0), stop or asyncio.Event()
     todo = list({c.key: c for c in calls if c.key not in ledger.results}.values())
@@ -110,12 +129,19 @@ async def ask(
     limiters: dict[str, Limiter] = {}
     why: list[BaseException] = []
 
+    async def pause(seconds: float) -> None:
+        if await _stopped(stop, seconds):
+            raise _StoppedError
+
     async def work() -> None:
-        while not why and not stop.is_set() and (part := next(batches, None)):
+        while not stop.is_set() and (part := next(batches, None)):
             provider = part[0].provider_id.partition("/")[0]
             if provider not in limiters:
                 limiters[provider] = Limiter(
-                    settings.requests_per_minute, settings.tokens_per_minute, concurrency=size
+                    settings.requests_per_minute,
+                    settings.tokens_per_minute,
+                    concurrency=size,
+                    sleep=pause,
                 )
             try:
                 await _settle(
@@ -130,8 +156,11 @@ async def ask(
                     stop,
                     rng,
                 )
+            except _StoppedError:
+                return
             except Exception as error:
                 why.append(error)
+                stop.set()
 
     await asyncio.gather(*(work() for _ in range(max(1, size // batch))))
     if why:
@@ -167,7 +196,9 @@ async def _settle(part, pool, backend, ledger, budget, limiter, settings, tell, 
     """Ask one batch until every call has its final record or has used up its attempts."""
     for attempt in range(1, settings.attempts + 1):
         again, waits, fatal = [], [0.0], None
-        for call, usd, outcome in await _attempt(part, pool, backend, ledger, budget, limiter):
+        for call, usd, outcome in await _attempt(
+            part, pool, backend, ledger, budget, limiter, stop
+        ):
             error = outcome if isinstance(outcome, CallError) else None
             if error and error.scope is Scope.RUN:
                 fatal = fatal or error
@@ -178,27 +209,36 @@ async def _settle(part, pool, backend, ledger, budget, limiter, settings, tell, 
                 tell(call, usd, error.kind if error else None)
         if fatal:
             raise fatal
-        if not again or stop.is_set():
+        if not again or await _stopped(stop, backoff_s(attempt, rng, max(waits))):
             return
         part = again
-        await asyncio.sleep(backoff_s(attempt, rng, max(waits)))
 
 
-async def _attempt(part, pool, backend, ledger, budget, limiter):
+async def _stopped(stop: asyncio.Event, within_s: float) -> bool:
+    """Wait, and say whether the run was stopped meanwhile."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), within_s)
+    return stop.is_set()
+
+
+async def _attempt(part, pool, backend, ledger, budget, limiter, stop):
     """One try of a batch: (call, usd charged, reply or error) of each of its calls."""
     most = [worst_case_usd(c, pool[c.model]) for c in part]
-    held = sum(most)
+    held = sum_usd(most)
     try:
         await budget.reserve(held)
     except BudgetError:
         if len(part) == 1:
             raise
         half = len(part) // 2  # what is left of the budget may still be enough for a part of them
-        first = await _attempt(part[:half], pool, backend, ledger, budget, limiter)
-        return first + await _attempt(part[half:], pool, backend, ledger, budget, limiter)
-    charged = held  # whatever happens below: until it is written down, nobody knows
+        first = await _attempt(part[:half], pool, backend, ledger, budget, limiter, stop)
+        return first + await _attempt(part[half:], pool, backend, ledger, budget, limiter, stop)
+    charged = 0.0
     try:
         async with limiter.slot(sum(c.tokens_in_at_most + c.max_tokens for c in part)):
+            if stop.is_set():
+                raise _StoppedError
+            charged = held  # whatever happens below: until it is written down, nobody knows
             tries = await asyncio.gather(
                 *(ledger.intent(c.key, usd, _about(c)) for c, usd in zip(part, most, strict=True))
             )
@@ -213,11 +253,12 @@ async def _attempt(part, pool, backend, ledger, budget, limiter):
                     u,
                     o.kind if isinstance(o, CallError) else o,
                     not isinstance(o, CallError) or o.scope is Scope.ROW,
+                    isinstance(o, CallError) and o.unsure,
                 )
                 for c, n, u, o in zip(part, tries, usd, outcomes, strict=True)
             )
         )
-        charged = sum(usd)
+        charged = sum_usd(usd)
         return list(zip(part, usd, outcomes, strict=True))
     finally:
         budget.settle(held, charged)
@@ -242,4 +283,4 @@ def _usd(card: ModelCard, outcome: Reply | CallError, reserved: float) -> float:
     if outcome.tokens is not None:
         tokens_in, cached, tokens_out = outcome.tokens
         return card.usd(tokens_in, tokens_out, cached)
-    return reserved if outcome.kind in UNSURE else 0.0
+    return reserved if outcome.unsure else 0.0

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 _UNIT = 10**12  # money is counted in whole 1e-12 dollars, so that no rounding can overspend
 
@@ -74,6 +74,11 @@ def _units(usd: float) -> int:
             f"a charge is 0 or more dollars, not {usd!r}; check the call's token counts"
         )
     return math.ceil(usd * _UNIT)
+
+
+def sum_usd(parts: Sequence[float]) -> float:
+    """The sum of charges as the ledger counts it: each rounded up by itself."""
+    return sum(map(_units, parts)) / _UNIT
 
 
 class Limiter:

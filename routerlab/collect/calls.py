@@ -22,7 +22,8 @@ class Scope(enum.StrEnum):
 class CallError(RuntimeError):
     """A call that gave no answer. `kind` is the error class written to ledger and table.
 
-    `tokens` are (in, cached, out) when the provider billed the failed attempt; `retry_after_s` is what it asked for.
+    `tokens` are (in, cached, out) when the provider billed the failed attempt; `unsure` where nobody knows whether it
+    did; `retry_after_s` is what it asked for.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class CallError(RuntimeError):
         *,
         retry_after_s: float | None = None,
         tokens: tuple[int, int, int] | None = None,
+        unsure: bool = False,
     ) -> None:
         super().__init__(f"{kind}: {message}" if message else kind)
         self.kind, self.scope = kind, scope
         self.retry_after_s, self.tokens = retry_after_s, tokens
+        self.unsure = tokens is None and (unsure or kind in UNSURE)
 
 
 def _most_bytes(text: str) -> int:
@@ -75,7 +78,7 @@ class Call:
             self.provider_id,
             [dict(m) for m in self.messages],
             self.sample,
-            self.temperature,
+            float(self.temperature),  # 1 and 1.0 are one temperature
             self.max_tokens,
             self.prompt,
             self.prices,
@@ -87,13 +90,15 @@ class Call:
 
     @property
     def tokens_in_at_most(self) -> int:
-        """A bound on the input tokens: one a byte, and what a chat format adds.
+        """A bound on the input tokens: one a byte, and what a chat format adds. A field of `extra`, such as tools or a
+        schema, may be part of the input.
 
         No tokenizer splits a byte, but some bring a text to a normal form first, in which a rare character can be
         longer: the longest of the text and those forms counts.
         """
         texts = sum(_most_bytes(v) for m in self.messages for v in m.values())
-        return texts + 16 * (len(self.messages) + 1)
+        more = _most_bytes(json.dumps(dict(self.extra), ensure_ascii=False)) if self.extra else 0
+        return texts + more + 16 * (len(self.messages) + 1)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ _STATUS = {
     402: ("payment_required", Scope.RUN),
     403: ("forbidden", Scope.RUN),
     404: ("not_found", Scope.RUN),
+    405: ("not_found", Scope.RUN),
     408: ("timeout", Scope.RETRY),
     409: ("conflict", Scope.RETRY),
     413: ("context_length", Scope.ROW),
@@ -137,6 +143,8 @@ def from_status(status: int, body: str = "", retry_after: str | None = None) -> 
     """The error of an HTTP answer that is not 200. The body is read for its class, never repeated."""
     low = body.lower()
     kind, scope = _STATUS.get(status, ("server_error" if status >= 500 else "bad_request", None))
+    if 300 <= status < 400:  # every call would be sent elsewhere: no fault of this row
+        kind, scope = "not_found", Scope.RUN
     if scope is None:
         scope = Scope.RETRY if status >= 500 else Scope.ROW
     if status in (400, 413, 422):
@@ -179,7 +187,7 @@ def _seconds(text: str | None) -> float | None:
 
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if then.tzinfo is None:  # "-0000": UTC, from nowhere in particular
         then = then.replace(tzinfo=dt.UTC)

@@ -1,6 +1,7 @@
 """The verifier of multiple choice: strict about what counts as naming an option."""
 
 import re
+import unicodedata
 from typing import Any
 
 from routerlab.collect.answers import (
@@ -37,7 +38,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
             f"query {query.id}: the reference {query.reference!r} is no option of "
             f"{', '.join(options)}"
         )
-    found = _letter(answer, options)
+    found = _letter(unicodedata.normalize("NFKC", answer), options)
     return FORMAT if found is None else verdict(found == wanted)
 
 
@@ -51,12 +52,15 @@ def _choice(text: str, options: dict[str, str]) -> str | None:
     if texts:
         return texts[0] if len(texts) == 1 else None
     led = re.match(r"[(\[]?([A-Z])(?:[)\].:]|\s[-–])+[*_\s]*(\S.*)", text, re.S)
-    if led and led[1] in options and not re.match(_ANOTHER, led[2]):
+    if led and led[1] in options and not re.match(f"{_ANOTHER}|{_DENIED}", led[2]):
         return led[1]
     return None
 
 
-_ANOTHER = r"\s*[)\]]?\s*(?:or|and|/|&)\s*[(\[]?[A-Z](?![\w'])"  # names two: no answer
+_ANOTHER = (  # names two: no answer
+    r"\s*[)\]]?\s*(?:(?:or|and|/|&)\s*[(\[]?[A-Z](?![\w'])|,\s*[(\[]?[A-Z][)\]]?\s*(?:[.,;]|$))"
+)
+_DENIED = r"\s*(?:is|are|was|can|would be)?\s*(?:n['’]t|not|wrong|false|incorrect)\b"
 # A capital letter before a word is an option ("C because"), except A and I, which are words.
 _ALONE = r"(?![\w'])(?!" + _ANOTHER + ")"
 _STOP = r"\s*(?:[)\].,:;*_$}]|$)"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from routerlab.collect.ask import CollectError, Settings, ask, plan
 from routerlab.collect.backends import Backend, PocketBackend
 from routerlab.collect.calls import Call, Reply
+from routerlab.collect.fusion import executor
 from routerlab.collect.judge import PROMPT, asked, grade_prompt, read_grade
 from routerlab.collect.ledger import Ledger, Recovery
 from routerlab.collect.progress import Progress
@@ -58,6 +59,7 @@ def collect(
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     judge: tuple[Pool, Backend] | None = None,
+    sandbox: str | None = None,
     ask_new: bool = True,
     show: str | None = None,
 ) -> Collected:
@@ -66,7 +68,8 @@ def collect(
     Whatever stops it, every answer paid for is in `ledger.jsonl` of the run, and the same call goes on from there.
     With `ask_new=False` nothing is asked: what the ledger holds is graded and written again.
     Questions whose verifier is `judge` are graded by the first model of the pool given as `judge`; its calls are in the
-    same ledger and under the same budget, and their cost is no part of a row's.
+    same ledger and under the same budget, and their cost is no part of a row's. Answers that are code run in bubblewrap
+    here, or on the SandboxFusion server whose URL is `sandbox`; without either nothing is asked.
     """
     known = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
     calls = plan(queries, pool, settings, **known)
@@ -77,6 +80,8 @@ def collect(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it "
             f"(judge=, or --judge)"
         )
+    if any(q.verifier == "code" for q in queries):
+        executor(sandbox)  # refuses before anything is paid for
     with Ledger.open(run.folder / "ledger.jsonl") as ledger:
         held = sum(c.key in ledger.results for c in calls)
         progress = Progress(len(calls), held, ledger.spent_usd, where=show)
@@ -98,7 +103,7 @@ def collect(
             )
         new = sum(c.key in ledger.results for c in calls) - held
         card = judge[0].cards[0] if judge else None
-        columns, why = grade_calls(queries, calls, ledger, card)
+        columns, why = grade_calls(queries, calls, ledger, card, sandbox)
         spent, unknown, mended = ledger.spent_usd, ledger.unknown, ledger.recovery
     table = OutcomeTable(columns, pool.ids)
     there = set(table.queries)  # of a run that stopped early, what it has is a whole table
@@ -173,7 +178,11 @@ def judgements(
 
 
 def grade_calls(
-    queries: Sequence[Query], calls: Sequence[Call], ledger: Ledger, judge: ModelCard | None = None
+    queries: Sequence[Query],
+    calls: Sequence[Call],
+    ledger: Ledger,
+    judge: ModelCard | None = None,
+    sandbox: str | None = None,
 ) -> tuple[dict[str, list], Counter[str]]:
     """(outcome columns, how answers were graded) of every call the ledger has a record of.
 
@@ -187,12 +196,14 @@ def grade_calls(
         [by_id[c.query] for c, _ in replied],
         [reply.text for _, reply in replied],
         [reply.finish for _, reply in replied],
+        sandbox=sandbox,
     )
     verdicts = dict(zip(((c.key, c.query) for c, _ in replied), graded, strict=True))
     for key, (call, nonce) in (judgements(queries, calls, ledger, judge) if judge else {}).items():
         row = ledger.results.get(call.key)
         if row and row.reply:
-            verdicts[key] = read_grade(row.reply.text, nonce)
+            # One that was cut off is no verdict: its last line may be the middle of a sentence.
+            verdicts[key] = read_grade(row.reply.text if row.reply.finish == "stop" else "", nonce)
     nothing = Reply("", "", 0, 0, float("nan"))
     columns: dict[str, list] = {}
     for call, row in there:

@@ -152,8 +152,11 @@ class Ledger:
         usd: float,
         outcome: Reply | str,
         final: bool = True,
+        unsure: bool = False,
     ) -> None:
-        """Write down how a call ended: its reply, or the class of its error, and what it is charged."""
+        """Write down how a call ended: its reply, or the class of its error, and what it is charged. What is `unsure`
+        to have been billed is charged to the run and not to the row.
+        """
         if (intent := self._open.get((key, attempt))) is None:
             raise LedgerError(f"no intent {attempt} of {key} is open; write it before the call")
         held = intent["usd"]
@@ -163,7 +166,7 @@ class Ledger:
             text = outcome.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             record |= {"reply": asdict(outcome) | {"text": text}}
         else:
-            record |= {"error": outcome, "final": final}
+            record |= {"error": outcome, "final": final} | ({"unsure": True} if unsure else {})
         await self._append(record, _units(usd) - _units(held))
 
     async def _append(self, record: dict[str, Any], change: int) -> None:
@@ -277,7 +280,7 @@ class Ledger:
         self._settled += _units(record["usd"])
         row = self.errors.pop(key, None) or self.results.get(key) or Row()
         error = record.get("error")
-        if error not in UNSURE:
+        if error not in UNSURE and not record.get("unsure"):
             row.usd += record["usd"]
         if "reply" in record:
             row.reply, row.error = Reply(**record["reply"]), None

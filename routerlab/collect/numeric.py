@@ -21,9 +21,9 @@ from routerlab.queries import Query
 _SCALE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _ONE = re.compile(
-    rf"(?<![\w.])(?P<sign>(?<![\w)])[-+])?\s*[$€£¥]?\s*(?P<minus>(?<=[$€£¥])-)?"
+    rf"(?<![\w.^])(?<!\^[{{+-])(?<!\^\{{[+-])(?P<sign>(?<![\w)])[-+])?\s*[$€£¥]?\s*(?P<minus>(?<=[$€£¥])-)?"
     rf"(?:(?P<whole>\d+)[ \u00a0]+(?P<top>\d+)\s*/\s*(?P<low>\d+)(?![\d.])"
-    rf"|(?P<a>{_PLAIN})(?:[eE](?P<power>[-+]?\d{{1,3}})(?!\d))?(?:\s*/\s*(?P<b>{_PLAIN}))?)"
+    rf"|(?P<a>{_PLAIN})(?:[eE](?P<power>[-+]?\d{{1,3}})(?!\d)|\^\{{?(?P<raised>[-+]?\d{{1,3}})(?!\d))?(?:\s*/\s*(?P<b>{_PLAIN}))?)"
     rf"\s*(?:(?P<percent>%|percent\b)|(?P<scale>{'|'.join(_SCALE)})\b)?",
     re.I,
 )
@@ -41,14 +41,17 @@ class Number(NamedTuple):
 
 def numbers(text: str) -> list[Number]:
     """All numbers of a text in order: commas, currency, fractions, mixed numbers, powers of ten, percent, LaTeX."""
-    text = unicodedata.normalize("NFKC", re.sub(r"[½¼¾⅓⅔]", r" \g<0>", text)).replace("⁄", "/")
-    text = text.translate(QUOTES)
+    text = re.sub(r"(\s)\s+|_+", r"\1 ", text)  # runs of nothing would take their length squared
+    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", r"^\g<0>", re.sub(r"[½¼¾⅓⅔]", r" \g<0>", text))
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))", "", text)  # thousands
+    text = unicodedata.normalize("NFKC", text).replace("⁄", "/").translate(QUOTES)
     text = re.sub(r"\\(?:text|mathrm|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\\[!,;: ]|\{,\}(?=\d{3})", lambda m: "," if "{" in m[0] else "", text)
-    text = re.sub(
-        r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}", r" \1/\2", text
-    ).replace("\\", "")
+    text = re.sub(r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}", r" \1/\2", text)
+    text = re.sub(r"\\[dt]?frac\s*(\d)\s*(\d)", r" \1/\2", text).replace("\\", "")
     text = re.sub(r"\s*(?:times|cdot|[x×*·])\s*10\s*\^\s*\{?\s*([-+]?\d{1,3})\s*\}?", r"e\1", text)
+    text = re.sub(r"(?<=\d)\s*\*\*\s*(?=\d)", "^", text)
+    text = re.sub(r"(?<=\d)\*(?=\d)", "×", text)  # 3*4 is not 34
     out = []
     for found in _ONE.finditer(text.replace("*", "").replace("_", " ")):
         part = found.groupdict()
@@ -64,6 +67,8 @@ def numbers(text: str) -> list[Number]:
             value = Fraction(part["a"].replace(",", "")) / low if low else None
             if value is not None and part["power"]:
                 value *= Fraction(10) ** int(part["power"])
+            if value and part["raised"]:
+                value **= int(part["raised"])
         if value is not None:
             value *= -1 if part["sign"] == "-" or part["minus"] else 1
             value *= _SCALE.get((part["scale"] or "").lower(), 1)
@@ -74,6 +79,7 @@ def numbers(text: str) -> list[Number]:
 def _number(text: str) -> Number | None:
     """The number a text states: the first of what it calls its answer (after the last =), else its last."""
     for said in stated(text):
+        said = re.sub(r"^not\b[^,;]*[,;]", "", said)  # "not 4, it is 5"
         if found := numbers(re.split(r"(?<!\d)\.\s|\.\s(?=[A-Z])", said)[0].rpartition("=")[2]):
             return found[0]
     found = numbers(text)

@@ -25,19 +25,20 @@ def read_completion(body: Any, latency_s: float) -> Reply:
         code = code if isinstance(code, int) and 400 <= code < 600 else 502
         raise from_status(code, str(error.get("message")))
     tokens = _tokens(body.get("usage"))
+    paid: Any = {"tokens": tokens, "unsure": True}  # what it does not count it may bill
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
-        raise CallError("empty_choices", Scope.RETRY, "the answer has no choices", tokens=tokens)
+        raise CallError("empty_choices", Scope.RETRY, "the answer has no choices", **paid)
     message, finish = choice.get("message"), choice.get("finish_reason") or "stop"
     message = message if isinstance(message, Mapping) else {}
     text, refusal = _text(message.get("content")), _text(message.get("refusal"))
     if finish == "content_filter":
-        raise CallError("content_filter", Scope.ROW, "the provider withheld it", tokens=tokens)
+        raise CallError("content_filter", Scope.ROW, "the provider withheld it", **paid)
     if text is None and refusal:
         text, finish = refusal, "refusal"
     if text is None and finish != "length":
-        raise CallError("empty_content", Scope.RETRY, "the message is empty", tokens=tokens)
+        raise CallError("empty_content", Scope.RETRY, "the message is empty", **paid)
     if tokens is None:
         raise CallError(
             "no_usage", Scope.ROW, "the provider names no token counts, so the call has no price"

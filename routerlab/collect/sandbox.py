@@ -59,9 +59,7 @@ class Ran:
 
 Executor = Callable[[str, str, Limits], Ran]
 
-INSTALL = (
-    "install it with `apt-get install bubblewrap` (0.8 or newer), or name a SandboxFusion server"
-)
+INSTALL = "install it with `apt-get install bubblewrap` (0.8 or newer), or name a SandboxFusion server (--sandbox URL)"
 _NOBODY = 65534
 _MB = 2**20
 
@@ -94,7 +92,7 @@ def _box() -> tuple[str, Path]:
     if seccomp_filter() is None:
         raise SandboxError(
             f"no filter of system calls for {os.uname().machine}; run code on a SandboxFusion "
-            f"server or on x86_64 or aarch64"
+            f"server (--sandbox URL) or on x86_64 or aarch64"
         )
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     ours = [Path(sys.executable), Path(sys.base_prefix, "bin", name), Path("/usr/bin/python3")]
@@ -114,7 +112,7 @@ def _box() -> tuple[str, Path]:
         + ". Where it says that namespaces or uid maps are not permitted, allow them (Ubuntu: "
         "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; Docker: "
         "`--security-opt seccomp=unconfined`); where Python is not readable, `apt-get install "
-        "python3`; or name a SandboxFusion server"
+        "python3`; or name a SandboxFusion server (--sandbox URL)"
     )
 
 

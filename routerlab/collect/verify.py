@@ -153,7 +153,7 @@ _IDK = re.compile(
     rf"|{_ME} (?:have|'ve) no (?:idea|clue|information|knowledge)\b.*"
     rf"|(?:i am|i'm|we are) not (?:sure|certain|aware|able to (?:answer|determine|say))\b.*"
     rf"|(?:not sure|no idea|don't know|dont know|do not know|idk|unknown to me|not attempted)\b.{{0,40}}"
-    rf"|(?:the answer is )?(?:unknown|unsure|unclear|unanswerable|n/a))",
+    rf"|(?:(?:the )?answer is )?(?:unknown|unsure|unclear|unanswerable|n/a))",
     re.S,
 )
 _REFUSED = re.compile(

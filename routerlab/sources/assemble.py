@@ -53,7 +53,8 @@ def read_frame(path: str | Path) -> Any:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if ".csv" in path.suffixes:
-            return pd.read_csv(path)
+            # "None" and "NA" are answers and names as well as gaps: only an empty field is empty.
+            return pd.read_csv(path, keep_default_na=False, na_values=[""])
     return pd.DataFrame(read_rows(path)).drop(columns="_file", errors="ignore")
 
 
@@ -67,11 +68,11 @@ def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
 
 
 def numbers(column: Any, path: str | Path) -> np.ndarray:
-    """A column as floats, empty as NaN; true and false, also as words, are 1 and 0."""
+    """A column as floats, empty (also NA, null, none) as NaN; true and false, also as words, are 1 and 0."""
     import pandas as pd
 
     if not pd.api.types.is_numeric_dtype(column):
-        words = {"true": 1, "false": 0}
+        words = {"true": 1, "false": 0} | dict.fromkeys(("", "na", "n/a", "null", "none"), np.nan)
         column = column.map(lambda v: words.get(v.strip().lower(), v) if isinstance(v, str) else v)
     try:
         found: Any = pd.to_numeric(column)
@@ -129,11 +130,12 @@ def queries_of(
 
 
 def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
-    """Refuse a table with a row that lacks this column."""
-    if (gaps := frame[column].isna().to_numpy()).any():
+    """Refuse a table with a row that lacks this column, or has only blanks in it."""
+    empty = frame[column].isna() | frame[column].astype(str).str.strip().eq("")
+    if empty.any():
         raise SourceError(
-            f"{path}: row {int(np.flatnonzero(gaps)[0])} (and {int(gaps.sum()) - 1} more) has no {column!r}; fill or "
-            f"drop those rows"
+            f"{path}: row {int(np.flatnonzero(empty)[0]) + 1} (and {int(empty.sum()) - 1} more) has nothing in column "
+            f"{column}; fill it in, or drop the row"
         )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from routerlab.queries import Query, read_queries
+from routerlab.queries import Query, QueryError, read_queries
 from routerlab.sources.declared import benchmarks, raw_rows
 from routerlab.sources.files import Row, SourceError, read_rows, readable
 from routerlab.sources.rows import Asked, plain
@@ -126,8 +126,8 @@ def to_queries(
             raise SourceError(
                 f"{source}: row {number} wants {verifier!r}, which is not declared ({', '.join(verifiers)})"
             )
-        out.append(
-            Query.ask(
+        try:
+            query = Query.ask(
                 got.text,
                 got.reference,
                 verifier=verifier,
@@ -135,7 +135,9 @@ def to_queries(
                 split=split,
                 meta=got.meta,
             )
-        )
+        except QueryError as error:
+            raise SourceError(f"{source}: row {number}: {error}") from error
+        out.append(query)
     if not out:
         raise SourceError(
             f"{source}: no questions in split {split!r}; is the file of another split or benchmark?"

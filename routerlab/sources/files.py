@@ -78,7 +78,7 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
         delimiter = "\t" if path.suffix == ".tsv" else ","
         found: Any = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     elif path.suffix in {".jsonl", ".ndjson"}:
-        found = (_parse(path, n, x) for n, x in enumerate(text.splitlines(), 1) if x.strip())
+        found = (_parse(path, n, x) for n, x in enumerate(text.split("\n"), 1) if x.strip())
     elif path.suffix == ".json":
         found = _parse(path, 1, text)
         if isinstance(found, dict):
@@ -96,6 +96,11 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise SourceError(
                 f"{path}: row {number} is {row!r:.60}, not named columns; make each row an object"
+            )
+        if None in row or (isinstance(found, csv.DictReader) and None in row.values()):
+            raise SourceError(
+                f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the header names; put "
+                f"quotes around a field with a {'tab' if path.suffix == '.tsv' else 'comma'} in it, or drop the row"
             )
         yield {**row, "_file": path.stem}
 

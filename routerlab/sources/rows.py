@@ -35,6 +35,9 @@ def plain(row: Row, question: str, answer: str | None, keep: Sequence[str] = ())
         have = ", ".join(c for c in row if c != "_file")
         raise SourceError(f"no column {', '.join(absent)}; there are {have}: name yours")
     reference = None if answer is None else row[answer]
+    for column in (question, answer):
+        if column is not None and (row[column] is None or not str(row[column]).strip()):
+            raise SourceError(f"nothing in column {column}; fill it in, or drop the row")
     kept = {c: jsonable(row[c]) for c in keep if row[c] is not None}
     if isinstance(reference, list | dict):
         reference = json.dumps(jsonable(reference), ensure_ascii=False)

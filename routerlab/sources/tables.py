@@ -130,7 +130,7 @@ def long(
     refuse_gaps(frame, model, path)
     frame = frame.assign(**{model: frame[model].astype(str)})
     if (again := frame.duplicated([question, model])).any():
-        row = int(np.flatnonzero(again)[0])
+        row = int(np.flatnonzero(again)[0]) + 1
         raise SourceError(
             f"{path}: row {row} is a second outcome of one question and model; keep one of them"
         )
