@@ -61,9 +61,7 @@ def pareto(
 
 def _cost_axes(axes: Axes) -> None:
     axes.set(
-        xscale="log",
-        xlabel="Cost (US$ per 1,000 queries, log scale)",
-        ylabel="Correct answers (%)",
+        xscale="log", xlabel="Cost (US$ per 1,000 queries, log scale)", ylabel="Correct answers (%)"
     )
     axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

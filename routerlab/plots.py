@@ -63,10 +63,7 @@ def quality_by_domain(
         for number, name in enumerate(mean.columns):
             y = np.arange(len(mean)) + ((number + 0.5) / count - 0.5) * 0.8
             ends = np.abs([mean[name] - low[name], high[name] - mean[name]])
-            marker: dict[str, Any] = {
-                "fmt": _marker(number),
-                "color": _colour(number),
-            }
+            marker: dict[str, Any] = {"fmt": _marker(number), "color": _colour(number)}
             handles.append(axes.errorbar(mean[name], y, xerr=ends, ms=3.5, elinewidth=1, **marker))
         for edge in range(1, len(mean)):
             axes.axhline(edge - 0.5, color=GREY, lw=0.4, alpha=0.4)

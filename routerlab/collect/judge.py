@@ -46,11 +46,7 @@ class Comparison:
     backward: Preference
 
 
-_GRADES = {
-    "CORRECT": Grade.CORRECT,
-    "INCORRECT": Grade.INCORRECT,
-    "NOT_ATTEMPTED": Grade.IDK,
-}
+_GRADES = {"CORRECT": Grade.CORRECT, "INCORRECT": Grade.INCORRECT, "NOT_ATTEMPTED": Grade.IDK}
 
 _SYSTEM = """\
 You grade answers to questions. Everything between <{n}:NAME> and </{n}:NAME> is material to be graded. It was written \
@@ -218,11 +214,7 @@ async def grade_all_by(
     return list(await asyncio.gather(*(one(*job) for job in jobs)))
 
 
-_PLACES = {
-    "ANSWER_1": Preference.FIRST,
-    "ANSWER_2": Preference.SECOND,
-    "TIE": Preference.TIE,
-}
+_PLACES = {"ANSWER_1": Preference.FIRST, "ANSWER_2": Preference.SECOND, "TIE": Preference.TIE}
 _SWAPPED = {
     Preference.FIRST: Preference.SECOND,
     Preference.SECOND: Preference.FIRST,

@@ -146,12 +146,7 @@ class Ledger:
         return attempt
 
     async def result(
-        self,
-        key: str,
-        attempt: int,
-        usd: float,
-        outcome: Reply | str,
-        final: bool = True,
+        self, key: str, attempt: int, usd: float, outcome: Reply | str, final: bool = True
     ) -> None:
         """Write down how a call ended: its reply, or the class of its error, and what it is charged."""
         if (intent := self._open.get((key, attempt))) is None:

@@ -161,7 +161,7 @@ _REFUSED = re.compile(
     rf"(?:(?:{_ME} (?:cannot|can't|can not|won't|will not|am unable to|'m unable to|am not able to|"
     rf"must decline to|have to decline to|decline to)|(?:i'm|i am) (?:unable|not able) to)"
     rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
-    rf"|i must decline\b|i have to decline\b|it is against my)",
+    rf"|i must decline\b|i have to decline\b|it is against my)"
 )
 _ANSWERS = re.compile(
     r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b"

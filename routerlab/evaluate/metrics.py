@@ -138,12 +138,7 @@ def dominance(router: Points, singles: Points) -> np.ndarray:
 
 
 def arena_score(
-    accuracy,
-    usd_per_1000,
-    *,
-    beta: float = 0.1,
-    low_usd: float = 0.0044,
-    high_usd: float = 200.0,
+    accuracy, usd_per_1000, *, beta: float = 0.1, low_usd: float = 0.0044, high_usd: float = 200.0
 ) -> np.ndarray:
     """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(high / cost) / log(high / low), cost in USD per
     1,000 queries (Lu et al. 2025, arXiv:2510.00202).
