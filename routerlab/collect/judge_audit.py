@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from routerlab.collect.judge import Ask, Comparison, Preference, grade_by
+from routerlab.evaluate.stats import wilson
 from routerlab.invariants import Grade
 from routerlab.queries import Query
 from routerlab.runs import root
@@ -33,17 +34,10 @@ class Share:
         return self.count / self.n if self.n else math.nan
 
 
-def share(count: int, n: int, level: float = 0.95) -> Share:
+def share(count: int, n: int) -> Share:
     """A share with its Wilson interval; of nothing, the interval is [0, 1]."""
-    if not 0 <= count <= n:
-        raise AuditError(f"{count} of {n} is no share; give 0 <= count <= n")
-    if not n:
-        return Share(0, 0, 0.0, 1.0)
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    p, grown = count / n, 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / grown
-    half = z / grown * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Share(count, n, max(0.0, middle - half), min(1.0, middle + half))
+    low, high = wilson(count, n)
+    return Share(count, n, float(low), float(high))
 
 
 def kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:

@@ -137,13 +137,3 @@ def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             corners.pop()
         corners.append((float(x), float(y)))
     return tuple(np.array(corners).T)
-
-
-def usd_at(frontier: Frontier, quality: float) -> float:
-    """The least cost a query at which this frontier (mixing its points) reaches `quality`; NaN if
-    it never does.
-    """
-    x, y = hull(frontier.usd, frontier.quality)
-    if quality > y[-1]:
-        return float("nan")
-    return float(np.interp(quality, y, x)) if quality > y[0] else float(x[0])
