@@ -195,25 +195,6 @@ async def grade_by(ask: Ask, query: Query, answer: str, finish: str = "stop") ->
     return read_grade(await ask(messages), nonce)
 
 
-async def grade_all_by(
-    ask: Ask,
-    queries: Sequence[Query],
-    answers: Sequence[str],
-    finishes: Sequence[str] | None = None,
-    concurrency: int = 8,
-) -> list[Verdict]:
-    """`grade_by` of many, `concurrency` at a time, in order."""
-    gate = asyncio.Semaphore(concurrency)
-
-    async def one(query: Query, answer: str, finish: str) -> Verdict:
-        async with gate:
-            return await grade_by(ask, query, answer, finish)
-
-    finishes = ["stop"] * len(answers) if finishes is None else finishes
-    jobs = zip(queries, answers, finishes, strict=True)
-    return list(await asyncio.gather(*(one(*job) for job in jobs)))
-
-
 _PLACES = {"ANSWER_1": Preference.FIRST, "ANSWER_2": Preference.SECOND, "TIE": Preference.TIE}
 _SWAPPED = {
     Preference.FIRST: Preference.SECOND,

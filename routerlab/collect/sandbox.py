@@ -52,10 +52,6 @@ class Ran:
     code: int
     seconds: float
 
-    @property
-    def timed_out(self) -> bool:
-        return self.status == "timeout"
-
 
 Executor = Callable[[str, str, Limits], Ran]
 

@@ -232,13 +232,6 @@ def domain_table(
     )
 
 
-def worst_domain(domains: np.ndarray, regrets: np.ndarray) -> tuple[str, float]:
-    """(domain, mean regret) of the domain with the highest mean regret."""
-    names, of = np.unique(domains, return_inverse=True)
-    mean = np.bincount(of, regrets) / np.bincount(of)
-    return str(names[mean.argmax()]), float(mean.max())
-
-
 def call_shares(choices: np.ndarray, models: int) -> np.ndarray:
     """Share of the calls each model gets (operating points x models); `choices` is operating points x queries, or the
     choices of one point.

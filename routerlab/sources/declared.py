@@ -93,12 +93,8 @@ def _fetched(b: Benchmark, split: str, revision: str | None) -> list[Row]:
 
 
 def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise SourceError(
-            f"{b.name} comes from the hub: pip install datasets, or give folder="
-        ) from error
+    import datasets
+
     theirs = b.theirs(split)
     try:
         if isinstance(theirs, str):
