@@ -5,9 +5,9 @@ costs.
 import datetime as dt
 import html
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import yaml
@@ -34,16 +34,6 @@ class ModelCard:
     strengths: tuple[str, ...] = ()
     description: str = ""
 
-    REQUIRED: ClassVar = (
-        "id",
-        "provider_id",
-        "tier",
-        "usd_per_mtok_in",
-        "usd_per_mtok_out",
-        "context",
-        "as_of",
-    )
-
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
             raise PoolError(
@@ -53,11 +43,8 @@ class ModelCard:
             price = getattr(self, name)
             if price is None and name == "usd_per_mtok_cached_in":
                 continue
-            if (
-                isinstance(price, bool)
-                or not isinstance(price, int | float)
-                or not 0 <= price < float("inf")
-            ):
+            number = isinstance(price, int | float) and not isinstance(price, bool)
+            if not number or not 0 <= price < float("inf"):
                 raise PoolError(
                     f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 "
                     f"or more"
@@ -78,17 +65,10 @@ class ModelCard:
         """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were
         read from a cache.
         """
-        cached = (
-            self.usd_per_mtok_in
-            if self.usd_per_mtok_cached_in is None
-            else self.usd_per_mtok_cached_in
-        )
-        fresh = tokens_in - tokens_cached
-        return (
-            fresh * self.usd_per_mtok_in
-            + tokens_cached * cached
-            + tokens_out * self.usd_per_mtok_out
-        ) / 1e6
+        cached = self.usd_per_mtok_cached_in
+        cached = self.usd_per_mtok_in if cached is None else cached
+        given = (tokens_in - tokens_cached) * self.usd_per_mtok_in + tokens_cached * cached
+        return (given + tokens_out * self.usd_per_mtok_out) / 1e6
 
 
 class Pool:
@@ -192,9 +172,8 @@ class Pool:
                     f"{len(members)}"
                 )
             number = int(rng.integers(low, min(high, len(members)) + 1))
-            chosen.update(
-                rng.choice(members, size=number, replace=False).tolist() if number else ()
-            )
+            if number:
+                chosen.update(rng.choice(members, size=number, replace=False).tolist())
         return Pool(self.name, [c for c in self.cards if c.id in chosen])
 
     def __repr__(self) -> str:
@@ -222,12 +201,13 @@ def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:
     item = {"as_of": as_of, **item}
     name = item.get("id", "?")
     known = {f.name for f in fields(ModelCard)}
+    needed = [f.name for f in fields(ModelCard) if f.default is MISSING]
     if unknown := sorted(set(item) - known):
         raise PoolError(
             f"{path}: model {name!r} has unknown field {', '.join(unknown)}; known: "
             f"{', '.join(sorted(known))}"
         )
-    if missing := [key for key in ModelCard.REQUIRED if item.get(key) is None]:
+    if missing := [key for key in needed if item.get(key) is None]:
         extra = f" (one of {', '.join(TIERS)})" if "tier" in missing else ""
         raise PoolError(f"{path}: model {name!r} lacks {', '.join(missing)}{extra}")
     return ModelCard(**item)
