@@ -1,6 +1,4 @@
-"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same
-bytes.
-"""
+"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same bytes."""
 
 import os
 import time
@@ -47,9 +45,7 @@ def notebooks(only: Iterable[str] = ()) -> list[Path]:
 
 
 def literal(text: str) -> Any:
-    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text
-    itself.
-    """
+    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text itself."""
     import yaml
 
     value = yaml.safe_load(text)
@@ -70,8 +66,7 @@ def run(
     folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Done]:
-    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at
-    none, reports all.
+    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at none, reports all.
 
     Every value must be declared by at least one notebook; each notebook gets those it declares.
     """
@@ -89,8 +84,7 @@ def run(
         known = {k: v for k, v in values.items() if k in declared[path]}
         done.append(_run_one(path, folder / path.name, known))
         say(
-            f"[{number}/{len(paths)}] {path.stem} {'FAILED' if done[-1].error else 'ok'} "
-            f"{done[-1].seconds:.1f} s"
+            f"[{number}/{len(paths)}] {path.stem} {'FAILED' if done[-1].error else 'ok'} {done[-1].seconds:.1f} s"
         )
     return done
 
@@ -156,9 +150,7 @@ def _joined(outputs: Iterable[Any]) -> list[Any]:
 
 
 def tidy(path: Path, write: bool = True) -> bool:
-    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if
-    that is a change.
-    """
+    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if that is a change."""
     import nbformat
 
     before = path.read_text()

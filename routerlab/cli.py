@@ -1,6 +1,4 @@
-"""The command line: results on stdout, progress and errors on stderr, and an error's last line
-names the cure.
-"""
+"""The command line: results on stdout, progress and errors on stderr, and an error's last line names the cure."""
 
 import argparse
 import sys

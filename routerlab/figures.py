@@ -33,11 +33,9 @@ def pareto(
     routers: Sequence[Frontier],
     oracle: tuple[Frontier, Frontier] | None = None,
 ) -> Figure:
-    """Quality against cost on a log axis: single models, their random mixes, the oracle bracket and
-    routers.
+    """Quality against cost on a log axis: single models, their random mixes, the oracle bracket and routers.
 
-    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals
-    over queries.
+    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals over queries.
     """
     with active_style():
         figure, axes = plt.subplots(layout="constrained")

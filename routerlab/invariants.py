@@ -42,9 +42,7 @@ class OutcomeError(ValueError):
 
 
 def check(rows: pa.Table) -> pa.Table:
-    """Cast to `SCHEMA` and check every invariant; returns the table, or names the first row that
-    breaks one.
-    """
+    """Cast to `SCHEMA` and check every invariant; returns the table, or names the first row that breaks one."""
     missing = [f.name for f in SCHEMA if f.name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in SCHEMA.names]
     if missing or extra:
@@ -53,8 +51,7 @@ def check(rows: pa.Table) -> pa.Table:
             f"has unknown {', '.join(extra)}" if extra else "",
         ]
         raise OutcomeError(
-            f"an outcome table has the columns of outcomes.SCHEMA; this one "
-            f"{' and '.join(filter(None, parts))}"
+            f"an outcome table has the columns of outcomes.SCHEMA; this one {' and '.join(filter(None, parts))}"
         )
     loose = pa.schema([f.with_nullable(True) for f in SCHEMA])
     try:

@@ -157,9 +157,7 @@ def _points() -> float:
 
 
 def _ink(axes: Axes) -> np.ndarray:
-    """Points, in display coordinates and about a pixel apart, of all lines, bars and markers drawn in data
-    coordinates.
-    """
+    """Points, in pixels and about one pixel apart, of all lines, bars and markers drawn in data coordinates."""
     found = [np.empty((0, 2))]
     for line in axes.lines:
         if line.get_transform() == axes.transData:

@@ -32,9 +32,7 @@ def _mean(matrix: np.ndarray) -> np.ndarray:
 
 
 def _axis(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
-    """The different values of a dictionary column in order of appearance, and the place of each
-    row's value.
-    """
+    """The different values of a dictionary column in order of appearance, and the place of each row's value."""
     array = column.combine_chunks()
     used, first, inverse = np.unique(codes(column), return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -136,9 +134,7 @@ class OutcomeTable:
         return OutcomeTable(self.rows.take(rows), self.models)
 
     def summary(self):
-        """One line a model (pandas): greedy grades as shares, mean cost in USD per 1,000 queries,
-        tokens, latency.
-        """
+        """One line a model (pandas): greedy grades as shares, mean cost in USD per 1,000 queries, tokens, latency."""
         import pandas as pd
 
         grades = self.grades()

@@ -52,9 +52,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
 def quality_by_domain(
     title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame
 ) -> Figure:
-    """Quality of each router (column) in each domain (index) as dots with intervals; all frames have the
-    same labels.
-    """
+    """Quality of each router (column) in each domain (index) as dots with intervals; all frames have like labels."""
     count = len(mean.columns)
     with active_style():
         figure, axes = _rows(len(mean), 0.5 * count + 0.5)

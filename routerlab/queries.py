@@ -1,6 +1,4 @@
-"""A `Query` is one question with what is needed to grade an answer; its id is a hash of its
-content.
-"""
+"""A `Query` is one question with what is needed to grade an answer; its id is a hash of its content."""
 
 import hashlib
 import html
@@ -38,8 +36,7 @@ def _canonical(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """One question: what is asked, the reference answer, and the name of the verifier that grades
-    answers to it.
+    """One question: what is asked, the reference answer, and the name of the verifier that grades answers to it.
 
     `id` is the first 16 hex digits of a BLAKE2b hash of messages, reference and verifier: equal content, equal id,
     wherever the query came from. `source`, `split` and `meta` say where it came from and do not change the id.
@@ -55,8 +52,7 @@ class Query:
     def __post_init__(self) -> None:
         if not self.messages:
             raise QueryError(
-                "a query needs at least one message; give messages=[{'role': 'user', 'content': "
-                "...}]"
+                "a query needs at least one message; give messages=[{'role': 'user', 'content': ...}]"
             )
         for message in self.messages:
             if set(message) != {"role", "content"} or not all(
@@ -123,8 +119,7 @@ def to_arrow(queries: Iterable[Query]) -> pa.Table:
     for number, q in enumerate(queries):
         if q.id in seen:
             raise QueryError(
-                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; "
-                f"keep one of them"
+                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; keep one of them"
             )
         seen[q.id] = number
         messages = _canonical([dict(m) for m in q.messages])
@@ -142,8 +137,7 @@ def from_arrow(table: pa.Table) -> list[Query]:
     version = (table.schema.metadata or {}).get(b"schema", b"").decode()
     if version != SCHEMA_VERSION:
         raise QueryError(
-            f"this is not a table of queries of version {SCHEMA_VERSION!r} but {version!r}; write "
-            f"it with to_arrow"
+            f"this is not a table of queries of version {SCHEMA_VERSION!r} but {version!r}; write it with to_arrow"
         )
     out = []
     for number, row in enumerate(table.to_pylist()):
@@ -157,8 +151,7 @@ def from_arrow(table: pa.Table) -> list[Query]:
         )
         if q.id != row["id"]:
             raise QueryError(
-                f"row {number}: id {row['id']} does not match its content ({q.id}); the file was "
-                f"edited: make it again"
+                f"row {number}: id {row['id']} does not match its content ({q.id}); the file was edited: make it again"
             )
         out.append(q)
     return out

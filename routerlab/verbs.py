@@ -36,9 +36,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def tidy(given: argparse.Namespace) -> int:
-    """Drop stderr, timings, widget state and injected cells from notebooks and renumber their
-    cells.
-    """
+    """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
     from routerlab import book
 
     paths = given.paths or book.notebooks()
@@ -51,9 +49,7 @@ def tidy(given: argparse.Namespace) -> int:
 
 
 def show(given: argparse.Namespace) -> int:
-    """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens
-    and latency.
-    """
+    """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
     found = routerlab.recorded(given.table)
     found = found.split(given.split) if given.split else found
     print(found.table)

@@ -133,8 +133,7 @@ async def ask(
         raise first
     if stop.is_set():
         raise CollectError(
-            f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command "
-            f"again to go on"
+            f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command again to go on"
         )
 
 

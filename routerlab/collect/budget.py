@@ -47,9 +47,8 @@ class Budget:
         while self._cap is not None and self._spent + self._reserved + amount > self._cap:
             if not self._reserved:
                 raise BudgetError(
-                    f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and "
-                    f"the next call may cost ${usd:.6f}. Raise the budget and run the same command "
-                    f"again; it goes on from here"
+                    f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and the next call "
+                    f"may cost ${usd:.6f}. Raise the budget and run the same command again; it goes on from here"
                 )
             change = asyncio.get_running_loop().create_future()
             self._changed.append(change)

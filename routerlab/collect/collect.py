@@ -72,8 +72,7 @@ def collect(
     calls = plan(queries, pool, settings, **known)
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
-            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it "
-            f"(judge=, or --judge)"
+            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
         )
     with Ledger.open(run.folder / "ledger.jsonl") as ledger:
         held = sum(c.key in ledger.results for c in calls)

@@ -87,16 +87,14 @@ def rogan_gladen(
     right, wrong = tp + fn, tn + fp
     if not n or not right or not wrong or not 0 <= correct <= n:
         raise AuditError(
-            f"correction needs answers ({correct} of {n}) and a gold set with right ({right}) and "
-            f"wrong ({wrong}) ones"
+            f"correction needs answers ({correct} of {n}) and a gold set with right ({right}) and wrong ({wrong}) ones"
         )
     observed, sensitivity, specificity = correct / n, tp / right, tn / wrong
     power = sensitivity + specificity - 1
     if power <= 0:
         raise AuditError(
-            f"the judge tells right from wrong no better than chance (sensitivity "
-            f"{sensitivity:.2f}, specificity {specificity:.2f}): nothing can be corrected; take "
-            f"another judge"
+            f"the judge tells right from wrong no better than chance (sensitivity {sensitivity:.2f}, specificity "
+            f"{specificity:.2f}): nothing can be corrected; take another judge"
         )
     accuracy = min(1.0, max(0.0, (observed + specificity - 1) / power))
     variance = (

@@ -71,8 +71,7 @@ def grade_many(
     finishes = ["stop"] * len(answers) if finishes is None else finishes
     if not len(queries) == len(answers) == len(finishes):
         raise VerifyError(
-            f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give "
-            f"one of each an answer"
+            f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
     known = (*VERIFIERS, *_APART)
     for query in queries:

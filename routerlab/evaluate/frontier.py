@@ -15,9 +15,7 @@ from routerlab.outcomes import OutcomeError
 
 @dataclass(frozen=True)
 class Frontier:
-    """Mean quality and cost a query (USD) of one router at each operating point, with 95 %
-    intervals.
-    """
+    """Mean quality and cost a query (USD) of one router at each operating point, with 95 % intervals."""
 
     name: str
     lam: np.ndarray
@@ -47,9 +45,7 @@ def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
 
 
 def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
-    """What happened on each query under the chosen models; a chosen outcome that is missing is
-    refused.
-    """
+    """What happened on each query under the chosen models; a chosen outcome that is missing is refused."""
     rows = np.arange(len(choice))
     found = [m[rows, choice] for m in matrices]
     if bad := int(np.isnan(found).any(0).sum()):
@@ -61,9 +57,7 @@ def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
 
 
 def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
-    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
-    log scale.
-    """
+    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a log scale."""
     typical = float(np.nanmedian(usd))
     return np.concatenate([[0.0], np.geomspace(1e-3, 1e3, points - 1) / typical])
 
@@ -122,9 +116,7 @@ def oracle_bracket(
 
 
 def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(usd, quality) corners of the upper concave hull of these points: all that random mixing of
-    them can reach.
-    """
+    """(usd, quality) corners of the upper concave hull of these points: all that random mixing of them can reach."""
     order = np.lexsort((-np.asarray(quality), usd))
     corners: list[tuple[float, float]] = []
     for x, y in zip(np.asarray(usd, float)[order], np.asarray(quality, float)[order], strict=True):

@@ -55,8 +55,7 @@ def utility(grades: np.ndarray, wrong: float = WRONG) -> np.ndarray:
     stray = np.isnan(out) & (grades != None)  # noqa: E711 (elementwise)
     if stray.any():
         raise OutcomeError(
-            f"{grades[stray][0]!r} is not a grade; grades are {', '.join(Grade)}, and None where "
-            f"there is no outcome"
+            f"{grades[stray][0]!r} is not a grade; grades are {', '.join(Grade)}, and None where there is no outcome"
         )
     return out
 

@@ -1,6 +1,4 @@
-"""Make the embedded pool again: train each model that has no weights of this recipe yet, then
-record the table.
-"""
+"""Make the embedded pool again: train each model that has no weights of this recipe yet, then record the table."""
 
 import json
 from collections.abc import Callable
@@ -22,9 +20,7 @@ def make(
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is
-    not trained again.
-    """
+    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is not trained."""
     import torch
 
     from routerlab.pocket.record import record

@@ -1,5 +1,4 @@
-"""Record the embedded outcome table: what every embedded model really did on every held-out
-question.
+"""Record the embedded outcome table: what every embedded model really did on every held-out question.
 
 A model abstains when its confidence lies below its threshold or its answer did not end in time. The threshold is set
 once, on calibration questions that are in no split of the table, where `correct - WRONG x incorrect` is highest.
@@ -75,9 +74,7 @@ def right(query: Query, reply: Reply) -> bool:
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
-    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong
-    x incorrect`.
-    """
+    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong x incorrect`."""
     order = np.argsort(-confidence, kind="stable")
     gain = np.cumsum(np.where(correct[order], 1.0, -wrong))
     best = int(np.argmax(gain))
@@ -120,9 +117,7 @@ def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
 def rows(
     card, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
 ) -> dict[str, list]:
-    """Outcome columns of one model's replies; an abstention is billed for what was written before
-    it.
-    """
+    """Outcome columns of one model's replies; an abstention is billed for what was written before it."""
     out: dict[str, list] = {
         name: []
         for name in (
@@ -163,9 +158,7 @@ def run_model(
     table: list[Query],
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[dict[str, list], dict]:
-    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy
-    and sampled.
-    """
+    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy and sampled."""
     replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
     correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
     cut = threshold(np.array([r.confidence for r in replies]), correct)
@@ -196,9 +189,7 @@ def record(
     limit: int | None = None,
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> dict:
-    """Run every model of the pool on every question and write queries, outcomes and a card; returns
-    the card.
-    """
+    """Run every model of the pool on every question and write queries, outcomes and a card; returns the card."""
     calibration, table = questions()
     table = table[:limit]
     columns: dict[str, list] = {}

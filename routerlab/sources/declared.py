@@ -81,9 +81,8 @@ def _fetched(b: Benchmark, split: str, revision: str | None) -> list[Row]:
     revision = revision or b.revision
     if revision is None and not b.sha256:
         raise SourceError(
-            f"{b.name} is not pinned: look up a commit at "
-            f"https://huggingface.co/datasets/{b.hub}/commits/main and give it as revision=, or give folder= with its "
-            f"files"
+            f"{b.name} is not pinned: look up a commit at https://huggingface.co/datasets/{b.hub}/commits/main and "
+            "give it as revision=, or give folder= with its files"
         )
     if b.urls:
         paths = [fetch(u, b.sha256.get(u.rpartition("/")[2])) for u in _urls(b, split, revision)]

@@ -187,9 +187,8 @@ class Leakage:
     def __str__(self) -> str:
         sizes = ", ".join(f"{n} {c}" for n, c in self.splits.items())
         lines = [
-            f"{sum(self.splits.values())} queries ({sizes}); {self.together} clusters of "
-            f"near-duplicates (similarity {self.threshold:g} or more), {len(self.straddling)} of "
-            f"them in more than one split"
+            f"{sum(self.splits.values())} queries ({sizes}); {self.together} clusters of near-duplicates (similarity "
+            f"{self.threshold:g} or more), {len(self.straddling)} of them in more than one split"
         ]
         for (a, b), count in self.leaked.items():
             share = count / self.splits[a]
