@@ -73,19 +73,17 @@ def run(
     declared = {path: parameters(path) for path in paths}
     for name in values:
         if not any(name in known for known in declared.values()):
-            have = "; ".join(
-                f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()
-            )
-            raise BookError(f"no notebook declares parameter {name!r} ({have})")
+            have = [f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()]
+            raise BookError(f"no notebook declares parameter {name!r} ({'; '.join(have)})")
     folder = folder or root() / "data" / "runs" / "book"
     done = []
     for number, path in enumerate(paths, 1):
-        say(f"[{number}/{len(paths)}] {path.stem} …")
+        which = f"[{number}/{len(paths)}] {path.stem}"
+        say(f"{which} …")
         known = {k: v for k, v in values.items() if k in declared[path]}
-        done.append(_run_one(path, folder / path.name, known))
-        say(
-            f"[{number}/{len(paths)}] {path.stem} {'FAILED' if done[-1].error else 'ok'} {done[-1].seconds:.1f} s"
-        )
+        one = _run_one(path, folder / path.name, known)
+        say(f"{which} {'FAILED' if one.error else 'ok'} {one.seconds:.1f} s")
+        done.append(one)
     return done
 
 
@@ -97,9 +95,8 @@ def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     started, error = time.monotonic(), ""
-    partial = output.with_name(
-        f".{output.stem}.running.ipynb"
-    )  # papermill saves after every cell, not atomically
+    # Papermill saves after every cell, not atomically.
+    partial = output.with_name(f".{output.stem}.running.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

@@ -37,10 +37,10 @@ class ModelCard:
             raise PoolError(
                 f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}"
             )
-        for name in ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in"):
+        prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
+        prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
+        for name in prices:
             price = getattr(self, name)
-            if price is None and name == "usd_per_mtok_cached_in":
-                continue
             number = isinstance(price, int | float) and not isinstance(price, bool)
             if not number or not 0 <= price < float("inf"):
                 raise PoolError(

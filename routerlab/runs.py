@@ -61,12 +61,7 @@ class Run:
     """
 
     def __init__(self, name: str | Path) -> None:
-        plain = (
-            isinstance(name, str)
-            and name
-            and not set(name) & set("/\\")
-            and name not in {".", ".."}
-        )
+        plain = isinstance(name, str) and name not in {"", ".", ".."} and not {*name} & {*"/\\"}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
 

@@ -6,6 +6,7 @@ the ledger holds is not asked twice.
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -94,28 +95,16 @@ async def ask(
     batch = min(backend.batch, size)
     batches = iter(_batches(todo, batch))
     budget = Budget(settings.budget_usd, ledger.spent_usd)
-    limiters: dict[str, Limiter] = {}
+    pace = settings.requests_per_minute, settings.tokens_per_minute
+    limiters = defaultdict(lambda: Limiter(*pace, concurrency=size))
     why: list[BaseException] = []
 
     async def work() -> None:
         while not why and not stop.is_set() and (part := next(batches, None)):
-            provider = part[0].provider_id.partition("/")[0]
-            if provider not in limiters:
-                limiters[provider] = Limiter(
-                    settings.requests_per_minute, settings.tokens_per_minute, concurrency=size
-                )
+            limiter = limiters[part[0].provider_id.partition("/")[0]]
             try:
                 await _settle(
-                    part,
-                    pool,
-                    backend,
-                    ledger,
-                    budget,
-                    limiters[provider],
-                    settings,
-                    tell,
-                    stop,
-                    rng,
+                    part, pool, backend, ledger, budget, limiter, settings, tell, stop, rng
                 )
             except Exception as error:
                 why.append(error)
@@ -191,18 +180,12 @@ async def _attempt(part, pool, backend, ledger, budget, limiter):
             outcomes = await backend.answer(part)
         usd = [_usd(pool[c.model], o, m) for c, o, m in zip(part, outcomes, most, strict=True)]
         _pace(limiter, outcomes)
-        await asyncio.gather(
-            *(
-                ledger.result(
-                    c.key,
-                    n,
-                    u,
-                    o.kind if isinstance(o, CallError) else o,
-                    not isinstance(o, CallError) or o.scope is Scope.ROW,
-                )
-                for c, n, u, o in zip(part, tries, usd, outcomes, strict=True)
-            )
-        )
+        written = []
+        for c, n, u, o in zip(part, tries, usd, outcomes, strict=True):
+            failed = isinstance(o, CallError)
+            final = not failed or o.scope is Scope.ROW
+            written.append(ledger.result(c.key, n, u, o.kind if failed else o, final))
+        await asyncio.gather(*written)
         charged = sum(usd)
         return list(zip(part, usd, outcomes, strict=True))
     finally:

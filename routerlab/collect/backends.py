@@ -65,14 +65,10 @@ class PocketBackend:
         from routerlab.pools import PoolError
 
         out: list[Reply | CallError | None] = [None] * len(calls)
-        kinds = {(c.model, c.temperature, c.sample, c.max_tokens) for c in calls}
-        for kind in sorted(kinds):
-            model, temperature, sample, limit = kind
-            at = [
-                i
-                for i, c in enumerate(calls)
-                if (c.model, c.temperature, c.sample, c.max_tokens) == kind
-            ]
+        kinds = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
+        for kind in sorted(set(kinds)):
+            at = [i for i, other in enumerate(kinds) if other == kind]
+            model, sample, temperature, limit = kind
             texts = [calls[i].messages[-1]["content"] for i in at]
             try:
                 made = replies(model, texts, sample, temperature, limit, self.folder)

@@ -214,22 +214,14 @@ def domain_table(
     import pandas as pd
 
     reached, paid = realised(choice, quality, usd)
-    parts = {d: np.flatnonzero(np.asarray(domains) == d) for d in np.unique(domains)}
-    rows = [
-        (
-            d,
-            len(at),
-            reached[at].mean(),
-            paid[at].mean() * 1000,
-            quality[at].mean(0).max(),
-            regrets[at].mean(),
-        )
-        for d, at in parts.items()
-    ]
+    rows = []
+    for d in np.unique(domains):
+        at = np.asarray(domains) == d
+        means = reached[at].mean(), paid[at].mean() * 1000, quality[at].mean(0).max()
+        rows.append((d, at.sum(), *means, regrets[at].mean()))
     names = ["domain", "queries", "quality", "usd_per_1000", "best_single", "regret"]
-    return pd.DataFrame(rows, columns=names).sort_values(
-        "regret", ascending=False, kind="stable", ignore_index=True
-    )
+    made = pd.DataFrame(rows, columns=names)
+    return made.sort_values("regret", ascending=False, kind="stable", ignore_index=True)
 
 
 def call_shares(choices: np.ndarray, models: int) -> np.ndarray:

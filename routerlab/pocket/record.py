@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,39 +39,31 @@ def questions() -> tuple[list[Query], list[Query]]:
         if not FAMILIES[family].asked:
             continue
         part = indices[CALIBRATION:]
-        names = np.repeat(
-            list(SPLITS), np.diff(np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int))
-        )
+        ends = np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int)
+        names = rng.permutation(np.repeat(list(SPLITS), np.diff(ends)))
         calibration += [_query(family, level, i, "calibration") for i in indices[:CALIBRATION]]
-        table += [
-            _query(family, level, i, str(s))
-            for i, s in zip(part, rng.permutation(names), strict=True)
-        ]
+        table += [_query(family, level, i, str(s)) for i, s in zip(part, names, strict=True)]
     return calibration, [table[i] for i in rng.permutation(len(table))]
 
 
 def _query(family: str, level: int, index: int, split: str) -> Query:
     made = tasks.entry(family, level, index)
     meta = {"family": family, "level": level, "index": index}
-    return Query.ask(
-        made["question"],
-        made["answer"],
-        verifier="reasoning_gym",
-        source="pocket",
-        split=split,
-        meta=meta,
-    )
+    about: dict[str, Any] = {
+        "verifier": "reasoning_gym",
+        "source": "pocket",
+        "split": split,
+        "meta": meta,
+    }
+    return Query.ask(made["question"], made["answer"], **about)
 
 
 def right(query: Query, reply: Reply) -> bool:
     """Whether the text of a reply is correct, by the scorer of the family."""
-    return (
-        reply.finish == "stop"
-        and tasks.score(
-            **{k: query.meta[k] for k in ("family", "level", "index")}, answer=reply.text
-        )
-        == 1.0
-    )
+    if reply.finish != "stop":
+        return False
+    meta = query.meta
+    return tasks.score(meta["family"], meta["level"], meta["index"], reply.text) == 1.0
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
@@ -118,37 +111,27 @@ def rows(
     card, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
 ) -> dict[str, list]:
     """Outcome columns of one model's replies; an abstention is billed for what was written before it."""
-    out: dict[str, list] = {
-        name: []
-        for name in (
-            "query",
-            "grade",
-            "quality",
-            "answer",
-            "usd",
-            "tokens_in",
-            "tokens_out",
-            "latency_s",
-        )
-    }
+    out: dict[str, list] = {}
     for query, reply in zip(queries, replies, strict=True):
         silent = reply.finish != "stop" or reply.confidence < cut
         good = not silent and right(query, reply)
-        out["query"].append(query.id)
-        out["grade"].append(Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT)
-        out["quality"].append(float(good))
-        out["answer"].append(IDK if silent else reply.text)
-        out["usd"].append(card.usd(reply.tokens_in, reply.tokens_out))
-        out["tokens_in"].append(reply.tokens_in)
-        out["tokens_out"].append(reply.tokens_out)
-        out["latency_s"].append(round(reply.latency_s, 3))
-    size = len(queries)
-    return out | {
-        "model": [card.id] * size,
-        "sample": [sample] * size,
-        "temperature": [temperature] * size,
-        "finish": [reply.finish for reply in replies],
-    }
+        line = {
+            "query": query.id,
+            "grade": Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT,
+            "quality": float(good),
+            "answer": IDK if silent else reply.text,
+            "usd": card.usd(reply.tokens_in, reply.tokens_out),
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+            "latency_s": round(reply.latency_s, 3),
+            "model": card.id,
+            "sample": sample,
+            "temperature": temperature,
+            "finish": reply.finish,
+        }
+        for name, value in line.items():
+            out.setdefault(name, []).append(value)
+    return out
 
 
 def run_model(

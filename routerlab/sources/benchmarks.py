@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from routerlab.queries import Query, read_queries
@@ -126,16 +127,13 @@ def to_queries(
             raise SourceError(
                 f"{source}: row {number} wants {verifier!r}, which is not declared ({', '.join(verifiers)})"
             )
-        out.append(
-            Query.ask(
-                got.text,
-                got.reference,
-                verifier=verifier,
-                source=source,
-                split=split,
-                meta=got.meta,
-            )
-        )
+        about: dict[str, Any] = {
+            "verifier": verifier,
+            "source": source,
+            "split": split,
+            "meta": got.meta,
+        }
+        out.append(Query.ask(got.text, got.reference, **about))
     if not out:
         raise SourceError(
             f"{source}: no questions in split {split!r}; is the file of another split or benchmark?"

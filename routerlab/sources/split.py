@@ -10,6 +10,7 @@ import html
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -209,16 +210,12 @@ def leakage(queries: Sequence[Query], threshold: float = 0.8) -> Leakage:
     groups: dict[int, list[Query]] = {}
     for c, q in zip(clusters(queries, threshold).tolist(), queries, strict=True):
         groups.setdefault(c, []).append(q)
-    splits: dict[str, int] = {}
-    for q in queries:
-        splits[q.split] = splits.get(q.split, 0) + 1
+    splits = Counter(q.split for q in queries)
     across = [tuple(g) for g in groups.values() if len({q.split for q in g}) > 1]
-    leaked: dict[tuple[str, str], int] = {}
+    leaked: Counter[tuple[str, str]] = Counter()
     for group in across:
         names = {q.split for q in group}
-        for q in group:
-            for other in names - {q.split}:
-                leaked[q.split, other] = leaked.get((q.split, other), 0) + 1
+        leaked.update((q.split, other) for q in group for other in names - {q.split})
     order = {n: i for i, n in enumerate(splits)}
     return Leakage(
         splits,
