@@ -133,12 +133,8 @@ def from_columns(columns: Mapping[str, Sequence]) -> pa.Table:
     length = max((len(v) for v in columns.values()), default=0)
     default = {"sample": 0, "temperature": 0.0, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0}
     made = {f.name: columns.get(f.name, [default.get(f.name)] * length) for f in SCHEMA}
-    values = {
-        f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in SCHEMA
-    }
+    plain = {f.name: pa.string() if f.type == _NAME else f.type for f in SCHEMA}
     try:
-        return pa.table(
-            {name: pa.array(made[name], values[name], from_pandas=True) for name in SCHEMA.names}
-        )
+        return pa.table({n: pa.array(v, plain[n], from_pandas=True) for n, v in made.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise OutcomeError(f"a column does not fit outcomes.SCHEMA: {error}") from error

@@ -165,10 +165,8 @@ def _ink(axes: Axes) -> np.ndarray:
             found.append(path if line.get_linestyle() == "None" else _dense(path))
             if line.get_marker() not in {"None", ""} and line.get_markevery() is None:
                 half = line.get_markersize() / 2 * axes.figure.dpi / 72
-                square = np.stack(np.meshgrid(*[np.linspace(-half, half, 7)] * 2), -1).reshape(
-                    -1, 2
-                )
-                found.append((path[:, None] + square).reshape(-1, 2))
+                square = np.stack(np.meshgrid(*[np.linspace(-half, half, 7)] * 2), -1)
+                found.append((path[:, None] + square.reshape(-1, 2)).reshape(-1, 2))
     for bars in axes.collections:
         if isinstance(bars, LineCollection):
             found += [_dense(axes.transData.transform(s)) for s in bars.get_segments()]

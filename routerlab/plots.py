@@ -113,18 +113,13 @@ def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure
         left, handles = np.zeros(len(parts)), []
         for number, name in enumerate(parts.columns):
             mine = own is not None and name == _OWN
-            look: dict[str, Any] = (
-                {"color": GREY, "hatch": "////"} if mine else {"color": _colour(number)}
-            )
+            plain, hatched = {"color": _colour(number)}, {"color": GREY, "hatch": "////"}
+            look: dict[str, Any] = hatched if mine else plain
             wide = parts[name].to_numpy() * 1000
             handles.append(axes.barh(parts.index, wide, 0.7, left, ec="white", lw=0.5, **look))
             left = left + wide
-        axes.bar_label(
-            handles[-1],
-            [f"{t:#.3g}" for t in left],
-            padding=3,
-            size=mpl.rcParams["legend.fontsize"],
-        )
+        totals = [f"{t:#.3g}" for t in left]
+        axes.bar_label(handles[-1], totals, padding=3, size=_small())
         axes.set(xlabel="Cost (US$ per 1,000 queries)", xlim=(0, left.max() * 1.15))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

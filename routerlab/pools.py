@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from routerlab.runs import root
+
 TIERS = ("premium", "standard", "budget", "specialized")
 
 
@@ -88,8 +90,6 @@ class Pool:
         """Read a pool from a YAML file; a bare name means `data/pools/<name>.yaml`."""
         path = Path(path)
         if path.suffix not in {".yaml", ".yml"}:
-            from routerlab.runs import root
-
             path = root() / "data" / "pools" / f"{path}.yaml"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"

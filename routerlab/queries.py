@@ -55,15 +55,13 @@ class Query:
                 "a query needs at least one message; give messages=[{'role': 'user', 'content': ...}]"
             )
         for message in self.messages:
-            if set(message) != {"role", "content"} or not all(
-                isinstance(v, str) for v in message.values()
-            ):
+            texts = all(isinstance(v, str) for v in message.values())
+            if not texts or set(message) != {"role", "content"}:
                 raise QueryError(
                     f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}"
                 )
-        object.__setattr__(
-            self, "messages", tuple(MappingProxyType(dict(m)) for m in self.messages)
-        )
+        messages = tuple(MappingProxyType(dict(m)) for m in self.messages)
+        object.__setattr__(self, "messages", messages)
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
     @classmethod
@@ -99,11 +97,9 @@ class Query:
         return f"Query({self.id}, {self.source}/{self.split}, {_short(self.text)!r})"
 
     def _repr_html_(self) -> str:
-        answer = (
-            ""
-            if self.reference is None
-            else f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
-        )
+        answer = ""
+        if self.reference is not None:
+            answer = f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
         where = html.escape(f"{self.source}/{self.split}")
         return f"<div><code>{self.id}</code> <small>{where}</small> {html.escape(_short(self.text, 300))}{answer}</div>"
 
@@ -122,14 +118,11 @@ def to_arrow(queries: Iterable[Query]) -> pa.Table:
                 f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; keep one of them"
             )
         seen[q.id] = number
-        messages = _canonical([dict(m) for m in q.messages])
-        rows.append(
-            (q.id, messages, q.reference, q.verifier, q.source, q.split, _canonical(dict(q.meta)))
-        )
+        messages, meta = _canonical([dict(m) for m in q.messages]), _canonical(dict(q.meta))
+        rows.append((q.id, messages, q.reference, q.verifier, q.source, q.split, meta))
     columns = list(zip(*rows, strict=True)) or [[] for _ in SCHEMA]
-    return pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+    return pa.table(arrays, schema=SCHEMA)
 
 
 def from_arrow(table: pa.Table) -> list[Query]:
@@ -141,14 +134,9 @@ def from_arrow(table: pa.Table) -> list[Query]:
         )
     out = []
     for number, row in enumerate(table.to_pylist()):
-        q = Query(
-            tuple(json.loads(row["messages"])),
-            row["reference"],
-            row["verifier"],
-            row["source"],
-            row["split"],
-            json.loads(row["meta"]),
-        )
+        messages, meta = tuple(json.loads(row["messages"])), json.loads(row["meta"])
+        about = row["reference"], row["verifier"], row["source"], row["split"]
+        q = Query(messages, *about, meta)
         if q.id != row["id"]:
             raise QueryError(
                 f"row {number}: id {row['id']} does not match its content ({q.id}); the file was edited: make it again"

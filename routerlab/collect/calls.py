@@ -1,11 +1,13 @@
 """What goes to a backend and what comes back: `Call`, `Reply`, and `CallError` with its class."""
 
 import asyncio
+import datetime as dt
 import enum
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from blake3 import blake3
 
@@ -79,9 +81,8 @@ class Call:
     @property
     def tokens_in_at_most(self) -> int:
         """A bound on the input tokens no tokenizer passes: one a byte, and what a chat format adds."""
-        return sum(len(v.encode()) for m in self.messages for v in m.values()) + 16 * (
-            len(self.messages) + 1
-        )
+        texts = sum(len(v.encode()) for m in self.messages for v in m.values())
+        return texts + 16 * (len(self.messages) + 1)
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,6 @@ def _seconds(text: str | None) -> float | None:
         return wait_s if math.isfinite(wait_s) else None
     except ValueError:
         pass
-    import datetime as dt
-    from email.utils import parsedate_to_datetime
-
     try:
         then = parsedate_to_datetime(text)
     except ValueError:

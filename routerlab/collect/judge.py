@@ -196,11 +196,7 @@ async def grade_by(ask: Ask, query: Query, answer: str, finish: str = "stop") ->
 
 
 _PLACES = {"ANSWER_1": Preference.FIRST, "ANSWER_2": Preference.SECOND, "TIE": Preference.TIE}
-_SWAPPED = {
-    Preference.FIRST: Preference.SECOND,
-    Preference.SECOND: Preference.FIRST,
-    Preference.TIE: Preference.TIE,
-}
+_TURNED = _PLACES | {"ANSWER_1": Preference.SECOND, "ANSWER_2": Preference.FIRST}
 
 
 async def compare_by(
@@ -208,11 +204,12 @@ async def compare_by(
 ) -> Comparison:
     """Which of two answers the judge prefers, asked in both orders; `JudgeError` if either reply has no verdict."""
 
-    async def order(one: str, two: str) -> Preference:
+    async def order(one: str, two: str, places: dict[str, Preference]) -> Preference:
         messages, nonce = pair_prompt(question, one, two, reference)
-        return _PLACES[read_verdict(await ask(messages), nonce, tuple(_PLACES))]
+        return places[read_verdict(await ask(messages), nonce, tuple(places))]
 
-    forward, turned = await asyncio.gather(order(first, second), order(second, first))
-    backward = _SWAPPED[turned]
+    forward, backward = await asyncio.gather(
+        order(first, second, _PLACES), order(second, first, _TURNED)
+    )
     agreed = forward if forward == backward else Preference.DISAGREE
     return Comparison(agreed, forward, backward)

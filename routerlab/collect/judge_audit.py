@@ -171,6 +171,5 @@ async def injection_rate(ask: Ask, suite: Sequence[Attack] | None = None) -> Inj
     ]
     held = [(a, g) for a, g in tried if g is not None]
     fooled = tuple(a.kind for a, g in held if g is Grade.CORRECT)
-    return Injected(
-        share(len(fooled), len(held)), len(tried) - len(held), len(suite) - len(tried), fooled
-    )
+    errors, skipped = len(tried) - len(held), len(suite) - len(tried)
+    return Injected(share(len(fooled), len(held)), errors, skipped, fooled)

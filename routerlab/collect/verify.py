@@ -81,9 +81,7 @@ def grade_many(
                 f"{', '.join(sorted(known))}, and verify.VERIFIERS takes your own"
             )
     texts = [visible(a) for a in answers]
-    out: list[Verdict | None] = [
-        unread(text, finish) for text, finish in zip(texts, finishes, strict=True)
-    ]
+    out: list[Verdict | None] = list(map(unread, texts, finishes))
     todo: dict[str, list[int]] = {}
     for number, query in enumerate(queries):
         if out[number] is None and query.verifier == "judge":

@@ -74,16 +74,14 @@ def trace(
 ) -> Frontier:
     """The frontier of a router with these (quality, usd) scores on what really happened."""
     values = [realised(decide(*scores, lam), quality, usd) for lam in lams]
-    stacked = np.array(values, np.float64).transpose(2, 1, 0)  # queries x (quality, usd) x points
-    return summarise(
-        name, np.asarray(lams, float), stacked[:, 0], stacked[:, 1], rng=rng, resamples=resamples
-    )
+    values = np.array(values, np.float64).transpose(1, 2, 0)
+    return summarise(name, np.asarray(lams, float), *values, rng=rng, resamples=resamples)
 
 
-def summarise(name, lams, quality, usd, *, rng, resamples=1000) -> Frontier:
+def summarise(name, lams, quality, usd, *, rng, resamples=1000, clusters=None) -> Frontier:
     """A frontier from realised (queries x points) quality and cost."""
     points = quality.shape[1]
-    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng)
+    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng, clusters=clusters)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     ends = low[:points], high[:points], low[points:], high[points:]
     return Frontier(name, lams, quality.mean(0), ends[0], ends[1], usd.mean(0), ends[2], ends[3])
@@ -92,10 +90,8 @@ def summarise(name, lams, quality, usd, *, rng, resamples=1000) -> Frontier:
 def singles(quality: np.ndarray, usd: np.ndarray, *, rng: np.random.Generator) -> Frontier:
     """Each single model as one point, in the order of the columns; missing outcomes are refused."""
     every = [realised(np.full(len(quality), m), quality, usd) for m in range(quality.shape[1])]
-    stacked = np.array(every, np.float64).transpose(2, 1, 0)
-    return summarise(
-        "single models", np.full(quality.shape[1], np.nan), stacked[:, 0], stacked[:, 1], rng=rng
-    )
+    values = np.array(every, np.float64).transpose(1, 2, 0)
+    return summarise("single models", np.full(quality.shape[1], np.nan), *values, rng=rng)
 
 
 def oracle_bracket(

@@ -34,9 +34,8 @@ def make(
         if quick:
             few = [replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles]
             recipe = replace(recipe, cycles=tuple(few))
-        if not again and _recipe(folder / "models" / model) == json.loads(
-            json.dumps(asdict(recipe))
-        ):
+        wanted = json.loads(json.dumps(asdict(recipe)))
+        if not again and _recipe(folder / "models" / model) == wanted:
             say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
             continue
         say(f"[{number}/{len(pool)}] {model}: training")

@@ -76,13 +76,8 @@ class Contest:
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        columns = np.hstack([entry.quality.T, entry.usd.T])
-        means = self._resampled(columns, 1000)
-        low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(entry.lam), columns.mean(0)
-        return fr.Frontier(
-            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
-        )
+        rng, values = np.random.default_rng(self.seed), (entry.quality.T, entry.usd.T)
+        return fr.summarise(entry.name, entry.lam, *values, rng=rng, clusters=self.clusters)
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""

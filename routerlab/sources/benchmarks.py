@@ -17,19 +17,13 @@ def listing() -> str:
     """A table of what can be loaded by name: verifier, splits, licence, where it lives and whether it is pinned."""
     lines = [f"{'name':<24}{'verifier':<18}{'splits':<34}{'licence':<14}where"]
     for b in benchmarks().values():
-        where = (
-            f"{b.hub}{f' ({b.config})' if b.config else ''}"
-            if b.hub
-            else next(iter(b.urls.values()))[0]
-        )
-        where = where.replace("{revision}", (b.revision or "")[:7])
-        pin = (
-            f"@{b.revision[:7]}"
-            if b.hub and b.revision
-            else ""
-            if b.revision or b.sha256
-            else " (not pinned)"
-        )
+        short = (b.revision or "")[:7]
+        pin = "" if short or b.sha256 else " (not pinned)"
+        if b.hub:
+            where = f"{b.hub} ({b.config})" if b.config else b.hub
+            pin = f"@{short}" if short else pin
+        else:
+            where = next(iter(b.urls.values()))[0].replace("{revision}", short)
         verifier = b.verifiers[0] + (" …" if len(b.verifiers) > 1 else "")
         splits = ", ".join(b.known_splits)
         lines.append(f"{b.name:<24}{verifier:<18}{splits:<34}{b.licence:<14}{where}{pin}")
