@@ -147,6 +147,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="RUN", help="keep points, summary and routers in this run"
     )
     evaluate.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    evaluate.add_argument(
+        "--trainings",
+        type=int,
+        default=1,
+        metavar="N",
+        help="fit routers that draw lots N times; above 1 the intervals hold that luck too (default: 1)",
+    )
 
     pools = verb(verbs.pools, "pools", "compare a pool's prices with public price maps")
     pools.add_argument("what", choices=("check",))

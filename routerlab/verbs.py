@@ -121,7 +121,9 @@ def evaluate(given: argparse.Namespace) -> int:
     cache = routerlab.runs.root() / "data" / "runs" / "embeddings"
     features = Encoder(given.encoder, cache) if given.encoder else Tfidf()
     names = given.routers if given.routers == "all" else given.routers.split(",")
-    made = contest(data, names, features=features, seed=given.seed, say=_say)
+    made = contest(
+        data, names, features=features, seed=given.seed, trainings=given.trainings, say=_say
+    )
     low, high = (1000 * usd for usd in made.ends)
     print(f"{made.test.table}, features {features.name}")
     print(

@@ -453,7 +453,21 @@ SAMPLES = {
             ),
             "```python\nprint(sum(map(int, input().split())))\n```",
             "```python\nprint(6)\n```",
-        )
+        ),
+        (
+            live(
+                "coding",
+                "coding_completion",
+                "Finish it.",
+                "",
+                public_test_cases=json.dumps(CALL_CASES),
+                private_test_cases=packed(CALL_CASES),
+                original_json={"metadata": '{"func_name": "add"}'},
+                partial_solution="class Solution:\n    def add(self, a, b):\n        total = sum(a)",
+            ),
+            "```python\n        total += b\n        return total\n```",
+            "```python\n        return total\n```",
+        ),
     ],
     "livebench-language": [
         (live("language", "plot_unscrambling", "Order it.", "One. Two."), None, None)

@@ -15,6 +15,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from benchmark_samples import CHOICE, SAMPLES
 from routerlab import Query, Run
 from routerlab.collect.verify import VERIFIERS, grade, grade_many
 from routerlab.queries import QueryError, to_arrow
+from routerlab.sources import benchmarks as catalogue
 from routerlab.sources import files
 from routerlab.sources.benchmarks import benchmarks, listing, load
 
@@ -204,22 +206,44 @@ def test_a_downloaded_repository_is_found_by_config_and_split(tmp_path):
     assert [(q.text, q.split) for q in found] == [("main train", "train")]
 
 
-def test_every_source_is_pinned_or_refuses():
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("olympiadbench", "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.parquet"),
+        ("supergpqa", "SuperGPQA-all.jsonl"),
+        ("ifeval", "ifeval_input_data.jsonl"),
+        ("codeio", "pyedur_full.jsonl"),
+    ],
+)
+def test_a_downloaded_repository_whose_file_names_tell_no_split(name, path, tmp_path):
+    rows = [row for row, _, _ in SAMPLES[name]]
+    at = tmp_path / name / path
+    at.parent.mkdir(parents=True)
+    if at.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), at)
+    else:
+        at.write_text("\n".join(map(json.dumps, rows)))
+    assert len(load(name, folder=tmp_path)) == len(rows)
+
+
+def test_every_source_is_pinned():
     for b in benchmarks().values():
         assert bool(b.hub) != bool(b.urls), b.name
         assert b.revision is None or re.fullmatch("[0-9a-f]{40}", b.revision), b.name
         assert all(
             "{revision}" in u or files.named(u) in b.sha256 for us in b.urls.values() for u in us
         ), b.name
-        if b.hub and b.revision is None:
-            with pytest.raises(
-                QueryError, match=rf"not pinned.*{b.hub}/commits.*revision=.*folder="
-            ):
-                load(b.name)
-    unpinned = {b.name for b in benchmarks().values() if b.hub and b.revision is None}
-    assert unpinned < {"minerva", "olympiadbench", "zebra", "zebra-mc"} | {
-        n for n in SAMPLES if n.startswith("livebench")
-    }
+        assert b.revision or b.sha256, b.name
+
+
+def test_a_source_without_a_pin_refuses_and_says_how_to_pin_it(monkeypatch):
+    loose = replace(benchmarks()["aime24"], revision=None)
+    monkeypatch.setattr(catalogue, "benchmarks", lambda: {"aime24": loose})
+    with pytest.raises(QueryError, match=rf"not pinned.*{loose.hub}/commits.*revision=.*folder="):
+        load("aime24")
+    assert "(not pinned)" in listing()
+    fake_hub(monkeypatch, [SAMPLES["aime24"][0][0]])
+    assert len(load("aime24", revision="a" * 40)) == 1
 
 
 def fake_hub(monkeypatch, rows):
@@ -402,7 +426,7 @@ def test_pocket_and_the_list(pocket):
     shown = listing()
     assert all(name in shown for name in SAMPLES)
     assert "openai/gsm8k (main)@cc7b047" in shown
-    assert "(not pinned)" in shown
+    assert "(not pinned)" not in shown
 
 
 # --- raw files as published

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 from faults import calls_and_pool, kill_drill
 from provider import FAULTS, Provider
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import PocketBackend, backend
-from routerlab.collect.calls import UNSURE, CallError, Reply, Scope, from_status
+from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.collect import collect
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.progress import Progress
@@ -23,6 +24,18 @@ from routerlab.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
 ROW = {"content_filter", "context_length", "bad_request", "no_usage", "too_large"}
+
+
+@pytest.mark.parametrize("form", [None, normalizers.NFC(), normalizers.NFKC()])
+def test_no_byte_tokenizer_makes_more_tokens_than_the_bound(form):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: n for n, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if form is not None:
+        tokenizer.normalizer = form
+    for text in ("plain", "naïve", "\U0001d1c0" * 50, "\ufdfa" * 50, "\u0958" * 50):
+        call = Call("q", "m", "p", ({"role": "user", "content": text},))
+        assert len(tokenizer.encode(text).ids) <= call.tokens_in_at_most
 
 
 async def asked(folder, model, count, **settings):

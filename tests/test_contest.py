@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_learned import pool_of, table_of
@@ -283,6 +285,50 @@ def test_the_area_and_saving_of_single_models_by_hand():
     assert np.isclose(row["frugal saving"].mean, 1 / 3)
     assert row["frugal quality"].mean == 0
     assert made.against("half price") == []
+
+
+def test_the_luck_of_training_widens_what_is_said():
+    queries = _queries(400)[3::4]
+    n = len(queries)
+    quality, usd = np.tile([0.5, 0.0], (n, 1)), np.tile([3.0, 1.0], (n, 1))
+    data = _made(queries, quality, [3.0, 1.0], ("good", "cheap"))
+
+    def entry(name, *rights):
+        made = [
+            Entry(name, None, np.zeros(1), np.full((1, n), r), np.full((1, n), 2.0),
+                  np.zeros((1, n), int), (np.array([r]), np.array([2.0])), 0.0)
+            for r in rights
+        ]  # fmt: skip
+        return replace(made[0], others=tuple(made[1:]))
+
+    entries = entry("lucky", 0.9, 0.7), entry("sure", 0.8), entry("twin", 0.9, 0.7)
+    before = np.concatenate([quality.mean(0), usd.mean(0)])
+    made = Contest(data, entries, quality, usd, None, 0, before, np.arange(n), 0, {})
+    rows = made.table(400)["best quality"]
+    assert rows["sure"] == pytest.approx((0.3, 0.3, 0.3))
+    assert rows["lucky"] == pytest.approx((0.3, 0.2, 0.4))  # of two trainings, both may be either
+    found = made.frontier(entries[0])
+    assert [*found.quality, *found.quality_low, *found.quality_high] == pytest.approx(
+        [0.8, 0.7, 0.9]
+    )
+    versus = {c.name: c.difference for c in made.against("lucky")}
+    assert versus["sure"] == pytest.approx((0.0, -0.1, 0.1))
+    assert versus["twin"] == pytest.approx((0.0, 0.0, 0.0))  # the same luck on both sides
+
+
+def test_routers_that_draw_lots_are_trained_again():
+    queries, quality, usd, models = _two()
+    made = contest(_made(queries, quality, usd, models), ["linear", "mlp", "forest"], trainings=3)
+    others = {e.name: e.others for e in made.entries}
+    assert {n: len(o) for n, o in others.items()} == {"linear": 0, "MLP": 2, "forest": 2}
+    for e in made.entries[1:]:
+        trained = [t.router.predict(made.test.queries)[0] for t in (e, *e.others)]
+        assert not any(np.array_equal(trained[0], t) for t in trained[1:])
+        assert not np.array_equal(trained[1], trained[2])
+        assert all(np.array_equal(e.lam, t.lam) for t in e.others)
+    assert len(made.against("linear")) == 2
+    with pytest.raises(RouterError, match="fitted once at least"):
+        contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
 
 def test_a_router_that_cannot_run_is_left_out_and_said():

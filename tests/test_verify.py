@@ -524,6 +524,16 @@ def test_humaneval_solutions_pass_however_they_are_given_and_broken_ones_fail(da
 
 
 @boxes
+def test_an_answer_goes_on_with_the_start_it_was_given():
+    start = "n = int(input())\nif n > 1:"
+    query = ask("code", tests={"start": start, "cases": [{"stdin": "3\n", "stdout": "6\n"}]})
+    rest = "    print(2 * n)\n"
+    ways = [rest, f"```python\n{rest}```", f"So:\n```python\n{start}\n{rest}```\nDone."]
+    assert grade_many([query] * 3, ways) == [RIGHT] * 3
+    assert grade_many([query], ["```python\n    print(n)\n```"])[0].grade == Grade.INCORRECT
+
+
+@boxes
 def test_mbpp_solutions_pass_and_exchanged_ones_fail(datasets):
     rows = [json.loads(x) for x in (datasets / "mbpp.jsonl").read_text().splitlines()][10:36:2]
     keys = ("test_list", "test_setup_code")

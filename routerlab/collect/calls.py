@@ -5,6 +5,7 @@ import datetime as dt
 import enum
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -38,6 +39,14 @@ class CallError(RuntimeError):
         super().__init__(f"{kind}: {message}" if message else kind)
         self.kind, self.scope = kind, scope
         self.retry_after_s, self.tokens = retry_after_s, tokens
+
+
+def _most_bytes(text: str) -> int:
+    """Bytes of a text, or of the normal form a tokenizer may bring it to, if that is longer."""
+    if text.isascii():
+        return len(text)
+    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))
+    return max(len(t.encode()) for t in (text, *forms))
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,12 @@ class Call:
 
     @property
     def tokens_in_at_most(self) -> int:
-        """A bound on the input tokens no tokenizer passes: one a byte, and what a chat format adds."""
-        texts = sum(len(v.encode()) for m in self.messages for v in m.values())
+        """A bound on the input tokens: one a byte, and what a chat format adds.
+
+        No tokenizer splits a byte, but some bring a text to a normal form first, in which a rare character can be
+        longer: the longest of the text and those forms counts.
+        """
+        texts = sum(_most_bytes(v) for m in self.messages for v in m.values())
         return texts + 16 * (len(self.messages) + 1)
 
 

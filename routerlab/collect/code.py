@@ -5,7 +5,7 @@ The tests are meta["tests"], in the shapes data sets publish:
     {"test_list", "test_setup_code"}       assert lines, as MBPP has them
     {"entry_point", "calls": [{"args", "expect"}]}     a function, or a method of class Solution
     {"cases": [{"stdin", "stdout"}]}       a whole program (also {"inputs": [...], "outputs": [...]})
-Any of them may give "timeout_s" of processor time.
+Any of them may give "timeout_s" of processor time, and the "start" of a program that the answer goes on with.
 """
 
 import json
@@ -37,6 +37,8 @@ def code(query: Query, answer: str, run: Executor) -> Result:
     if "timeout_s" in tests:
         seconds = float(tests["timeout_s"])
         limits = replace(limits, cpu_s=seconds, timeout_s=2 * seconds)
+    if start := tests.get("start"):
+        answer = _after(start, answer)
     if cases := _cases(tests):
         program = extract(answer)
         return FORMAT if program is None else _by_output(program, cases, run, limits)
@@ -110,6 +112,14 @@ def extract(answer: str, name: str | None = None) -> str | None:
 
 
 _PYTHON = {"", "python", "py", "python3"}
+
+
+def _after(start: str, answer: str) -> str:
+    """An answer with a whole program: its longest block behind the start, unless the block repeats it."""
+    blocks = [m[2] for m in _FENCE.findall(answer) if m[1].lower() in _PYTHON]
+    rest = max(blocks, key=len) if blocks else answer
+    whole = rest if rest.strip().startswith(start.strip()) else f"{start.rstrip()}\n{rest}"
+    return f"```python\n{whole}\n```"
 
 
 def _with_prompt(answer: str, prompt: str, name: str | None) -> str | None:

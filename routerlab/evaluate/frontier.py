@@ -78,10 +78,10 @@ def trace(
     return summarise(name, np.asarray(lams, float), *values, rng=rng, resamples=resamples)
 
 
-def summarise(name, lams, quality, usd, *, rng, resamples=1000, clusters=None) -> Frontier:
+def summarise(name, lams, quality, usd, *, rng, resamples=1000) -> Frontier:
     """A frontier from realised (queries x points) quality and cost."""
     points = quality.shape[1]
-    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng, clusters=clusters)
+    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     ends = low[:points], high[:points], low[points:], high[points:]
     return Frontier(name, lams, quality.mean(0), ends[0], ends[1], usd.mean(0), ends[2], ends[3])

@@ -8,7 +8,7 @@ from routerlab.evaluate.metrics import Points, points
 
 
 def pgr(quality, weak: float, strong: float) -> np.ndarray:
-    """Performance gap recovered, (quality - weak) / (strong - weak) (Ong et al. 2024, RouteLLM, eq. 3): 0 is the weak
+    """Performance gap recovered, (quality - weak) / (strong - weak) (Ong et al. 2024, RouteLLM): 0 is the weak
     model, 1 the strong one, above 1 is better than either; NaN where the two are equal.
 
     With weak the best single model and strong an oracle, it is the share of the oracle's gap that is closed.
@@ -41,7 +41,8 @@ def routellm_points(
 
 def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> float:
     """Average of `pgr` over the share of strong calls: the trapezoid area under quality, less the weak model's, over
-    the strong model's less the weak model's (Ong et al. 2024, eq. 4, as RouteLLM's evaluation computes it).
+    the strong model's less the weak model's (Ong et al. 2024, as RouteLLM's evaluation computes it; the paper takes
+    the mean at ten equally spaced shares).
 
     `share` rises, as `routellm_points` gives it. Random calls score 0.5. The points are joined as they are, without a
     hull. A call's price is not in it: a long prompt costs what a short one does; see `apgr_usd`.

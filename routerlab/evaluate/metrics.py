@@ -144,8 +144,9 @@ def arena_score(
     1,000 queries (Lu et al. 2025, arXiv:2510.00202).
 
     Formula and constants are verified against RouterArena's evaluation code and rows of its leaderboard, not against
-    the paper's text. Costs are not clipped: above `high_usd` the score is negative. As β is small, a tenfold saving
-    weighs only as much as some 2 to 3 points of accuracy.
+    the paper's text. Costs are not clipped: above `high_usd` the score is negative. As β is small, cost weighs little
+    where it is low: at an accuracy of 0.7, going from 10 to 1 dollars is worth as much as 9 points of accuracy, from 1
+    to 0.1 as much as 3, from 0.1 to 0.01 fewer than 2.
     """
     cost = np.log(high_usd / np.asarray(usd_per_1000, float)) / np.log(high_usd / low_usd)
     accuracy = np.asarray(accuracy, float)

@@ -187,19 +187,22 @@ def compare(
     clusters: np.ndarray | None = None,
     strata: np.ndarray | None = None,
 ) -> list[Comparison]:
-    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries), on the same
-    resampled queries.
+    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries, or queries x
+    seeds), on the same resampled queries.
 
     Interval and p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable difference is
     `minimum_detectable` at the bootstrap's spread, at level 1 - `level` and before Holm's correction.
     """
     values, baseline = np.asarray(values, float), np.asarray(baseline, float)
-    if values.shape[:1] != baseline.shape or values.shape[1:2] != (len(names),):
+    fits = baseline.shape in (values.shape[:1], values.shape[:1] + values.shape[2:])
+    if not fits or values.shape[1:2] != (len(names),):
         raise ValueError(
             f"give queries x {len(names)} names and a baseline for the same queries, not {values.shape} and "
             f"{baseline.shape}"
         )
-    gaps = values - baseline.reshape(-1, *[1] * (values.ndim - 1))
+    gaps = values - baseline.reshape(
+        len(baseline), 1, *baseline.shape[1:], *[1] * (values.ndim - baseline.ndim - 1)
+    )
     means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters, strata=strata)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found = gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0)

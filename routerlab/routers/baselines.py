@@ -163,8 +163,8 @@ class ShuffledLabels(Linear):
     leaks.
     """
 
-    name = "shuffled labels"
+    name, seed = "shuffled labels", 0
 
     def _fit(self, queries, quality, usd):
-        order = np.random.default_rng(0).permutation(len(queries))
+        order = np.random.default_rng(self.seed).permutation(len(queries))
         super()._fit(queries, quality[order], usd[order])

@@ -2,8 +2,10 @@
 test split with intervals that all of them share.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,12 +45,18 @@ def contest(
     *,
     features: Features | None = None,
     seed: int = 0,
+    trainings: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> Contest:
     """Fit and run `routers` (names of `KINDS`, or all) on a recorded table. A table without the splits train,
     validation and test is split 60, 10 and 30, near-duplicates together. Queries some model did not answer are left out
     of the test, and of nothing else.
+
+    Routers that draw lots when they learn are fitted `trainings` times, from other seeds: intervals and p-values then
+    hold that luck too, and values are means over trainings.
     """
+    if trainings < 1:
+        raise RouterError(f"{trainings} trainings: each router has to be fitted once at least")
     names = list(KINDS) if routers == "all" else routers
     names = [names] if isinstance(names, str) else names
     if unknown := [n for n in names if n not in KINDS]:
@@ -69,10 +77,15 @@ def contest(
     say(f"features ({shared.name}) of {len(train.queries)} queries")
     shared.fit([q.text for q in train.queries])
     entries, left_out = [], {}
-    for name, router in _entrants(names, shared, train):
+    for name, make in _entrants(names, shared, train):
         say(f"{name}")
         try:
-            entries.append(_enter(router, train, validation[0], test[0]))
+            made = _enter(make(), train, validation[0], test[0])
+            again = range(1, 1 if getattr(made.router, "seed", None) is None else trainings)
+            others = [
+                _enter(make(), train, validation[0], test[0], seed=s, lams=made.lam) for s in again
+            ]
+            entries.append(replace(made, others=tuple(others)))
         except RouterError as error:
             left_out[name] = str(error)
     if not entries:
@@ -95,14 +108,14 @@ def contest(
 
 def _entrants(
     names: Sequence[str], features: Features, train: Recorded
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     for name in names:
-        yield name, KINDS[name](features)
+        yield name, functools.partial(KINDS[name], features)
     domain = next((k for k in DOMAIN if k in train.queries[0].meta), None)
     if domain and len(names) > 1:
         lookup = baselines.FamilyLookup(key=domain)
         lookup.name = f"{domain} lookup (told)"
-        yield "lookup", lookup
+        yield "lookup", lambda: lookup
 
 
 def _first_try(part: Recorded) -> tuple[Recorded, int]:
@@ -114,12 +127,22 @@ def _first_try(part: Recorded) -> tuple[Recorded, int]:
     return part._replace(queries=kept, table=table), len(part.queries)
 
 
-def _enter(router: Any, train: Recorded, validation: Recorded, test: Recorded) -> Entry:
+def _enter(
+    router: Any,
+    train: Recorded,
+    validation: Recorded,
+    test: Recorded,
+    *,
+    seed: int | None = None,
+    lams: np.ndarray | None = None,
+) -> Entry:
+    if seed is not None:
+        router.seed = seed
     started = time.perf_counter()
     router.fit(train.queries, train.table)
     fitted = time.perf_counter()
     if isinstance(router, ScoreRouter):
-        lams = _prices(router, validation)
+        lams = _prices(router, validation) if lams is None else lams
         scores, held = router.predict(test.queries), router.predict(validation.queries)
         choices = np.stack([fr.decide(*scores, lam) for lam in lams])
         played = [fr.realised(c, *_happened(test)) for c in choices]

@@ -18,8 +18,10 @@ class Learned(ScoreRouter):
 
     Features that are given were fitted on the training texts and may be shared by many routers. The cost of a call is
     predicted by `linear` on the dense view, in units of the model's mean, and never below half the least it cost.
-    A subclass writes `learn`, which fills `arrays` and `values`, and `estimate`.
+    A subclass writes `learn`, which fills `arrays` and `values`, and `estimate`; one that draws lots has a `seed`.
     """
+
+    seed: int | None = None
 
     def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
         super().__init__(lam)
@@ -231,7 +233,7 @@ class Blend(Learned):
     Breiman (1996).
     """
 
-    name = "blend"
+    name, seed = "blend", 0
 
     def __init__(
         self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4
@@ -247,9 +249,11 @@ class Blend(Learned):
         from scipy.optimize import nnls
 
         self.arrays["mean"], known = np.nanmean(quality, 0), ~np.isnan(quality)
-        fold = np.random.default_rng(0).permutation(len(quality)) % self.folds
+        fold = np.random.default_rng(self.seed).permutation(len(quality)) % self.folds
         unseen = np.tile(self.arrays["mean"], (len(self.members), len(quality), 1))
         for number, member in enumerate(self.members):
+            if member.seed is not None:
+                member.seed = self.seed
             for k in range(self.folds if len(quality) > 1 else 0):
                 part = copy.deepcopy(member)
                 shown = quality[fold != k]

@@ -10,7 +10,7 @@ from routerlab.routers.learned import Learned, filled
 class Forest(Learned):
     """Extremely randomised trees on the dense view, one forest for all models. Geurts, Ernst and Wehenkel (2006)."""
 
-    name = "forest"
+    name, seed = "forest", 0
 
     def __init__(self, features=None, lam=0.0, trees: int = 60, least: int = 5) -> None:
         super().__init__(features, lam)
@@ -20,7 +20,11 @@ class Forest(Learned):
         from sklearn.ensemble import ExtraTreesRegressor
 
         made = ExtraTreesRegressor(
-            self.trees, min_samples_leaf=self.least, max_features=0.3, n_jobs=-1, random_state=0
+            self.trees,
+            min_samples_leaf=self.least,
+            max_features=0.3,
+            n_jobs=-1,
+            random_state=self.seed,
         )
         y = filled(quality)
         made.fit(views.dense, y[:, 0] if y.shape[1] == 1 else y)
@@ -61,7 +65,7 @@ class Forest(Learned):
 class Boosting(Learned):
     """Gradient-boosted trees on the dense view, one ensemble a model. Friedman (2001), Ke et al. (2017)."""
 
-    name = "boosting"
+    name, seed = "boosting", 0
 
     def __init__(self, features=None, lam=0.0, rounds: int = 120) -> None:
         super().__init__(features, lam)
@@ -83,7 +87,7 @@ class Boosting(Learned):
             "deterministic": True,
             "num_threads": 1,  # on busy cores its waiting threads cost more than they do
             "force_col_wise": True,
-            "seed": 0,
+            "seed": self.seed,
             "verbose": -1,
         }
         texts, whole = [], lightgbm.Dataset(views.dense, params=settings, free_raw_data=False)
@@ -111,14 +115,14 @@ class Factorisation(Learned):
     V are vectors of the models, `rank` long. Koren, Bell and Volinsky (2009); RouteLLM's router is of this kind.
     """
 
-    name = "factorisation"
+    name, seed = "factorisation", 0
     hidden, rank, epochs, decay = 0, 16, 20, 0.1
 
     def learn(self, views, quality):
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)
         x, width = views.dense / self.arrays["scale"], self.hidden or self.rank
-        settings: dict[str, Any] = {"epochs": self.epochs, "decay": self.decay}
-        self.arrays |= _train(x, quality, width, curved=bool(self.hidden), **settings)
+        how: dict[str, Any] = {"epochs": self.epochs, "decay": self.decay, "seed": self.seed or 0}
+        self.arrays |= _train(x, quality, width, curved=bool(self.hidden), **how)
 
     def estimate(self, views):
         a = self.arrays
@@ -142,12 +146,12 @@ class MLP(Factorisation):
 
 
 def _train(
-    x: np.ndarray, y: np.ndarray, width: int, *, curved: bool, epochs: int, decay: float
+    x: np.ndarray, y: np.ndarray, width: int, *, curved: bool, epochs: int, decay: float, seed: int
 ) -> dict:
     """Weights of x -> width -> models by AdamW on cross entropy; missing outcomes have no weight."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     known = torch.tensor(~np.isnan(y), dtype=torch.float32)
     given = torch.tensor(x, dtype=torch.float32)
     wanted = torch.tensor(np.nan_to_num(y), dtype=torch.float32)

@@ -1,6 +1,6 @@
 """How routers did on one test split: areas, savings and differences, with intervals that all of them share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ DOMAIN = ("family", "domain", "category", "eval_name", "topic")
 @dataclass(frozen=True)
 class Entry:
     """A router as it ran: at each of its prices of money (`lam`) the quality, the cost (USD) and the chosen model of
-    each test query (points x queries), what it reached on validation, and how long fitting took.
+    each test query (points x queries), what it reached on validation, and how long fitting took. `others` are
+    trainings of the same router from other seeds, at the same prices.
     """
 
     name: str
@@ -30,6 +31,12 @@ class Entry:
     choice: np.ndarray
     validation: tuple[np.ndarray, np.ndarray]  # mean quality and cost (USD) at each point
     fit_s: float
+    others: tuple["Entry", ...] = ()
+
+    def over_trainings(self, read: Callable[["Entry"], np.ndarray]) -> np.ndarray:
+        """What `read` gives of this entry (queries x things); of several trainings stacked along a last axis."""
+        trained = [read(e) for e in (self, *self.others)]
+        return np.stack(trained, -1) if self.others else trained[0]
 
     def at_best(self) -> int:
         """The point with the best quality on validation, of equals the cheapest."""
@@ -76,8 +83,13 @@ class Contest:
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        rng, values = np.random.default_rng(self.seed), (entry.quality.T, entry.usd.T)
-        return fr.summarise(entry.name, entry.lam, *values, rng=rng, clusters=self.clusters)
+        columns = entry.over_trainings(_points)
+        means = self._resampled(columns, 1000)
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        p, found = len(entry.lam), _mean(columns)
+        return fr.Frontier(
+            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
+        )
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
@@ -124,20 +136,23 @@ class Contest:
     def _scores(self, e: Entry, resamples: int) -> dict[str, tuple[float, np.ndarray]]:
         """Each column of `table`: its value, and its value on every resample."""
         base = self.quality[:, self.single], self.usd[:, self.single]
-        columns = np.hstack([e.quality.T, e.usd.T])
+        columns = e.over_trainings(_points)
         singles = self._resampled(np.hstack([self.quality, self.usd]), resamples)
         means = self._resampled(columns, resamples)
         drawn = [self._areas(m, s) for m, s in zip(means, singles, strict=True)]
-        areas = self._areas(columns.mean(0), None)
+        areas = self._areas(_mean(columns), None)
         out = {n: (v, np.array([d[n] for d in drawn])) for n, v in areas.items()}
-        frugal, best = e.at_least(self.single_validation), e.at_best()
-        gained = e.quality[frugal] - base[0], e.quality[best] - base[0]
-        paid = e.usd[frugal], base[1]
-        means = self._resampled(np.stack([*gained, *paid], 1), resamples)
-        out["frugal quality"] = float(gained[0].mean()), means[:, 0]
-        saved = float(1 - paid[0].mean() / paid[1].mean())
-        out["frugal saving"] = saved, 1 - means[:, 2] / means[:, 3]
-        out["best quality"] = float(gained[1].mean()), means[:, 1]
+
+        def at_points(e: Entry) -> np.ndarray:
+            frugal, best = e.at_least(self.single_validation), e.at_best()
+            gained = e.quality[frugal] - base[0], e.quality[best] - base[0]
+            return np.stack([*gained, e.usd[frugal], base[1]], 1)
+
+        columns = e.over_trainings(at_points)
+        found, means = _mean(columns), self._resampled(columns, resamples)
+        out["frugal quality"] = float(found[0]), means[:, 0]
+        out["frugal saving"] = float(1 - found[2] / found[3]), 1 - means[:, 2] / means[:, 3]
+        out["best quality"] = float(found[1]), means[:, 1]
         return out
 
     def _areas(self, means: np.ndarray, singles: np.ndarray | None) -> dict[str, float]:
@@ -160,15 +175,24 @@ class Contest:
         """Every other router at its frugal point against `name` at its own: `stats.Comparison`s with Holm's correction
         and the minimum detectable difference.
         """
-        chosen = {e.name: e.quality[e.at_least(self.single_validation)] for e in self.entries}
+        chosen = {e.name: e.over_trainings(self._frugal) for e in self.entries}
         if name not in chosen:
             raise RouterError(f"no router {name!r} in this contest; it has {', '.join(chosen)}")
         base = chosen.pop(name)
         if not chosen:
             return []
+        seeded = {v.shape for v in (base, *chosen.values()) if v.ndim > 1}
+        if seeded:  # what draws no lots is the same in every training
+            shape = seeded.pop()
+            spread = [np.broadcast_to(v.reshape(len(v), -1), shape) for v in chosen.values()]
+            base, columns = np.broadcast_to(base.reshape(len(base), -1), shape), np.stack(spread, 1)
+        else:
+            columns = np.stack([*chosen.values()], 1)
         names, rng = list(chosen), np.random.default_rng(self.seed)
-        columns = np.stack([*chosen.values()], 1)
         return compare(columns, base, names, rng=rng, resamples=resamples, clusters=self.clusters)
+
+    def _frugal(self, e: Entry) -> np.ndarray:
+        return e.quality[e.at_least(self.single_validation)]
 
     def two_models(self):
         """RouteLLM's measures (pandas) where there are two models: APGR and CPT over the share of calls to the stronger
@@ -216,6 +240,14 @@ class Contest:
             beaten = metrics.dominance(point, (self.usd.mean(0), self.quality.mean(0)))[0]
             found[e.name] = [m for m, b in zip(self.test.table.models, beaten, strict=True) if b]
         return found
+
+
+def _points(e: Entry) -> np.ndarray:
+    return np.hstack([e.quality.T, e.usd.T])
+
+
+def _mean(columns: np.ndarray) -> np.ndarray:
+    return columns.mean((0, 2) if columns.ndim == 3 else 0)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -129,14 +129,18 @@ _LIVE = {
 
 def livebench(row: Row, split: str) -> Asked:
     """LiveBench by our verifiers, not by its own scorers: partial credit is not given, and what only they can compare
-    (plot_unscrambling, tablereformat) goes to a judge.
+    (plot_unscrambling, tablereformat) goes to a judge. A coding_completion asks for the rest of a partial solution.
     """
     text, meta = next(iter(row["turns"])), {"category": row["category"], "task": row["task"]}
     if row.get("instruction_id_list"):
         return Asked(text, None, {**meta, "instructions": rules(row)}, "instructions")
     if row["category"] == "coding":
         about = loads((loads(row.get("original_json") or "{}") or {}).get("metadata") or "{}")
-        return _contest(row, text, about.get("func_name"), **meta)
+        asked = _contest(row, text, about.get("func_name"), **meta)
+        if start := row.get("partial_solution"):
+            tests = {**asked.meta["tests"], "start": start}
+            asked = asked._replace(meta={**asked.meta, "tests": tests})
+        return asked
     truth = row["ground_truth"]
     verifier = _LIVE.get(row["task"], "judge")
     if verifier == "json":

@@ -160,7 +160,7 @@ def known(path: str | Path, bench: str | None = None) -> Recorded:
         return mmlu_pro(path, "mmlupro")
     if costs := [c for c in columns if c.endswith("|total_cost")]:
         models = {c.removesuffix("|total_cost"): (0, 0) for c in costs}
-        day = dt.date(2024, 3, 1)  # of the paper; its costs are in the file
+        day = dt.date(2024, 3, 1)  # the month of the paper; its costs are in the file
         return routerbench(path, pool_of("routerbench", models, as_of=day, context=1))
     raise SourceError(
         f"{path} is no table of RouteLLM, MMLU-Pro or RouterBench; import it with sources.tables.wide or long, save it "
