@@ -1,8 +1,7 @@
-"""RouterLab: which router gives the most accuracy per dollar, how sure are we, and how do I train
-and ship it?
+"""RouterLab: which router gives the most accuracy per dollar, how sure are we, and how do I train and ship it?
 
-Everything is a function of one table: what each model of a pool did on each query. The names below are loaded on
-first use, so importing the package costs nothing and pulls in neither torch nor pandas.
+Everything is a function of one table: what each model of a pool did on each query. The names below are loaded on first
+use, so importing the package costs nothing and pulls in neither torch nor pandas.
 """
 
 import importlib

@@ -1,6 +1,4 @@
-"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same
-bytes.
-"""
+"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same bytes."""
 
 import os
 import time
@@ -47,9 +45,7 @@ def notebooks(only: Iterable[str] = ()) -> list[Path]:
 
 
 def literal(text: str) -> Any:
-    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text
-    itself.
-    """
+    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text itself."""
     import yaml
 
     try:
@@ -73,28 +69,24 @@ def run(
     folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Done]:
-    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at
-    none, reports all.
+    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at none, reports all.
 
     Every value must be declared by at least one notebook; each notebook gets those it declares.
     """
     declared = {path: parameters(path) for path in paths}
     for name in values:
         if not any(name in known for known in declared.values()):
-            have = "; ".join(
-                f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()
-            )
-            raise BookError(f"no notebook declares parameter {name!r} ({have})")
+            have = [f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()]
+            raise BookError(f"no notebook declares parameter {name!r} ({'; '.join(have)})")
     folder = folder or root() / "data" / "runs" / "book"
     done = []
     for number, path in enumerate(paths, 1):
-        say(f"[{number}/{len(paths)}] {path.stem} …")
+        which = f"[{number}/{len(paths)}] {path.stem}"
+        say(f"{which} …")
         known = {k: v for k, v in values.items() if k in declared[path]}
-        done.append(_run_one(path, folder / path.name, known))
-        say(
-            f"[{number}/{len(paths)}] {path.stem} {'FAILED' if done[-1].error else 'ok'} "
-            f"{done[-1].seconds:.1f} s"
-        )
+        one = _run_one(path, folder / path.name, known)
+        say(f"{which} {'FAILED' if one.error else 'ok'} {one.seconds:.1f} s")
+        done.append(one)
     return done
 
 
@@ -106,9 +98,8 @@ def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     started, error = time.monotonic(), ""
-    partial = output.with_name(
-        f".{output.stem}.running.ipynb"
-    )  # papermill saves after every cell, not atomically
+    # Papermill saves after every cell, not atomically.
+    partial = output.with_name(f".{output.stem}.running.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -159,9 +150,7 @@ def _joined(outputs: Iterable[Any]) -> list[Any]:
 
 
 def tidy(path: Path, write: bool = True) -> bool:
-    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if
-    that is a change.
-    """
+    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if that is a change."""
     import nbformat
 
     try:

@@ -1,13 +1,11 @@
-"""The command line: results on stdout, progress and errors on stderr, and an error's last line
-names the cure.
-"""
+"""The command line: results on stdout, progress and errors on stderr, and an error's last line names the cure."""
 
 import argparse
 import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import routerlab
@@ -52,11 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=routerlab.__version__)
     parsers = parser.add_subparsers(title="verbs", metavar="VERB")
 
-    run = parsers.add_parser(
-        "run",
-        help="run the notebooks headless, in order, in fresh kernels",
-        description=verbs.run.__doc__,
-    )
+    def verb(do: Callable[[argparse.Namespace], int], name: str, what: str):
+        made = parsers.add_parser(name, help=what, description=do.__doc__)
+        made.set_defaults(do=do)
+        return made
+
+    run = verb(verbs.run, "run", "run the notebooks headless, in order, in fresh kernels")
     run.add_argument(
         "--only",
         metavar="00,03",
@@ -89,26 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also tidy the results and put them back into notebooks/",
     )
-    run.set_defaults(do=verbs.run)
 
-    tidy = parsers.add_parser(
-        "tidy",
-        help="drop from notebooks what differs from run to run",
-        description=verbs.tidy.__doc__,
-    )
+    tidy = verb(verbs.tidy, "tidy", "drop from notebooks what differs from run to run")
     tidy.add_argument(
         "paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/"
     )
     tidy.add_argument(
         "--check", action="store_true", help="change nothing; fail if a notebook is not tidy"
     )
-    tidy.set_defaults(do=verbs.tidy)
 
-    show = parsers.add_parser(
-        "show",
-        help="print what a recorded table holds, a line a model",
-        description=verbs.show.__doc__,
-    )
+    show = verb(verbs.show, "show", "print what a recorded table holds, a line a model")
     show.add_argument(
         "table",
         nargs="?",
@@ -116,12 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         help="pocket, a run in data/runs, or a folder (default: pocket)",
     )
     show.add_argument("--split", help="only this split of its queries")
-    show.set_defaults(do=verbs.show)
 
-    collect = parsers.add_parser(
-        "collect",
-        help="ask every model of a pool every question, and grade the answers",
-        description=verbs.collect.__doc__,
+    collect = verb(
+        verbs.collect, "collect", "ask every model of a pool every question, and grade the answers"
     )
     collect.add_argument(
         "--pool", default="pocket", help="a YAML file, or a name in data/pools (default: pocket)"
@@ -152,22 +138,16 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--rpm", type=float, help="requests a minute to each provider")
     collect.add_argument("--tpm", type=float, help="tokens a minute to each provider")
     collect.add_argument("--judge", metavar="MODEL", help="of the pool: grades what needs a judge")
-    collect.set_defaults(do=verbs.collect)
 
-    data = parsers.add_parser(
-        "data",
-        help="list the benchmarks, or split questions leak-proof",
-        description=verbs.data.__doc__,
-    )
+    data = verb(verbs.data, "data", "list the benchmarks, or split questions leak-proof")
     data.add_argument("what", choices=("list", "split"))
     data.add_argument("source", nargs="?", default="pocket", help="as for collect")
     data.add_argument("--out", metavar="FILE", type=Path, help="write the split questions there")
-    data.set_defaults(do=verbs.data)
 
-    evaluate = parsers.add_parser(
+    evaluate = verb(
+        verbs.evaluate,
         "eval",
-        help="fit routers on a table's training split and score them on its test split",
-        description=verbs.evaluate.__doc__,
+        "fit routers on a table's training split and score them on its test split",
     )
     evaluate.add_argument(
         "--table",
@@ -197,21 +177,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="fit routers that draw lots N times; above 1 the intervals hold that luck too (default: 1)",
     )
-    evaluate.set_defaults(do=verbs.evaluate)
 
-    pools = parsers.add_parser(
-        "pools",
-        help="compare a pool's prices with public price maps",
-        description=verbs.pools.__doc__,
-    )
+    pools = verb(verbs.pools, "pools", "compare a pool's prices with public price maps")
     pools.add_argument("what", choices=("check",))
     pools.add_argument("pool", help="a YAML file, or a name in data/pools")
-    pools.set_defaults(do=verbs.pools)
 
-    pocket = parsers.add_parser(
-        "pocket",
-        help="train the embedded models from seeds and record their table",
-        description=verbs.pocket.__doc__,
+    pocket = verb(
+        verbs.pocket, "pocket", "train the embedded models from seeds and record their table"
     )
     pocket.add_argument(
         "--out", metavar="FOLDER", type=Path, help="where to put it (default: data/pocket)"
@@ -227,7 +199,6 @@ def _parser() -> argparse.ArgumentParser:
     pocket.add_argument(
         "--threads", type=_from_zero, default=0, help="torch threads (default: its own choice)"
     )
-    pocket.set_defaults(do=verbs.pocket)
     return parser
 
 

@@ -33,8 +33,7 @@ class Decisions:
             )
         if choice.size and not (choice.min() >= 0 and choice.max() < len(self.models)):
             raise DecisionError(
-                f"{self.router}: a choice lies outside 0..{len(self.models) - 1} "
-                f"({', '.join(self.models)})"
+                f"{self.router}: a choice lies outside 0..{len(self.models) - 1} ({', '.join(self.models)})"
             )
         object.__setattr__(self, "choice", choice)
         shape = (len(self.queries), len(self.models))

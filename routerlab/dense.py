@@ -1,6 +1,4 @@
-"""Query x model matrices of tables too large for memory: built in one pass from Parquet, then
-memory-mapped.
-"""
+"""Query x model matrices of tables too large for memory: built in one pass from Parquet, then memory-mapped."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,7 @@ def build_dense(
     columns: Sequence[str] = ("quality", "usd"),
     sample: int = 0,
 ) -> "Dense":
-    """Query x model matrices of one sample of a Parquet table of any size, as .npy files that are
-    memory-mapped.
+    """Query x model matrices of one sample of a Parquet table of any size, as .npy files that are memory-mapped.
 
     Reads a row group at a time, so memory stays far below the table's size; the long rows are not kept.
     """
@@ -69,9 +66,7 @@ def _values(parquet: str | Path, column: str) -> pa.Array:
 
 
 class _Places:
-    """Where the values of a column stand on an axis; row groups that share a dictionary share the
-    look-up.
-    """
+    """Where the values of a column stand on an axis; row groups that share a dictionary share the look-up."""
 
     def __init__(self, axis: pa.Array) -> None:
         self.axis, self.dictionary, self.lookup = axis, None, np.zeros(0, np.int64)

@@ -199,18 +199,8 @@ def latex_table(
     head = [_escape(mean.index.name or ""), *map(_escape, mean.columns)]
     spec = "l" + "".join("r" if c in numbers else "l" for c in mean.columns)
     lines = [" & ".join(line) + r" \\" for line in (head, *rows)]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{spec}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    top = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*top, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _alike(value) -> bool:

@@ -36,8 +36,7 @@ def pareto(
     """Quality against cost on a log axis, linear below the least that is paid where something is free: single models,
     their random mixes, the oracle bracket and routers.
 
-    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals
-    over queries.
+    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals over queries.
     """
     with active_style():
         figure, axes = plt.subplots(layout="constrained")

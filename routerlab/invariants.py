@@ -12,9 +12,7 @@ SCHEMA = pa.schema(
     [
         pa.field("query", _NAME, nullable=False),
         pa.field("model", _NAME, nullable=False),
-        pa.field(
-            "sample", pa.int16(), nullable=False
-        ),  # which try; 0 is the greedy one where there is one
+        pa.field("sample", pa.int16(), nullable=False),  # which try; 0 is the greedy one, if any
         pa.field("temperature", pa.float32(), nullable=False),
         pa.field("grade", _NAME),
         pa.field("quality", pa.float32()),
@@ -44,9 +42,7 @@ class OutcomeError(ValueError):
 
 
 def check(rows: pa.Table) -> pa.Table:
-    """Cast to `SCHEMA` and check every invariant; returns the table, or names the first row that
-    breaks one.
-    """
+    """Cast to `SCHEMA` and check every invariant; returns the table, or names the first row that breaks one."""
     missing = [f.name for f in SCHEMA if f.name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in SCHEMA.names]
     if missing or extra:
@@ -55,8 +51,7 @@ def check(rows: pa.Table) -> pa.Table:
             f"has unknown {', '.join(extra)}" if extra else "",
         ]
         raise OutcomeError(
-            f"an outcome table has the columns of outcomes.SCHEMA; this one "
-            f"{' and '.join(filter(None, parts))}"
+            f"an outcome table has the columns of outcomes.SCHEMA; this one {' and '.join(filter(None, parts))}"
         )
     loose = pa.schema([f.with_nullable(True) for f in SCHEMA])
     try:
@@ -68,78 +63,43 @@ def check(rows: pa.Table) -> pa.Table:
     null = {name: rows[name].is_null().to_numpy() for name in SCHEMA.names}
     for f in SCHEMA:
         if not f.nullable:
-            _refuse(rows, null[f.name], f"has no {f.name}", "every outcome needs one")
+            _refuse(rows, null[f.name], f"has no {f.name}: every outcome needs one")
     rows = rows.cast(SCHEMA)
-    numbers = {
-        n: rows[n].to_numpy()
-        for n in ("sample", "usd", "tokens_in", "tokens_cached", "tokens_out", "quality")
+    integers = ("sample", "tokens_in", "tokens_cached", "tokens_out")
+    numbers = {n: rows[n].to_numpy() for n in (*integers, "usd", "quality")}
+    grade, usd, quality = objects(rows["grade"]), numbers["usd"], numbers["quality"]
+    tokens_in, cached = numbers["tokens_in"], numbers["tokens_cached"]
+    graded, failed = ~null["grade"], ~null["error"]
+    both, neither, uneven = failed & graded, ~(failed | graded), graded == null["quality"]
+    again, wrong = _again(rows), (grade == Grade.CORRECT) != (quality >= 0.5)
+    refused = {
+        f"has an unknown grade: grades are {', '.join(Grade)}": graded & ~np.isin(grade, [*Grade]),
+        "has a cost that is not 0 or more: usd is tokens x price": ~(usd >= 0) | np.isinf(usd),
+        **{f"has a negative {n}: count from 0": numbers[n] < 0 for n in integers},
+        "has more cached than input tokens: cached are part of tokens_in": cached > tokens_in,
+        "has both an error and a grade: an outcome that did not happen is missing: drop the grade": both,
+        "has neither a grade nor an error: grade the answer, or name the class of the error": neither,
+        "has a grade without a quality or the reverse: give both or neither": uneven,
+        "has a quality outside 0..1: scale it": graded & ~((quality >= 0) & (quality <= 1)),
+        "has a grade that its quality contradicts: CORRECT means quality >= 0.5": graded & wrong,
+        "is IDK with a quality: an abstention has quality 0": (grade == Grade.IDK) & (quality != 0),
+        "is a second outcome of the same query, model and sample: number tries by 'sample'": again,
     }
-    grade = objects(rows["grade"])
-    quality = numbers["quality"]
-    graded, known = ~null["grade"], np.isin(grade, [*Grade])
-    _refuse(rows, graded & ~known, "has an unknown grade", f"grades are {', '.join(Grade)}")
-    _refuse(
-        rows,
-        ~(numbers["usd"] >= 0) | np.isinf(numbers["usd"]),
-        "has a cost that is not 0 or more",
-        "usd is tokens x price",
-    )
-    for name in ("sample", "tokens_in", "tokens_cached", "tokens_out"):
-        _refuse(rows, numbers[name] < 0, f"has a negative {name}", "count from 0")
-    _refuse(
-        rows,
-        numbers["tokens_cached"] > numbers["tokens_in"],
-        "has more cached than input tokens",
-        "cached are part of tokens_in",
-    )
-    _refuse(
-        rows,
-        ~null["error"] & graded,
-        "has both an error and a grade",
-        "an outcome that did not happen is missing: drop the grade",
-    )
-    _refuse(
-        rows,
-        null["error"] & ~graded,
-        "has neither a grade nor an error",
-        "grade the answer, or name the class of the error",
-    )
-    _refuse(
-        rows,
-        graded == null["quality"],
-        "has a grade without a quality or the reverse",
-        "give both or neither",
-    )
-    _refuse(
-        rows, graded & ~((quality >= 0) & (quality <= 1)), "has a quality outside 0..1", "scale it"
-    )
-    right = quality >= 0.5
-    _refuse(
-        rows,
-        graded & ((grade == Grade.CORRECT) != right),
-        "has a grade that its quality contradicts",
-        "CORRECT means quality >= 0.5",
-    )
-    _refuse(
-        rows,
-        (grade == Grade.IDK) & (quality != 0),
-        "is IDK with a quality",
-        "an abstention has quality 0",
-    )
+    for what, bad in refused.items():
+        _refuse(rows, bad, what)
+    return rows
+
+
+def _again(rows: pa.Table) -> np.ndarray:
+    """Which rows have the query, model and sample of a row before them."""
     query, model = (codes(rows[n]).astype(np.int64) for n in ("query", "model"))
-    place = (query * (model.max(initial=0) + 1) + model) * (
-        int(numbers["sample"].max(initial=0)) + 1
-    ) + numbers["sample"]
+    sample = rows["sample"].to_numpy()
+    place = query * (model.max(initial=0) + 1) + model
+    place = place * (int(sample.max(initial=0)) + 1) + sample
     order = np.argsort(place, kind="stable")
     again = np.zeros(len(place), bool)
     again[order[1:]] = place[order[1:]] == place[order[:-1]]
-    _refuse(
-        rows,
-        again,
-        "is a second outcome of the same query, model and sample",
-        "number tries by 'sample'",
-    )
-    return rows
+    return again
 
 
 def codes(column: pa.ChunkedArray) -> np.ndarray:
@@ -155,15 +115,13 @@ def objects(column: pa.ChunkedArray) -> np.ndarray:
     return np.array([*names, None], dtype=object)[codes(column)]
 
 
-def _refuse(rows: pa.Table, bad: np.ndarray, what: str, cure: str) -> None:
+def _refuse(rows: pa.Table, bad: np.ndarray, what: str) -> None:
     if bad.any():
         number = int(np.flatnonzero(bad)[0])
         row = rows.slice(number, 1).to_pylist()[0]
         more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
-        shown = {
-            k: row[k] for k in ("query", "model", "sample", "grade", "quality", "usd", "error")
-        }
-        raise OutcomeError(f"row {number}{more} {what}: {cure}. {shown}")
+        names = ("query", "model", "sample", "grade", "quality", "usd", "error")
+        raise OutcomeError(f"row {number}{more} {what}. { {k: row[k] for k in names} }")
 
 
 def from_columns(columns: Mapping[str, Sequence]) -> pa.Table:
@@ -175,12 +133,8 @@ def from_columns(columns: Mapping[str, Sequence]) -> pa.Table:
     length = max((len(v) for v in columns.values()), default=0)
     default = {"sample": 0, "temperature": 0.0, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0}
     made = {f.name: columns.get(f.name, [default.get(f.name)] * length) for f in SCHEMA}
-    values = {
-        f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in SCHEMA
-    }
+    plain = {f.name: pa.string() if f.type == _NAME else f.type for f in SCHEMA}
     try:
-        return pa.table(
-            {name: pa.array(made[name], values[name], from_pandas=True) for name in SCHEMA.names}
-        )
+        return pa.table({n: pa.array(v, plain[n], from_pandas=True) for n, v in made.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise OutcomeError(f"a column does not fit outcomes.SCHEMA: {error}") from error

@@ -157,9 +157,7 @@ def _points() -> float:
 
 
 def _ink(axes: Axes) -> np.ndarray:
-    """Points, in display coordinates and about a pixel apart, of all lines, bars and markers drawn in data
-    coordinates.
-    """
+    """Points, in pixels and about one pixel apart, of all lines, bars and markers drawn in data coordinates."""
     found = [np.empty((0, 2))]
     for line in axes.lines:
         if line.get_transform() == axes.transData:
@@ -167,10 +165,8 @@ def _ink(axes: Axes) -> np.ndarray:
             found.append(path if line.get_linestyle() == "None" else _dense(path))
             if line.get_marker() not in {"None", ""} and line.get_markevery() is None:
                 half = line.get_markersize() / 2 * axes.figure.dpi / 72
-                square = np.stack(np.meshgrid(*[np.linspace(-half, half, 7)] * 2), -1).reshape(
-                    -1, 2
-                )
-                found.append((path[:, None] + square).reshape(-1, 2))
+                square = np.stack(np.meshgrid(*[np.linspace(-half, half, 7)] * 2), -1)
+                found.append((path[:, None] + square.reshape(-1, 2)).reshape(-1, 2))
     for bars in axes.collections:
         if isinstance(bars, LineCollection):
             found += [_dense(axes.transData.transform(s)) for s in bars.get_segments()]

@@ -34,9 +34,7 @@ def _mean(matrix: np.ndarray) -> np.ndarray:
 
 
 def _axis(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
-    """The different values of a dictionary column in order of appearance, and the place of each
-    row's value.
-    """
+    """The different values of a dictionary column in order of appearance, and the place of each row's value."""
     array = column.combine_chunks()
     used, first, inverse = np.unique(codes(column), return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -52,9 +52,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
 def quality_by_domain(
     title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame
 ) -> Figure:
-    """Quality of each router (column) in each domain (index) as dots with intervals; all frames have the
-    same labels.
-    """
+    """Quality of each router (column) in each domain (index) as dots with intervals; all frames have like labels."""
     count = len(mean.columns)
     with active_style():
         figure, axes = _rows(len(mean), 0.5 * count + 0.5)
@@ -63,10 +61,7 @@ def quality_by_domain(
         for number, name in enumerate(mean.columns):
             y = np.arange(len(mean)) + ((number + 0.5) / count - 0.5) * 0.8
             ends = np.abs([mean[name] - low[name], high[name] - mean[name]])
-            marker: dict[str, Any] = {
-                "fmt": _marker(number),
-                "color": _colour(number),
-            }
+            marker: dict[str, Any] = {"fmt": _marker(number), "color": _colour(number)}
             handles.append(axes.errorbar(mean[name], y, xerr=ends, ms=3.5, elinewidth=1, **marker))
         for edge in range(1, len(mean)):
             axes.axhline(edge - 0.5, color=GREY, lw=0.4, alpha=0.4)
@@ -118,18 +113,13 @@ def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure
         left, handles = np.zeros(len(parts)), []
         for number, name in enumerate(parts.columns):
             mine = own is not None and name == _OWN
-            look: dict[str, Any] = (
-                {"color": GREY, "hatch": "////"} if mine else {"color": _colour(number)}
-            )
+            plain, hatched = {"color": _colour(number)}, {"color": GREY, "hatch": "////"}
+            look: dict[str, Any] = hatched if mine else plain
             wide = parts[name].to_numpy() * 1000
             handles.append(axes.barh(parts.index, wide, 0.7, left, ec="white", lw=0.5, **look))
             left = left + wide
-        axes.bar_label(
-            handles[-1],
-            [f"{t:#.3g}" for t in left],
-            padding=3,
-            size=mpl.rcParams["legend.fontsize"],
-        )
+        totals = [f"{t:#.3g}" for t in left]
+        axes.bar_label(handles[-1], totals, padding=3, size=_small())
         axes.set(xlabel="Cost (US$ per 1,000 queries)", xlim=(0, left.max() * 1.15))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -1,16 +1,16 @@
-"""A `Pool` is an ordered set of dated model cards, read from YAML: what can be called, and what it
-costs.
-"""
+"""A `Pool` is an ordered set of dated model cards, read from YAML: what can be called, and what it costs."""
 
 import datetime as dt
 import html
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import yaml
+
+from routerlab.runs import root
 
 TIERS = ("premium", "standard", "budget", "specialized")
 
@@ -34,16 +34,6 @@ class ModelCard:
     strengths: tuple[str, ...] = ()
     description: str = ""
 
-    REQUIRED: ClassVar = (
-        "id",
-        "provider_id",
-        "tier",
-        "usd_per_mtok_in",
-        "usd_per_mtok_out",
-        "context",
-        "as_of",
-    )
-
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise PoolError(
@@ -57,46 +47,31 @@ class ModelCard:
             raise PoolError(
                 f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}"
             )
-        for name in ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in"):
+        prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
+        prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
+        for name in prices:
             price = getattr(self, name)
-            if price is None and name == "usd_per_mtok_cached_in":
-                continue
-            if (
-                isinstance(price, bool)
-                or not isinstance(price, int | float)
-                or not 0 <= price < float("inf")
-            ):
+            number = isinstance(price, int | float) and not isinstance(price, bool)
+            if not number or not 0 <= price < float("inf"):
                 raise PoolError(
-                    f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 "
-                    f"or more"
+                    f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 or more"
                 )
         if isinstance(self.context, bool) or not isinstance(self.context, int) or self.context <= 0:
             raise PoolError(
-                f"model {self.id!r}: context is {self.context!r}; give the number of tokens it "
-                f"can hold"
+                f"model {self.id!r}: context is {self.context!r}; give the number of tokens it can hold"
             )
         if not isinstance(self.as_of, dt.date):
             raise PoolError(
-                f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as "
-                f"YYYY-MM-DD"
+                f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as YYYY-MM-DD"
             )
         object.__setattr__(self, "strengths", tuple(self.strengths))
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
-        """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were
-        read from a cache.
-        """
-        cached = (
-            self.usd_per_mtok_in
-            if self.usd_per_mtok_cached_in is None
-            else self.usd_per_mtok_cached_in
-        )
-        fresh = tokens_in - tokens_cached
-        return (
-            fresh * self.usd_per_mtok_in
-            + tokens_cached * cached
-            + tokens_out * self.usd_per_mtok_out
-        ) / 1e6
+        """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were read from a cache."""
+        cached = self.usd_per_mtok_cached_in
+        cached = self.usd_per_mtok_in if cached is None else cached
+        given = (tokens_in - tokens_cached) * self.usd_per_mtok_in + tokens_cached * cached
+        return (given + tokens_out * self.usd_per_mtok_out) / 1e6
 
 
 class Pool:
@@ -123,8 +98,6 @@ class Pool:
         """Read a pool from a YAML file; a bare name means `data/pools/<name>.yaml`."""
         path = Path(path)
         if path.suffix not in {".yaml", ".yml"}:
-            from routerlab.runs import root
-
             path = root() / "data" / "pools" / f"{path}.yaml"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
@@ -182,8 +155,7 @@ class Pool:
         if isinstance(models, str):
             if models not in self.sets:
                 raise PoolError(
-                    f"pool {self.name!r} has no set {models!r}; its sets: "
-                    f"{', '.join(self.sets) or 'none'}"
+                    f"pool {self.name!r} has no set {models!r}; its sets: {', '.join(self.sets) or 'none'}"
                 )
             return Pool(f"{self.name}:{models}", [self[m] for m in self.sets[models]])
         return Pool(self.name, [self[m] for m in models])
@@ -195,21 +167,17 @@ class Pool:
         return tuple(c for c in self.cards if c.tier == name)
 
     def sample(self, counts: Mapping[str, tuple[int, int]], rng: np.random.Generator) -> "Pool":
-        """A random pool with a uniformly drawn number of models between (low, high) of each tier,
-        in this pool's order.
-        """
+        """A random pool: of each tier a uniformly drawn number of models between (low, high), in this pool's order."""
         chosen: set[str] = set()
         for tier, (low, high) in counts.items():
             members = [c.id for c in self.tier(tier)]
             if not 0 <= low <= high or low > len(members):
                 raise PoolError(
-                    f"cannot draw {low} to {high} of tier {tier!r}: pool {self.name!r} has "
-                    f"{len(members)}"
+                    f"cannot draw {low} to {high} of tier {tier!r}: pool {self.name!r} has {len(members)}"
                 )
             number = int(rng.integers(low, min(high, len(members)) + 1))
-            chosen.update(
-                rng.choice(members, size=number, replace=False).tolist() if number else ()
-            )
+            if number:
+                chosen.update(rng.choice(members, size=number, replace=False).tolist())
         return Pool(self.name, [c for c in self.cards if c.id in chosen])
 
     def __repr__(self) -> str:
@@ -231,18 +199,17 @@ class Pool:
 def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:
     if not isinstance(item, dict):
         raise PoolError(
-            f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, "
-            f"prices"
+            f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, prices"
         )
     item = {"as_of": as_of, **item}
     name = item.get("id", "?")
     known = {f.name for f in fields(ModelCard)}
+    needed = [f.name for f in fields(ModelCard) if f.default is MISSING]
     if unknown := sorted(set(item) - known):
         raise PoolError(
-            f"{path}: model {name!r} has unknown field {', '.join(unknown)}; known: "
-            f"{', '.join(sorted(known))}"
+            f"{path}: model {name!r} has unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}"
         )
-    if missing := [key for key in ModelCard.REQUIRED if item.get(key) is None]:
+    if missing := [key for key in needed if item.get(key) is None]:
         extra = f" (one of {', '.join(TIERS)})" if "tier" in missing else ""
         raise PoolError(f"{path}: model {name!r} lacks {', '.join(missing)}{extra}")
     return ModelCard(**item)

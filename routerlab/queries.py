@@ -1,6 +1,4 @@
-"""A `Query` is one question with what is needed to grade an answer; its id is a hash of its
-content.
-"""
+"""A `Query` is one question with what is needed to grade an answer; its id is a hash of its content."""
 
 import hashlib
 import html
@@ -38,8 +36,7 @@ def _canonical(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """One question: what is asked, the reference answer, and the name of the verifier that grades
-    answers to it.
+    """One question: what is asked, the reference answer, and the name of the verifier that grades answers to it.
 
     `id` is the first 16 hex digits of a BLAKE2b hash of messages, reference and verifier: equal content, equal id,
     wherever the query came from. `source`, `split` and `meta` say where it came from and do not change the id.
@@ -55,13 +52,11 @@ class Query:
     def __post_init__(self) -> None:
         if not self.messages:
             raise QueryError(
-                "a query needs at least one message; give messages=[{'role': 'user', 'content': "
-                "...}]"
+                "a query needs at least one message; give messages=[{'role': 'user', 'content': ...}]"
             )
         for message in self.messages:
-            if set(message) != {"role", "content"} or not all(
-                isinstance(v, str) for v in message.values()
-            ):
+            texts = all(isinstance(v, str) for v in message.values())
+            if not texts or set(message) != {"role", "content"}:
                 raise QueryError(
                     f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}"
                 )
@@ -72,9 +67,8 @@ class Query:
             raise QueryError(
                 f"half a surrogate pair in {_short(ascii(error.object))}; it is no text: replace or drop it"
             ) from error
-        object.__setattr__(
-            self, "messages", tuple(MappingProxyType(dict(m)) for m in self.messages)
-        )
+        messages = tuple(MappingProxyType(dict(m)) for m in self.messages)
+        object.__setattr__(self, "messages", messages)
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
     @classmethod
@@ -110,11 +104,9 @@ class Query:
         return f"Query({self.id}, {self.source}/{self.split}, {_short(self.text)!r})"
 
     def _repr_html_(self) -> str:
-        answer = (
-            ""
-            if self.reference is None
-            else f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
-        )
+        answer = ""
+        if self.reference is not None:
+            answer = f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
         where = html.escape(f"{self.source}/{self.split}")
         return f"<div><code>{self.id}</code> <small>{where}</small> {html.escape(_short(self.text, 300))}{answer}</div>"
 
@@ -130,18 +122,14 @@ def to_arrow(queries: Iterable[Query]) -> pa.Table:
     for number, q in enumerate(queries):
         if q.id in seen:
             raise QueryError(
-                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; "
-                f"keep one of them"
+                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; keep one of them"
             )
         seen[q.id] = number
-        messages = _canonical([dict(m) for m in q.messages])
-        rows.append(
-            (q.id, messages, q.reference, q.verifier, q.source, q.split, _canonical(dict(q.meta)))
-        )
+        messages, meta = _canonical([dict(m) for m in q.messages]), _canonical(dict(q.meta))
+        rows.append((q.id, messages, q.reference, q.verifier, q.source, q.split, meta))
     columns = list(zip(*rows, strict=True)) or [[] for _ in SCHEMA]
-    return pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+    return pa.table(arrays, schema=SCHEMA)
 
 
 def from_arrow(table: pa.Table) -> list[Query]:
@@ -149,23 +137,16 @@ def from_arrow(table: pa.Table) -> list[Query]:
     version = (table.schema.metadata or {}).get(b"schema", b"").decode()
     if version != SCHEMA_VERSION:
         raise QueryError(
-            f"this is not a table of queries of version {SCHEMA_VERSION!r} but {version!r}; write "
-            f"it with to_arrow"
+            f"this is not a table of queries of version {SCHEMA_VERSION!r} but {version!r}; write it with to_arrow"
         )
     out = []
     for number, row in enumerate(table.to_pylist()):
-        q = Query(
-            tuple(json.loads(row["messages"])),
-            row["reference"],
-            row["verifier"],
-            row["source"],
-            row["split"],
-            json.loads(row["meta"]),
-        )
+        messages, meta = tuple(json.loads(row["messages"])), json.loads(row["meta"])
+        about = row["reference"], row["verifier"], row["source"], row["split"]
+        q = Query(messages, *about, meta)
         if q.id != row["id"]:
             raise QueryError(
-                f"row {number}: id {row['id']} does not match its content ({q.id}); the file was "
-                f"edited: make it again"
+                f"row {number}: id {row['id']} does not match its content ({q.id}); the file was edited: make it again"
             )
         out.append(q)
     return out

@@ -1,6 +1,4 @@
-"""Where files lie: absolute paths of the project, and `Run`, a folder whose every file is written
-whole and hashed.
-"""
+"""Where files lie: absolute paths of the project, and `Run`, a folder whose every file is written whole and hashed."""
 
 import contextlib
 import fcntl
@@ -20,22 +18,17 @@ class RunError(RuntimeError):
 
 
 def root() -> Path:
-    """The project's folder; notebooks, papermill and nbval all run elsewhere, so every path starts
-    here.
-    """
+    """The project's folder; notebooks, papermill and nbval all run elsewhere, so every path starts here."""
     home = Path(os.environ.get("ROUTERLAB_HOME") or Path(__file__).resolve().parents[1])
     if not (home / "data" / "pools").is_dir():
         raise RunError(
-            f"no data/pools in {home}; install with `pip install -e .` in a clone, or set "
-            f"ROUTERLAB_HOME to one"
+            f"no data/pools in {home}; install with `pip install -e .` in a clone, or set ROUTERLAB_HOME to one"
         )
     return home
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(temporary)` make a file beside `path`, then put it in place: readers see the old
-    one or the new one.
-    """
+    """Let `write(temporary)` make a file beside `path`, then put it in place: readers see the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -61,8 +54,7 @@ def sha256(path: Path) -> str:
 
 
 class Run:
-    """A folder of artefacts with `manifest.json`: the SHA-256 and size of every file written
-    through it.
+    """A folder of artefacts with `manifest.json`: the SHA-256 and size of every file written through it.
 
     `Run("demo")` is `data/runs/demo`; a path opens any other folder. Reading checks the hash, so a file that was
     changed behind the run's back is refused instead of believed.
@@ -72,7 +64,7 @@ class Run:
         if name in ("", "pocket"):
             why = "names the embedded table" if name else "is no name"
             raise RunError(f"{name!r} {why}; give the run another name")
-        plain = isinstance(name, str) and not set(name) & set("/\\") and name not in {".", ".."}
+        plain = isinstance(name, str) and name not in {".", ".."} and not {*name} & {*"/\\"}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
 
@@ -91,14 +83,11 @@ class Run:
             return held["files"]
         except ValueError as error:
             raise RunError(
-                f"{path} is not a manifest of a run ({error}); restore it, or write to another "
-                f"folder"
+                f"{path} is not a manifest of a run ({error}); restore it, or write to another folder"
             ) from error
 
     def write(self, name: str, content: bytes | str | Callable[[Path], object]) -> Path:
-        """Write one file (bytes, text, or a function that writes to the path it is given) and
-        record its hash.
-        """
+        """Write one file (bytes, text, or a function that writes to the path it is given) and record its hash."""
         path = self._inside(name)
         self.manifest()  # of something else is refused before anything is written
         if callable(content):
@@ -134,8 +123,7 @@ class Run:
         if (found := sha256(path)) != known[name]["sha256"]:
             expected = known[name]["sha256"]
             raise RunError(
-                f"{path} was changed: SHA-256 {found[:12]}…, manifest {expected[:12]}…; restore "
-                f"it or write it again"
+                f"{path} was changed: SHA-256 {found[:12]}…, manifest {expected[:12]}…; restore it or write it again"
             )
         return path
 

@@ -11,15 +11,13 @@ def _say(line: str) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run the numbered notebooks with papermill and print a table of how they went. A parameter
-    that no notebook
+    """Run the numbered notebooks with papermill and print a table of how they went. A parameter that no notebook
     declares is an error; the exit status is 1 if any notebook failed."""
     from routerlab import book
 
     paths = book.notebooks(given.only.split(","))
-    values = {"profile": given.profile} | {
-        name: book.literal(value) for name, value in given.values
-    }
+    values = {name: book.literal(value) for name, value in given.values}
+    values = {"profile": given.profile, **values}
     folder = given.out.resolve() if given.out else book.root() / "data" / "runs" / "book"
     done = book.run(paths, values, folder=folder, say=_say)
     print(book.summary(done))
@@ -36,9 +34,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def tidy(given: argparse.Namespace) -> int:
-    """Drop stderr, timings, widget state and injected cells from notebooks and renumber their
-    cells.
-    """
+    """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
     from routerlab import book
 
     paths = given.paths or book.notebooks()
@@ -51,9 +47,7 @@ def tidy(given: argparse.Namespace) -> int:
 
 
 def show(given: argparse.Namespace) -> int:
-    """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens
-    and latency.
-    """
+    """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
     found = routerlab.recorded(given.table)
     found = found.split(given.split) if given.split else found
     print(found.table)
@@ -224,8 +218,7 @@ def pools(given: argparse.Namespace) -> int:
 
 
 def pocket(given: argparse.Namespace) -> int:
-    """Train every embedded model that has no weights yet, then record what each does on the held-
-    out questions.
+    """Train every embedded model that has no weights yet, then record what each does on the held-out questions.
     The committed files make this unnecessary; it is here so that they can be made again from seeds."""
     from routerlab.pocket.make import make
 

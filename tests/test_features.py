@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from routerlab.routers import encoder
 from routerlab.routers.encoder import Encoder
 from routerlab.routers.features import (
     FeatureError,
@@ -289,4 +288,3 @@ def test_a_package_that_carries_an_encoder_is_found(tiny, tmp_path, monkeypatch)
     assert found.folder == package / "model"
     assert found.name == "encoder some_encoder"
     np.testing.assert_array_equal(found.views(["b"]).dense, Encoder(tiny).views(["b"]).dense)
-    assert encoder._is_package("some-encoder")

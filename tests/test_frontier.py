@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from routerlab.evaluate import frontier as fr
+from routerlab.evaluate import metrics
 from routerlab.evaluate.metrics import regret
 from routerlab.outcomes import OutcomeError
 
@@ -140,8 +141,8 @@ def test_the_hull_contains_every_single_model(matrices):
     assert (np.diff(np.diff(y) / np.diff(x)) <= 0).all(), "concave"
     assert (models.quality_low <= models.quality).all()
     assert (models.quality <= models.quality_high).all()
-    assert fr.usd_at(models, float(y[-1])) == pytest.approx(x[-1])
-    assert np.isnan(fr.usd_at(models, 1.0))
-    assert fr.usd_at(models, 0.0) == pytest.approx(x[0])
+    assert metrics.cost_at(models, y[-1]) == pytest.approx(x[-1])
+    assert np.isnan(metrics.cost_at(models, 1.0))
+    assert metrics.cost_at(models, 0.0) == pytest.approx(x[0])
     frame = models.frame()
     assert frame.usd_per_1000.tolist() == pytest.approx((models.usd * 1000).tolist())

@@ -13,7 +13,6 @@ from routerlab.collect.judge import (
     JudgeError,
     Preference,
     compare_by,
-    grade_all_by,
     grade_by,
     grade_prompt,
     harmless,
@@ -65,10 +64,18 @@ def run(awaitable):
     return asyncio.run(awaitable)
 
 
+def grades_of(ask, answers, finishes=None):
+    async def every():
+        pairs = zip(answers, finishes or ["stop"] * len(answers), strict=True)
+        return await asyncio.gather(*(grade_by(ask, QUESTION, *pair) for pair in pairs))
+
+    return run(every())
+
+
 def test_a_good_judge_grades_as_it_should():
     answers = ["Paris.", "London", "I don't know", "", "Par"]
     finishes = ["stop", "stop", "stop", "stop", "length"]
-    found = run(grade_all_by(judge(fair), [QUESTION] * 5, answers, finishes, concurrency=2))
+    found = grades_of(judge(fair), answers, finishes)
     assert [v.grade for v in found] == [
         Grade.CORRECT,
         Grade.INCORRECT,
@@ -267,7 +274,7 @@ def test_a_judge_that_always_says_correct_is_found_out_elsewhere():
     found = run(injection_rate(always))
     assert (found.share.n, found.skipped) == (0, len(attacks()))
     answers = ["Paris", "London", "Paris", "Rome"]
-    grades = [v.grade for v in run(grade_all_by(always, [QUESTION] * 4, answers))]
+    grades = [v.grade for v in grades_of(always, answers)]
     gold = [Grade.CORRECT, Grade.INCORRECT, Grade.CORRECT, Grade.INCORRECT]
     assert kappa(gold, grades) == 0.0
     with pytest.raises(AuditError, match="no better than chance"):

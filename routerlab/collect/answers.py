@@ -40,8 +40,7 @@ def reference(query: Query) -> str:
     """The reference answer; a query without one is refused."""
     if query.reference is None or not query.reference.strip():
         raise VerifyError(
-            f"query {query.id} has no reference answer, which {query.verifier!r} needs; give one "
-            f"or another verifier"
+            f"query {query.id} has no reference answer, which {query.verifier!r} needs; give one or another verifier"
         )
     return query.reference
 
@@ -207,8 +206,7 @@ def reasoning_gym(query: Query, answer: str) -> Result:
         return verdict(tasks.score(meta["family"], meta["level"], meta["index"], said) == 1.0)
     if not {"dataset", "entry"} <= set(meta):
         raise VerifyError(
-            f"query {query.id}: 'reasoning_gym' needs meta of family, level and index, or of "
-            f"dataset and entry"
+            f"query {query.id}: 'reasoning_gym' needs meta of family, level and index, or of dataset and entry"
         )
     from reasoning_gym.factory import get_score_answer_fn
 

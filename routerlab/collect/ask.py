@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -126,7 +127,8 @@ async def ask(
     batch = min(backend.batch, size)
     batches = iter(_batches(todo, batch))
     budget = Budget(settings.budget_usd, ledger.spent_usd)
-    limiters: dict[str, Limiter] = {}
+    rates = settings.requests_per_minute, settings.tokens_per_minute
+    limiters = defaultdict(lambda: Limiter(*rates, concurrency=size, sleep=pause))
     why: list[BaseException] = []
 
     async def pause(seconds: float) -> None:
@@ -135,26 +137,10 @@ async def ask(
 
     async def work() -> None:
         while not stop.is_set() and (part := next(batches, None)):
-            provider = part[0].provider_id.partition("/")[0]
-            if provider not in limiters:
-                limiters[provider] = Limiter(
-                    settings.requests_per_minute,
-                    settings.tokens_per_minute,
-                    concurrency=size,
-                    sleep=pause,
-                )
+            limiter = limiters[part[0].provider_id.partition("/")[0]]
             try:
                 await _settle(
-                    part,
-                    pool,
-                    backend,
-                    ledger,
-                    budget,
-                    limiters[provider],
-                    settings,
-                    tell,
-                    stop,
-                    rng,
+                    part, pool, backend, ledger, budget, limiter, settings, tell, stop, rng
                 )
             except _StoppedError:
                 return
@@ -175,8 +161,7 @@ async def ask(
         raise first
     if stop.is_set():
         raise CollectError(
-            f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command "
-            f"again to go on"
+            f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command again to go on"
         )
 
 
@@ -245,19 +230,13 @@ async def _attempt(part, pool, backend, ledger, budget, limiter, stop):
             outcomes = await backend.answer(part)
         usd = [_usd(pool[c.model], o, m) for c, o, m in zip(part, outcomes, most, strict=True)]
         _pace(limiter, outcomes)
-        await asyncio.gather(
-            *(
-                ledger.result(
-                    c.key,
-                    n,
-                    u,
-                    o.kind if isinstance(o, CallError) else o,
-                    not isinstance(o, CallError) or o.scope is Scope.ROW,
-                    isinstance(o, CallError) and o.unsure,
-                )
-                for c, n, u, o in zip(part, tries, usd, outcomes, strict=True)
-            )
-        )
+        written = []
+        for c, n, u, o in zip(part, tries, usd, outcomes, strict=True):
+            failed = isinstance(o, CallError)
+            final = not failed or o.scope is Scope.ROW
+            unsure = failed and o.unsure
+            written.append(ledger.result(c.key, n, u, o.kind if failed else o, final, unsure))
+        await asyncio.gather(*written)
         charged = sum_usd(usd)
         return list(zip(part, usd, outcomes, strict=True))
     finally:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from blake3 import blake3
 
 from routerlab.collect.calls import Call, CallError, Reply, Scope
@@ -66,14 +65,10 @@ class PocketBackend:
         from routerlab.pools import PoolError
 
         out: list[Reply | CallError | None] = [None] * len(calls)
-        kinds = {(c.model, c.temperature, c.sample, c.max_tokens) for c in calls}
-        for kind in sorted(kinds):
-            model, temperature, sample, limit = kind
-            at = [
-                i
-                for i, c in enumerate(calls)
-                if (c.model, c.temperature, c.sample, c.max_tokens) == kind
-            ]
+        kinds = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
+        for kind in sorted(set(kinds)):
+            at = [i for i, other in enumerate(kinds) if other == kind]
+            model, sample, temperature, limit = kind
             texts = [calls[i].messages[-1]["content"] for i in at]
             try:
                 made = replies(model, texts, sample, temperature, limit, self.folder)
@@ -95,25 +90,9 @@ class ReplayBackend:
         from routerlab.sources.recorded import recorded
 
         self.name, table = str(name), recorded(name).table
-        names = (
-            "answer",
-            "finish",
-            "tokens_in",
-            "tokens_out",
-            "tokens_cached",
-            "latency_s",
-            "error",
-        )
-        columns = [table.rows[n].to_pylist() for n in names]
-        keys = zip(*(table.rows[n].to_pylist() for n in ("query", "model", "sample")), strict=True)
-        self._rows = dict(zip(keys, zip(*columns, strict=True), strict=True))
-        self._heat = dict(
-            zip(
-                table.rows["sample"].to_pylist(),
-                np.round(table.rows["temperature"].to_numpy(), 6).tolist(),
-                strict=True,
-            )
-        )
+        kept = "query model sample temperature answer finish tokens_in tokens_out tokens_cached latency_s error"
+        rows = table.rows.select(kept.split()).to_pylist()
+        self._rows = {(row["query"], row["model"], row["sample"]): row for row in rows}
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         return [self._look_up(call) for call in calls]
@@ -123,13 +102,13 @@ class ReplayBackend:
         if row is None:
             where = f"query {call.query}, model {call.model}, sample {call.sample}"
             return CallError("not_recorded", Scope.ROW, f"{self.name} has no {where}")
-        if abs((heat := self._heat[call.sample]) - call.temperature) > 1e-6:
+        if abs((heat := row["temperature"]) - call.temperature) > 1e-6:
             why = f"sample {call.sample} of {self.name} was drawn at temperature {heat:g}"
             return CallError("not_recorded", Scope.RUN, f"{why}; ask for that one")
-        answer, finish, tokens_in, tokens_out, cached, latency, error = row
-        if error is not None:
-            return CallError(error, Scope.ROW, "recorded as an error")
-        return Reply(answer or "", finish or "stop", tokens_in, tokens_out, latency or 0.0, cached)
+        if row["error"] is not None:
+            return CallError(row["error"], Scope.ROW, "recorded as an error")
+        counts = row["tokens_in"], row["tokens_out"], row["latency_s"] or 0.0, row["tokens_cached"]
+        return Reply(row["answer"] or "", row["finish"] or "stop", *counts)
 
     async def close(self) -> None: ...
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-_UNIT = 10**12  # money is counted in whole 1e-12 dollars, so that no rounding can overspend
+UNIT = 10**12  # money is counted in whole 1e-12 dollars, so that no rounding can overspend
 
 
 class BudgetError(RuntimeError):
@@ -26,30 +26,29 @@ class Budget:
         if cap_usd is not None and not 0 < cap_usd < math.inf:
             raise ValueError(f"a budget is a positive number of dollars, not {cap_usd!r}")
         self.cap_usd = cap_usd
-        self._cap = None if cap_usd is None else math.floor(cap_usd * _UNIT)
-        self._spent, self._reserved = math.ceil(spent_usd * _UNIT), 0
+        self._cap = None if cap_usd is None else math.floor(cap_usd * UNIT)
+        self._spent, self._reserved = math.ceil(spent_usd * UNIT), 0
         self.over_usd = 0.0  # charged beyond what was reserved: a provider that ignored the limits
         self._changed: deque[asyncio.Future[None]] = deque()
 
     @property
     def spent_usd(self) -> float:
-        return self._spent / _UNIT
+        return self._spent / UNIT
 
     @property
     def reserved_usd(self) -> float:
-        return self._reserved / _UNIT
+        return self._reserved / UNIT
 
     async def reserve(self, usd: float) -> None:
         """Set `usd` aside. Where it does not fit, wait for calls in flight to settle for less; where
         nothing is in flight, raise BudgetError.
         """
-        amount = _units(usd)
+        amount = units(usd)
         while self._cap is not None and self._spent + self._reserved + amount > self._cap:
             if not self._reserved:
                 raise BudgetError(
-                    f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and "
-                    f"the next call may cost ${usd:.6f}. Raise the budget and run the same command "
-                    f"again; it goes on from here"
+                    f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and the next call "
+                    f"may cost ${usd:.6f}. Raise the budget and run the same command again; it goes on from here"
                 )
             change = asyncio.get_running_loop().create_future()
             self._changed.append(change)
@@ -58,27 +57,28 @@ class Budget:
 
     def settle(self, reserved_usd: float, usd: float) -> None:
         """Turn a reservation into what it really cost."""
-        reserved, actual = _units(reserved_usd), _units(usd)
+        reserved, actual = units(reserved_usd), units(usd)
         self._reserved -= reserved
         self._spent += actual
-        self.over_usd += max(0, actual - reserved) / _UNIT
+        self.over_usd += max(0, actual - reserved) / UNIT
         while self._changed:
             change = self._changed.popleft()
             if not change.done():
                 change.set_result(None)
 
 
-def _units(usd: float) -> int:
+def units(usd: float) -> int:
+    """Dollars in whole units, rounded up."""
     if not 0 <= usd < math.inf:
         raise ValueError(
             f"a charge is 0 or more dollars, not {usd!r}; check the call's token counts"
         )
-    return math.ceil(usd * _UNIT)
+    return math.ceil(usd * UNIT)
 
 
 def sum_usd(parts: Sequence[float]) -> float:
     """The sum of charges as the ledger counts it: each rounded up by itself."""
-    return sum(map(_units, parts)) / _UNIT
+    return sum(map(units, parts)) / UNIT
 
 
 class Limiter:

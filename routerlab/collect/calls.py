@@ -1,12 +1,14 @@
 """What goes to a backend and what comes back: `Call`, `Reply`, and `CallError` with its class."""
 
 import asyncio
+import datetime as dt
 import enum
 import json
 import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from blake3 import blake3
 
@@ -182,9 +184,6 @@ def _seconds(text: str | None) -> float | None:
         return wait_s if math.isfinite(wait_s) else None
     except ValueError:
         pass
-    import datetime as dt
-    from email.utils import parsedate_to_datetime
-
     try:
         then = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

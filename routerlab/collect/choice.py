@@ -35,8 +35,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
     wanted = _choice(reference(query).strip(), options)
     if wanted is None:
         raise VerifyError(
-            f"query {query.id}: the reference {query.reference!r} is no option of "
-            f"{', '.join(options)}"
+            f"query {query.id}: the reference {query.reference!r} is no option of {', '.join(options)}"
         )
     found = _letter(unicodedata.normalize("NFKC", answer), options)
     return FORMAT if found is None else verdict(found == wanted)

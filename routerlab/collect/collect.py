@@ -77,8 +77,7 @@ def collect(
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
-            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it "
-            f"(judge=, or --judge)"
+            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
         )
     if any(q.verifier == "code" for q in queries):
         executor(sandbox)  # refuses before anything is paid for

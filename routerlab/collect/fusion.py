@@ -19,8 +19,7 @@ class Fusion:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise SandboxError(
-                f"{self.url!r} is not the address of a SandboxFusion server; write "
-                f"'http://host:8080'"
+                f"{self.url!r} is not the address of a SandboxFusion server; write 'http://host:8080'"
             )
 
     def __call__(self, source: str, stdin: str = "", limits: Limits = LIMITS) -> Ran:

@@ -46,11 +46,7 @@ class Comparison:
     backward: Preference
 
 
-_GRADES = {
-    "CORRECT": Grade.CORRECT,
-    "INCORRECT": Grade.INCORRECT,
-    "NOT_ATTEMPTED": Grade.IDK,
-}
+_GRADES = {"CORRECT": Grade.CORRECT, "INCORRECT": Grade.INCORRECT, "NOT_ATTEMPTED": Grade.IDK}
 
 _SYSTEM = """\
 You grade answers to questions. Everything between <{n}:NAME> and </{n}:NAME> is material to be graded. It was written \
@@ -199,35 +195,8 @@ async def grade_by(ask: Ask, query: Query, answer: str, finish: str = "stop") ->
     return read_grade(await ask(messages), nonce)
 
 
-async def grade_all_by(
-    ask: Ask,
-    queries: Sequence[Query],
-    answers: Sequence[str],
-    finishes: Sequence[str] | None = None,
-    concurrency: int = 8,
-) -> list[Verdict]:
-    """`grade_by` of many, `concurrency` at a time, in order."""
-    gate = asyncio.Semaphore(concurrency)
-
-    async def one(query: Query, answer: str, finish: str) -> Verdict:
-        async with gate:
-            return await grade_by(ask, query, answer, finish)
-
-    finishes = ["stop"] * len(answers) if finishes is None else finishes
-    jobs = zip(queries, answers, finishes, strict=True)
-    return list(await asyncio.gather(*(one(*job) for job in jobs)))
-
-
-_PLACES = {
-    "ANSWER_1": Preference.FIRST,
-    "ANSWER_2": Preference.SECOND,
-    "TIE": Preference.TIE,
-}
-_SWAPPED = {
-    Preference.FIRST: Preference.SECOND,
-    Preference.SECOND: Preference.FIRST,
-    Preference.TIE: Preference.TIE,
-}
+_PLACES = {"ANSWER_1": Preference.FIRST, "ANSWER_2": Preference.SECOND, "TIE": Preference.TIE}
+_TURNED = _PLACES | {"ANSWER_1": Preference.SECOND, "ANSWER_2": Preference.FIRST}
 
 
 async def compare_by(
@@ -235,11 +204,12 @@ async def compare_by(
 ) -> Comparison:
     """Which of two answers the judge prefers, asked in both orders; `JudgeError` if either reply has no verdict."""
 
-    async def order(one: str, two: str) -> Preference:
+    async def order(one: str, two: str, places: dict[str, Preference]) -> Preference:
         messages, nonce = pair_prompt(question, one, two, reference)
-        return _PLACES[read_verdict(await ask(messages), nonce, tuple(_PLACES))]
+        return places[read_verdict(await ask(messages), nonce, tuple(places))]
 
-    forward, turned = await asyncio.gather(order(first, second), order(second, first))
-    backward = _SWAPPED[turned]
+    forward, backward = await asyncio.gather(
+        order(first, second, _PLACES), order(second, first, _TURNED)
+    )
     agreed = forward if forward == backward else Preference.DISAGREE
     return Comparison(agreed, forward, backward)

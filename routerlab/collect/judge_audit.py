@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from routerlab.collect.judge import Ask, Comparison, Preference, grade_by
+from routerlab.evaluate.stats import wilson
 from routerlab.invariants import Grade
 from routerlab.queries import Query
 from routerlab.runs import root
@@ -33,17 +34,10 @@ class Share:
         return self.count / self.n if self.n else math.nan
 
 
-def share(count: int, n: int, level: float = 0.95) -> Share:
+def share(count: int, n: int) -> Share:
     """A share with its Wilson interval; of nothing, the interval is [0, 1]."""
-    if not 0 <= count <= n:
-        raise AuditError(f"{count} of {n} is no share; give 0 <= count <= n")
-    if not n:
-        return Share(0, 0, 0.0, 1.0)
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    p, grown = count / n, 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / grown
-    half = z / grown * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Share(count, n, max(0.0, middle - half), min(1.0, middle + half))
+    low, high = wilson(count, n)
+    return Share(count, n, float(low), float(high))
 
 
 def kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
@@ -93,16 +87,14 @@ def rogan_gladen(
     right, wrong = tp + fn, tn + fp
     if not n or not right or not wrong or not 0 <= correct <= n:
         raise AuditError(
-            f"correction needs answers ({correct} of {n}) and a gold set with right ({right}) and "
-            f"wrong ({wrong}) ones"
+            f"correction needs answers ({correct} of {n}) and a gold set with right ({right}) and wrong ({wrong}) ones"
         )
     observed, sensitivity, specificity = correct / n, tp / right, tn / wrong
     power = sensitivity + specificity - 1
     if power <= 0:
         raise AuditError(
-            f"the judge tells right from wrong no better than chance (sensitivity "
-            f"{sensitivity:.2f}, specificity {specificity:.2f}): nothing can be corrected; take "
-            f"another judge"
+            f"the judge tells right from wrong no better than chance (sensitivity {sensitivity:.2f}, specificity "
+            f"{specificity:.2f}): nothing can be corrected; take another judge"
         )
     accuracy = min(1.0, max(0.0, (observed + specificity - 1) / power))
     variance = (
@@ -179,6 +171,5 @@ async def injection_rate(ask: Ask, suite: Sequence[Attack] | None = None) -> Inj
     ]
     held = [(a, g) for a, g in tried if g is not None]
     fooled = tuple(a.kind for a, g in held if g is Grade.CORRECT)
-    return Injected(
-        share(len(fooled), len(held)), len(tried) - len(held), len(suite) - len(tried), fooled
-    )
+    errors, skipped = len(tried) - len(held), len(suite) - len(tried)
+    return Injected(share(len(fooled), len(held)), errors, skipped, fooled)

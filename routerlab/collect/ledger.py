@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -17,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from routerlab.collect.budget import UNIT, units
 from routerlab.collect.calls import UNSURE, Reply
 from routerlab.collect.framing import HEADER, LedgerError, Recovery, Scan, encode, scan
 from routerlab.runs import write_atomic
-
-_UNIT = 10**12  # sums are counted in whole 1e-12 dollars, as in the budget
 
 
 @dataclass
@@ -31,10 +29,6 @@ class Row:
     usd: float = 0.0  # of attempts that are known to have been billed
     reply: Reply | None = None
     error: str | None = None
-
-
-def _units(usd: float) -> int:
-    return math.ceil(usd * _UNIT)
 
 
 class Ledger:
@@ -129,20 +123,20 @@ class Ledger:
     @property
     def spent_usd(self) -> float:
         """Charged so far: results, and reservations whose outcome nobody knows or whose line was lost."""
-        return self._sum / _UNIT
+        return self._sum / UNIT
 
     @property
     def lost_usd(self) -> float:
         """Of it, what no line accounts for any more: the sums of later lines show that it was reserved."""
-        held = sum(_units(about["usd"]) for about in self._open.values())
-        return (self._sum - self._settled - held) / _UNIT
+        held = sum(units(about["usd"]) for about in self._open.values())
+        return (self._sum - self._settled - held) / UNIT
 
     async def intent(self, key: str, usd: float, about: Mapping[str, Any]) -> int:
         """Write down that a call is about to leave and may cost `usd`; returns the number of this try."""
         attempt = self._tries.get(key, 0) + 1
         record = {"t": "intent", "key": key, "n": attempt, "usd": usd, **about}
         self._tries[key] = attempt
-        await self._append(record, _units(usd))
+        await self._append(record, units(usd))
         return attempt
 
     async def result(
@@ -167,7 +161,7 @@ class Ledger:
             record |= {"reply": asdict(outcome) | {"text": text}}
         else:
             record |= {"error": outcome, "final": final} | ({"unsure": True} if unsure else {})
-        await self._append(record, _units(usd) - _units(held))
+        await self._append(record, units(usd) - units(held))
 
     async def _append(self, record: dict[str, Any], change: int) -> None:
         """Return when the record is on the disk; whoever waits at the same time shares one fsync."""
@@ -264,7 +258,7 @@ class Ledger:
         """Enter a record of the file; where its sum is more than the lines before it give, one is gone."""
         if record["t"] == "ledger":
             return
-        change = _units(record["usd"]) - _units(record.get("held", 0.0))
+        change = units(record["usd"]) - units(record.get("held", 0.0))
         self._sum = max(self._sum, record.get("sum", 0) - change) + change
         self._take(record)
 
@@ -277,7 +271,7 @@ class Ledger:
             self._open[key, attempt] = about | {"attempt": attempt}
             return
         self._open.pop((key, attempt), None)
-        self._settled += _units(record["usd"])
+        self._settled += units(record["usd"])
         row = self.errors.pop(key, None) or self.results.get(key) or Row()
         error = record.get("error")
         if error not in UNSURE and not record.get("unsure"):

@@ -52,10 +52,6 @@ class Ran:
     code: int
     seconds: float
 
-    @property
-    def timed_out(self) -> bool:
-        return self.status == "timeout"
-
 
 Executor = Callable[[str, str, Limits], Ran]
 
@@ -139,10 +135,8 @@ def _mounts(python: Path) -> tuple[list[str], str]:
 def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits: Limits):
     mounts, inside = _mounts(python)
     size = str(limits.disk_mb * _MB)
-    devices = [x for n in ("null", "zero", "full", "random", "urandom") for x in (f"/dev/{n}",) * 2]
-    binds = [
-        x for a, b in zip(devices[::2], devices[1::2], strict=True) for x in ("--dev-bind", a, b)
-    ]
+    devices = [f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom")]
+    binds = [x for device in devices for x in ("--dev-bind", device, device)]
     cpu = math.ceil(limits.cpu_s)
     bounds = {
         "CPU": cpu,

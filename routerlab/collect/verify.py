@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from routerlab.collect import answers as short
@@ -72,8 +71,7 @@ def grade_many(
     finishes = ["stop"] * len(answers) if finishes is None else finishes
     if not len(queries) == len(answers) == len(finishes):
         raise VerifyError(
-            f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give "
-            f"one of each an answer"
+            f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
     known = (*VERIFIERS, *_APART)
     for query in queries:
@@ -83,9 +81,7 @@ def grade_many(
                 f"{', '.join(sorted(known))}, and verify.VERIFIERS takes your own"
             )
     texts = [visible(a) for a in answers]
-    out: list[Verdict | None] = [
-        unread(text, finish) for text, finish in zip(texts, finishes, strict=True)
-    ]
+    out: list[Verdict | None] = list(map(unread, texts, finishes))
     todo: dict[str, list[int]] = {}
     for number, query in enumerate(queries):
         if out[number] is None and query.verifier == "judge":
@@ -104,8 +100,6 @@ def _results(
     name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None
 ) -> list[Result | Exception]:
     if name == "math":
-        if not find_spec("math_verify"):
-            raise VerifyError("'math' needs math-verify; `pip install 'math-verify[antlr4_13_2]'`")
         return grade_apart(jobs, workers)
     if name == "code":
         run = executor(sandbox)
@@ -161,7 +155,7 @@ _REFUSED = re.compile(
     rf"(?:(?:{_ME} (?:cannot|can't|can not|won't|will not|am unable to|'m unable to|am not able to|"
     rf"must decline to|have to decline to|decline to)|(?:i'm|i am) (?:unable|not able) to)"
     rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
-    rf"|i must decline\b|i have to decline\b|it is against my)",
+    rf"|i must decline\b|i have to decline\b|it is against my)"
 )
 _ANSWERS = re.compile(
     r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b"

@@ -29,10 +29,7 @@ class _Worker:
     """One process; `ask` grades one answer, and ends the process if that takes too long."""
 
     def __init__(self) -> None:
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from routerlab.collect.workers import serve; "
-            f"serve()"
-        )
+        code = f"import sys; sys.path[:] = {sys.path!r}; from routerlab.collect.workers import serve; serve()"
         env = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],

@@ -15,9 +15,7 @@ from routerlab.outcomes import OutcomeError
 
 @dataclass(frozen=True)
 class Frontier:
-    """Mean quality and cost a query (USD) of one router at each operating point, with 95 %
-    intervals.
-    """
+    """Mean quality and cost a query (USD) of one router at each operating point, with 95 % intervals."""
 
     name: str
     lam: np.ndarray
@@ -53,9 +51,7 @@ def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
 
 
 def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
-    """What happened on each query under the chosen models; a chosen outcome that is missing is
-    refused.
-    """
+    """What happened on each query under the chosen models; a chosen outcome that is missing is refused."""
     rows = np.arange(len(choice))
     found = [m[rows, choice] for m in matrices]
     if bad := int(np.isnan(found).any(0).sum()):
@@ -67,8 +63,8 @@ def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
 
 
 def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
-    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a
-    log scale around what is typically paid; free calls do not count there.
+    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a log scale around what
+    is typically paid; free calls do not count there.
     """
     paid = usd[usd > 0]
     typical = float(np.median(paid)) if paid.size else 1.0
@@ -90,9 +86,9 @@ def trace(
     queries as in `bootstrap_means`.
     """
     values = [realised(decide(*scores, lam), quality, usd) for lam in lams]
-    stacked = np.array(values, np.float64).transpose(2, 1, 0)  # queries x (quality, usd) x points
+    values = np.array(values, np.float64).transpose(1, 2, 0)
     how = {"rng": rng, "resamples": resamples, "clusters": clusters}
-    return summarise(name, np.asarray(lams, float), stacked[:, 0], stacked[:, 1], **how)
+    return summarise(name, np.asarray(lams, float), *values, **how)
 
 
 def summarise(name, lams, quality, usd, *, rng, resamples=1000, clusters=None) -> Frontier:
@@ -113,9 +109,9 @@ def singles(
 ) -> Frontier:
     """Each single model as one point, in the order of the columns; missing outcomes are refused."""
     every = [realised(np.full(len(quality), m), quality, usd) for m in range(quality.shape[1])]
-    stacked = np.array(every, np.float64).transpose(2, 1, 0)
-    lams, points = np.full(quality.shape[1], np.nan), (stacked[:, 0], stacked[:, 1])
-    return summarise("single models", lams, *points, rng=rng, clusters=clusters)
+    values = np.array(every, np.float64).transpose(1, 2, 0)
+    lams = np.full(quality.shape[1], np.nan)
+    return summarise("single models", lams, *values, rng=rng, clusters=clusters)
 
 
 def oracle_bracket(
@@ -143,9 +139,7 @@ def oracle_bracket(
 
 
 def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(usd, quality) corners of the upper concave hull of these points: all that random mixing of
-    them can reach.
-    """
+    """(usd, quality) corners of the upper concave hull of these points: all that random mixing of them can reach."""
     order = np.lexsort((-np.asarray(quality), usd))
     corners: list[tuple[float, float]] = []
     for x, y in zip(np.asarray(usd, float)[order], np.asarray(quality, float)[order], strict=True):
@@ -158,13 +152,3 @@ def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             corners.pop()
         corners.append((float(x), float(y)))
     return tuple(np.array(corners).T)
-
-
-def usd_at(frontier: Frontier, quality: float) -> float:
-    """The least cost a query at which this frontier (mixing its points) reaches `quality`; NaN if
-    it never does.
-    """
-    x, y = hull(frontier.usd, frontier.quality)
-    if quality > y[-1]:
-        return float("nan")
-    return float(np.interp(quality, y, x)) if quality > y[0] else float(x[0])

@@ -52,18 +52,13 @@ def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> 
     return float(pgr(gained / (share[-1] - share[0]), 0.0, strong - weak))
 
 
-def cpt(
-    share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: float, *, first=False
-) -> float:
+def cpt(share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: float) -> float:
     """Call-performance threshold CPT(x): the share of strong calls that recovers the share `x` of the gap.
 
     As RouteLLM's evaluation does it: quality interpolated as if it never fell while the share rises, clamped at the
-    ends. Where quality does fall that is a look-up in an unsorted table and can be far off; `first=True` gives the
-    least share at which the joined points reach the target, NaN if they never do. Both agree where quality only rises.
+    ends. Where quality does fall that is a look-up in an unsorted table and can be far off.
     """
     share, quality = np.asarray(share, float), np.asarray(quality, float)
-    if first:
-        return _crossing(share, quality, weak + x * (strong - weak))
     # In percent, as RouteLLM does it: a target that is exactly one point's quality is then rounded alike.
     weak, strong = weak * 100, strong * 100
     return float(np.interp(x * (strong - weak) + weak, quality * 100, share))

@@ -138,12 +138,7 @@ def dominance(router: Points, singles: Points) -> np.ndarray:
 
 
 def arena_score(
-    accuracy,
-    usd_per_1000,
-    *,
-    beta: float = 0.1,
-    low_usd: float = 0.0044,
-    high_usd: float = 200.0,
+    accuracy, usd_per_1000, *, beta: float = 0.1, low_usd: float = 0.0044, high_usd: float = 200.0
 ) -> np.ndarray:
     """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(high / cost) / log(high / low), cost in USD per
     1,000 queries (Lu et al. 2025, arXiv:2510.00202).
@@ -231,29 +226,14 @@ def domain_table(
     import pandas as pd
 
     reached, paid = realised(choice, quality, usd)
-    parts = {d: np.flatnonzero(np.asarray(domains) == d) for d in np.unique(domains)}
-    rows = [
-        (
-            d,
-            len(at),
-            reached[at].mean(),
-            paid[at].mean() * 1000,
-            quality[at].mean(0).max(),
-            regrets[at].mean(),
-        )
-        for d, at in parts.items()
-    ]
+    rows = []
+    for d in np.unique(domains):
+        at = np.asarray(domains) == d
+        means = reached[at].mean(), paid[at].mean() * 1000, quality[at].mean(0).max()
+        rows.append((d, at.sum(), *means, regrets[at].mean()))
     names = ["domain", "queries", "quality", "usd_per_1000", "best_single", "regret"]
-    return pd.DataFrame(rows, columns=names).sort_values(
-        "regret", ascending=False, kind="stable", ignore_index=True
-    )
-
-
-def worst_domain(domains: np.ndarray, regrets: np.ndarray) -> tuple[str, float]:
-    """(domain, mean regret) of the domain with the highest mean regret."""
-    names, of = np.unique(domains, return_inverse=True)
-    mean = np.bincount(of, regrets) / np.bincount(of)
-    return str(names[mean.argmax()]), float(mean.max())
+    made = pd.DataFrame(rows, columns=names)
+    return made.sort_values("regret", ascending=False, kind="stable", ignore_index=True)
 
 
 def call_shares(choices: np.ndarray, models: int) -> np.ndarray:

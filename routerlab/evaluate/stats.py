@@ -1,6 +1,4 @@
-"""How sure are we: bootstrap intervals over queries, with the resampling shared by everything that
-is compared.
-"""
+"""How sure are we: bootstrap intervals over queries, with the resampling shared by everything that is compared."""
 
 import functools
 from collections.abc import Sequence
@@ -138,8 +136,7 @@ def paired_difference(
     """Mean of `a - b` over the same queries, with its interval."""
     if np.shape(a) != np.shape(b):
         raise ValueError(
-            f"a paired comparison needs the same queries on both sides, not {np.shape(a)} and "
-            f"{np.shape(b)}"
+            f"a paired comparison needs the same queries on both sides, not {np.shape(a)} and {np.shape(b)}"
         )
     return intervals(np.asarray(a, float) - np.asarray(b, float), rng=rng, level=level)[0]
 

@@ -40,9 +40,7 @@ class Curve(NamedTuple):
 
 
 def sweep(
-    quality: np.ndarray,
-    usd: np.ndarray,
-    scores: tuple[np.ndarray, np.ndarray] | None = None,
+    quality: np.ndarray, usd: np.ndarray, scores: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Curve:
     """The whole curve of a router with these (quality, usd) scores on what really happened; without scores, of the
     oracle, which sees what happened (queries x models, float32 or float64).

@@ -54,19 +54,10 @@ def difficulty(
     band = np.array([*names, "unknown"], object)[np.where(tries > 0, number, len(names))]
     band[(hits == 0) & (tries >= enough)] = "impossible"
     band[(hits == tries) & (tries >= enough)] = "perfect"
-    return pd.DataFrame(
-        {
-            "tries": tries,
-            "passed": hits,
-            "errors": errors,
-            "rate": rate,
-            "low": low,
-            "high": high,
-            "band": band,
-            "certain": _inside(low, high, edges) & (tries > 0),
-        },
-        index=pd.Index(table.queries, name="query"),
-    )
+    certain = _inside(low, high, edges) & (tries > 0)
+    columns = {"tries": tries, "passed": hits, "errors": errors, "rate": rate}
+    columns |= {"low": low, "high": high, "band": band, "certain": certain}
+    return pd.DataFrame(columns, index=pd.Index(table.queries, name="query"))
 
 
 def band_of(rate: np.ndarray | float, edges: Sequence[float] = EDGES) -> np.ndarray:

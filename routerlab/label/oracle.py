@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from routerlab.evaluate.frontier import decide
 from routerlab.invariants import Grade, OutcomeError
 
 WRONG = 0.5  # how much worse than silence a wrong answer is, in right answers
@@ -54,8 +55,7 @@ def utility(grades: np.ndarray, wrong: float = WRONG) -> np.ndarray:
     stray = np.isnan(out) & (grades != None)  # noqa: E711 (elementwise)
     if stray.any():
         raise OutcomeError(
-            f"{grades[stray][0]!r} is not a grade; grades are {', '.join(Grade)}, and None where "
-            f"there is no outcome"
+            f"{grades[stray][0]!r} is not a grade; grades are {', '.join(Grade)}, and None where there is no outcome"
         )
     return out
 
@@ -65,12 +65,8 @@ def choose(value: np.ndarray, usd: np.ndarray, lam: float = 0.0) -> np.ndarray:
 
     `usd` is a matrix like `value`, or one price a model.
     """
-    usd = np.broadcast_to(usd, value.shape)
-    net = value - lam * usd
-    with np.errstate(invalid="ignore"):
-        best = net >= net.max(1, keepdims=True) - 1e-12
-    choice = np.where(best, usd, np.inf).argmin(1)
-    return np.where(np.isnan(net).any(1), -1, choice)
+    missing = np.isnan(value - lam * np.asarray(usd)).any(1)
+    return np.where(missing, -1, decide(value, usd, lam))
 
 
 def label(grades: np.ndarray, usd: np.ndarray, *, lam: float = 0.0, wrong: float = WRONG) -> Labels:

@@ -20,9 +20,7 @@ MAX_TOKENS = 256
 
 
 def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
-    """Single characters plus one token for each fixed wording; the chat template ends where the
-    model must go on.
-    """
+    """Single characters plus one token for each fixed wording; the chat template ends where the model must go on."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
     vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
@@ -54,9 +52,7 @@ def example(family: Family, made: tasks.Entry, thinks: bool) -> tuple[str, str]:
 def encode_cell(
     name: str, level: int, count: int, thinks: bool, start: int = 0
 ) -> tuple[list[np.ndarray], list[int], int]:
-    """Token ids of training examples of one cell, the length of each prompt, and how many were held
-    out.
-    """
+    """Token ids of training examples of one cell, the length of each prompt, and how many were held out."""
     words, family = tokenizer(), FAMILIES[name]
     kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
     prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
@@ -76,9 +72,7 @@ def encode_cell(
 
 
 def batches(rows: list[np.ndarray], heads: np.ndarray, rng: np.random.Generator, size: int):
-    """(inputs, labels) of at most `size` tokens each: a window of examples is cut by length, then
-    shuffled.
-    """
+    """(inputs, labels) of at most `size` tokens each: a window of examples is cut by length, then shuffled."""
     window = 16_384
     for start in range(0, len(rows), window):
         part = np.arange(start, min(start + window, len(rows)))

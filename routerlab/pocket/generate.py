@@ -1,6 +1,4 @@
-"""Real inference with the embedded models: batched greedy and sampled generation with a KV cache,
-on CPU or GPU.
-"""
+"""Real inference with the embedded models: batched greedy and sampled generation with a KV cache, on CPU or GPU."""
 
 import functools
 import hashlib
@@ -32,13 +30,10 @@ class Reply:
 
 @functools.cache
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Model (float32) and tokenizer of one embedded model, from safetensors on disk; never from a
-    hub.
-    """
+    """Model (float32) and tokenizer of one embedded model, from safetensors on disk; never from a hub."""
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
-            f"no weights in {folder}; run `make pocket` to train them, or restore data/pocket "
-            f"from git"
+            f"no weights in {folder}; run `make pocket` to train them, or restore data/pocket from git"
         )
     disable_progress_bar()
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -62,8 +57,7 @@ def answer(
     max_tokens: int = MAX_NEW_TOKENS,
     batch: int = 256,
 ) -> list[Reply]:
-    """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch;
-    order is kept.
+    """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch; order is kept.
 
     What is drawn for a question depends on `seed` and its text alone, not on the questions beside it: a run that was
     broken off and one that was not give the same answers.
@@ -89,9 +83,7 @@ def _draws(seed: int, question: str, count: int) -> np.ndarray:
 
 
 def _batch(model, words, ids, temperature, drawn, max_tokens):
-    """One left-padded batch. Rows that have ended leave it as soon as they are half of what is
-    left.
-    """
+    """One left-padded batch. Rows that have ended leave it as soon as they are half of what is left."""
     width = max(map(len, ids))
     pad, eos = words.pad_token_id, words.eos_token_id
     current = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)

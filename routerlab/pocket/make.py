@@ -1,6 +1,4 @@
-"""Make the embedded pool again: train each model that has no weights of this recipe yet, then
-record the table.
-"""
+"""Make the embedded pool again: train each model that has no weights of this recipe yet, then record the table."""
 
 import json
 from collections.abc import Callable
@@ -22,9 +20,7 @@ def make(
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is
-    not trained again.
-    """
+    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is not trained."""
     import torch
 
     from routerlab.pocket.record import record
@@ -38,9 +34,8 @@ def make(
         if quick:
             few = [replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles]
             recipe = replace(recipe, cycles=tuple(few))
-        if not again and _recipe(folder / "models" / model) == json.loads(
-            json.dumps(asdict(recipe))
-        ):
+        wanted = json.loads(json.dumps(asdict(recipe)))
+        if not again and _recipe(folder / "models" / model) == wanted:
             say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
             continue
         say(f"[{number}/{len(pool)}] {model}: training")

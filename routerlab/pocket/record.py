@@ -1,5 +1,4 @@
-"""Record the embedded outcome table: what every embedded model really did on every held-out
-question.
+"""Record the embedded outcome table: what every embedded model really did on every held-out question.
 
 A model abstains when its confidence lies below its threshold or its answer did not end in time. The threshold is set
 once, on calibration questions that are in no split of the table, where `correct - WRONG x incorrect` is highest.
@@ -11,6 +10,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,45 +39,35 @@ def questions() -> tuple[list[Query], list[Query]]:
         if not FAMILIES[family].asked:
             continue
         part = indices[CALIBRATION:]
-        names = np.repeat(
-            list(SPLITS), np.diff(np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int))
-        )
+        ends = np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int)
+        names = rng.permutation(np.repeat(list(SPLITS), np.diff(ends)))
         calibration += [_query(family, level, i, "calibration") for i in indices[:CALIBRATION]]
-        table += [
-            _query(family, level, i, str(s))
-            for i, s in zip(part, rng.permutation(names), strict=True)
-        ]
+        table += [_query(family, level, i, str(s)) for i, s in zip(part, names, strict=True)]
     return calibration, [table[i] for i in rng.permutation(len(table))]
 
 
 def _query(family: str, level: int, index: int, split: str) -> Query:
     made = tasks.entry(family, level, index)
     meta = {"family": family, "level": level, "index": index}
-    return Query.ask(
-        made["question"],
-        made["answer"],
-        verifier="reasoning_gym",
-        source="pocket",
-        split=split,
-        meta=meta,
-    )
+    about: dict[str, Any] = {
+        "verifier": "reasoning_gym",
+        "source": "pocket",
+        "split": split,
+        "meta": meta,
+    }
+    return Query.ask(made["question"], made["answer"], **about)
 
 
 def right(query: Query, reply: Reply) -> bool:
     """Whether the text of a reply is correct, by the scorer of the family."""
-    return (
-        reply.finish == "stop"
-        and tasks.score(
-            **{k: query.meta[k] for k in ("family", "level", "index")}, answer=reply.text
-        )
-        == 1.0
-    )
+    if reply.finish != "stop":
+        return False
+    meta = query.meta
+    return tasks.score(meta["family"], meta["level"], meta["index"], reply.text) == 1.0
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
-    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong
-    x incorrect`.
-    """
+    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong x incorrect`."""
     order = np.argsort(-confidence, kind="stable")
     gain = np.cumsum(np.where(correct[order], 1.0, -wrong))
     best = int(np.argmax(gain))
@@ -120,40 +110,28 @@ def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
 def rows(
     card, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
 ) -> dict[str, list]:
-    """Outcome columns of one model's replies; an abstention is billed for what was written before
-    it.
-    """
-    out: dict[str, list] = {
-        name: []
-        for name in (
-            "query",
-            "grade",
-            "quality",
-            "answer",
-            "usd",
-            "tokens_in",
-            "tokens_out",
-            "latency_s",
-        )
-    }
+    """Outcome columns of one model's replies; an abstention is billed for what was written before it."""
+    out: dict[str, list] = {}
     for query, reply in zip(queries, replies, strict=True):
         silent = reply.finish != "stop" or reply.confidence < cut
         good = not silent and right(query, reply)
-        out["query"].append(query.id)
-        out["grade"].append(Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT)
-        out["quality"].append(float(good))
-        out["answer"].append(IDK if silent else reply.text)
-        out["usd"].append(card.usd(reply.tokens_in, reply.tokens_out))
-        out["tokens_in"].append(reply.tokens_in)
-        out["tokens_out"].append(reply.tokens_out)
-        out["latency_s"].append(round(reply.latency_s, 3))
-    size = len(queries)
-    return out | {
-        "model": [card.id] * size,
-        "sample": [sample] * size,
-        "temperature": [temperature] * size,
-        "finish": [reply.finish for reply in replies],
-    }
+        line = {
+            "query": query.id,
+            "grade": Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT,
+            "quality": float(good),
+            "answer": IDK if silent else reply.text,
+            "usd": card.usd(reply.tokens_in, reply.tokens_out),
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+            "latency_s": round(reply.latency_s, 3),
+            "model": card.id,
+            "sample": sample,
+            "temperature": temperature,
+            "finish": reply.finish,
+        }
+        for name, value in line.items():
+            out.setdefault(name, []).append(value)
+    return out
 
 
 def run_model(
@@ -163,9 +141,7 @@ def run_model(
     table: list[Query],
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[dict[str, list], dict]:
-    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy
-    and sampled.
-    """
+    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy and sampled."""
     replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
     correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
     cut = threshold(np.array([r.confidence for r in replies]), correct)
@@ -196,9 +172,7 @@ def record(
     limit: int | None = None,
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> dict:
-    """Run every model of the pool on every question and write queries, outcomes and a card; returns
-    the card.
-    """
+    """Run every model of the pool on every question and write queries, outcomes and a card; returns the card."""
     calibration, table = questions()
     table = table[:limit]
     columns: dict[str, list] = {}

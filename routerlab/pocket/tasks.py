@@ -1,5 +1,4 @@
-"""Questions of the embedded workload, their scores, and the split between what models train on and
-what is held out.
+"""Questions of the embedded workload, their scores, and the split between what models train on and what is held out.
 
 A question is named by (family, level, index), so the very entry that scores an answer can be made again from it.
 """
@@ -21,24 +20,18 @@ def _dataset(family: str, level: int):
 
 
 def entry(family: str, level: int, index: int) -> Entry:
-    """The reasoning-gym entry named (family, level, index): question, answer and the metadata its
-    scorer needs.
-    """
+    """The reasoning-gym entry named (family, level, index): question, answer and the metadata its scorer needs."""
     return _dataset(family, level)[index]
 
 
 def score(family: str, level: int, index: int, answer: str) -> float:
-    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (its partial credit
-    counts as wrong).
-    """
+    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (its partial credit counts as wrong)."""
     made = entry(family, level, index)
     return float(_dataset(family, level).score_answer(answer, made) >= 0.999)
 
 
 def key(family: str, made: Entry) -> str:
-    """What a question asks, whatever its wording: two entries with one key must not lie in two
-    splits.
-    """
+    """What a question asks, whatever its wording: two entries with one key must not lie in two splits."""
     content = [x for x in PHRASE.sub(" ", made["question"]).split() if x != "="]
     return " ".join([family, *(sorted(content) if FAMILIES[family].commutes else content)])
 
@@ -54,9 +47,7 @@ def _first(family: str, level: int) -> int:
 
 @functools.cache
 def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
-    """Indices of `per_cell` questions of each cell, no two of all with the same key; no model
-    trains on any of them.
-    """
+    """Indices of `per_cell` questions of each cell, no two of all with the same key; no model trains on any of them."""
     seen, cells = set(), {}
     for family in FAMILIES:
         for level in range(LEVELS):
@@ -69,17 +60,14 @@ def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
                 index += 1
                 if index - _first(family, level) > 50 * per_cell:
                     raise ValueError(
-                        f"{family} level {level} has fewer than {per_cell} different questions; "
-                        f"ask for less"
+                        f"{family} level {level} has fewer than {per_cell} different questions; ask for less"
                     )
             cells[family, level] = chosen
     return cells
 
 
 def training_entries(family: str, level: int, count: int, start: int = 0) -> Iterator[Entry | None]:
-    """`count` entries to train on, from the `start`-th; None stands where one was dropped because
-    its key is held out.
-    """
+    """`count` entries to train on, from the `start`-th; None stands for one whose key is held out."""
     forbidden = _held_out_keys()
     first = _first(family, level) + _HELD_OUT + start
     for index in range(first, first + count):

@@ -76,15 +76,10 @@ class Lookup(ScoreRouter):
     def _fit(self, queries, quality, usd):
         groups = np.array([self.group(q) for q in queries])
         self.overall = np.stack([np.nanmean(m, 0) for m in (quality, usd)])
-        self.means = {
-            g: np.stack(
-                [
-                    self._mean(m[groups == g], o)
-                    for m, o in zip((quality, usd), self.overall, strict=True)
-                ]
-            )
-            for g in np.unique(groups).tolist()
-        }
+        self.means = {}
+        for g in np.unique(groups).tolist():
+            pairs = zip((quality, usd), self.overall, strict=True)
+            self.means[g] = np.stack([self._mean(m[groups == g], o) for m, o in pairs])
 
     def _mean(self, matrix: np.ndarray, overall: np.ndarray) -> np.ndarray:
         held = (~np.isnan(matrix)).sum(0)

@@ -73,14 +73,7 @@ def keep(made: Contest, run: Run, summary: Any) -> Any:
                 {"lam": float(p), "quality": float(q), "usd_per_1000": float(c) * 1000}
                 for p, q, c in zip(e.lam, quality, usd, strict=True)
             ]
-            card = {
-                "data": made.test.sha256,
-                "pool": made.test.pool.name,
-                "lam": [0.0, float(e.lam.max())],
-            }
-            save(
-                e.router,
-                run.folder / "routers" / e.name.replace(" ", "_"),
-                card | {"frontier": frontier},
-            )
+            card = {"data": made.test.sha256, "pool": made.test.pool.name}
+            card |= {"lam": [0.0, float(e.lam.max())], "frontier": frontier}
+            save(e.router, run.folder / "routers" / e.name.replace(" ", "_"), card)
     return run.folder

@@ -57,9 +57,8 @@ def contest(
     """
     if trainings < 1:
         raise RouterError(f"{trainings} trainings: each router has to be fitted once at least")
-    names = (
-        list(KINDS) if routers == "all" else [*([routers] if isinstance(routers, str) else routers)]
-    )
+    names = list(KINDS) if routers == "all" else routers
+    names = [names] if isinstance(names, str) else names
     if unknown := [n for n in names if n not in KINDS] or [""] * (not names):
         raise RouterError(f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all")
     if seed < 0:
@@ -80,9 +79,8 @@ def contest(
     validation, test = (_first_try(data.split(n)) for n in ("validation", "test"))
     for name, (kept, whole) in {"validation": validation[:2], "test": test[:2]}.items():
         if len(kept.queries) < whole:
-            say(
-                f"{whole - len(kept.queries)} of {whole} {name} queries lack an answer and are left out"
-            )
+            lost = whole - len(kept.queries)
+            say(f"{lost} of {whole} {name} queries lack an answer and are left out")
     best = train.table.models.index(baselines.best_single(train.queries, train.table).model)
     shared = features or Tfidf()
     say(f"features ({shared.name}) of {len(train.queries)} queries")
@@ -186,9 +184,8 @@ def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:
 def _prices(router: ScoreRouter, validation: Recorded) -> np.ndarray:
     """Prices of money whose costs on validation are evenly spread between the router's cheapest and dearest point."""
     quality, usd = (np.asarray(m, float) for m in router.predict(validation.queries))
-    curve: Curve = sweep(
-        *_happened(validation), (quality.astype(np.float32), usd.astype(np.float32))
-    )
+    scores = quality.astype(np.float32), usd.astype(np.float32)
+    curve: Curve = sweep(*_happened(validation), scores)
     rising = np.maximum.accumulate(curve.usd)  # what is paid may fall where what is predicted rises
     start = max(rising[0], rising[-1] / 1000, 1e-12)  # a model may be free
     wanted = np.geomspace(start, max(rising[-1], start), POINTS - 1)

@@ -18,14 +18,13 @@ class Encoder:
     for each set of texts, named by the hash of texts and weights.
     """
 
-    name = "encoder"
-
     def __init__(self, where: str | Path, cache: str | Path | None = None) -> None:
         # A folder by its whole path: a router is opened again from wherever.
-        self.where = str(where if _is_package(where) else Path(where).resolve())
+        self.where = str(Path(where).resolve() if Path(where).is_dir() else where)
         self.cache = Path(cache) if cache else None
         self.folder = _encoder_folder(self.where)
-        self.name = f"encoder {self.folder.parent.name if _is_package(where) else self.folder.name}"
+        inside = self.folder if Path(where).is_dir() else self.folder.parent
+        self.name = f"encoder {inside.name}"
         self._model: Any = None
         self._stamped: tuple[Any, str] | None = None
         self._held: dict[str, np.ndarray] = {}
@@ -104,10 +103,6 @@ class Encoder:
 def _save_array(path: Path, array: np.ndarray) -> None:
     with open(path, "wb") as file:
         np.save(file, array, allow_pickle=False)
-
-
-def _is_package(where: str | Path) -> bool:
-    return not Path(where).is_dir()
 
 
 def _encoder_folder(where: str | Path) -> Path:

@@ -48,9 +48,8 @@ class Learned(ScoreRouter):
     def _predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
         views = self.features.views([q.text for q in queries])
         weights, base, least = self._cost
-        return np.asarray(self.estimate(views), float), np.maximum(
-            views.dense @ weights + base, least
-        )
+        usd = np.maximum(views.dense @ weights + base, least)
+        return np.asarray(self.estimate(views), float), usd
 
     def learn(self, views: Views, quality: np.ndarray) -> None:
         """Learn quality (queries x models, NaN where missing)."""
@@ -177,9 +176,8 @@ class KNN(Learned):
             total, count = value[nearest].cumsum(1), known[nearest].cumsum(1)
             for made, k in zip(out, ks, strict=True):
                 last = min(k, most) - 1
-                made[start : start + 1000] = (total[:, last] + self._shrink * mean) / (
-                    count[:, last] + self._shrink
-                )
+                weight = count[:, last] + self._shrink
+                made[start : start + 1000] = (total[:, last] + self._shrink * mean) / weight
         return out
 
 

@@ -1,6 +1,5 @@
 """Learned routers that are not linear in their features: trees and small networks."""
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,19 @@ class Forest(Learned):
         grown = [t.tree_ for t in made.estimators_]
         # Kept as arrays, the trees one after another: a forest of the library's own can only be pickled.
         size = np.cumsum([0, *(t.node_count for t in grown)])
-        step = [
-            np.where(t.children_left < 0, np.arange(t.node_count), t.children_left) for t in grown
-        ]
-        other = [
-            np.where(t.children_left < 0, np.arange(t.node_count), t.children_right) for t in grown
-        ]
+
+        def after(side: str) -> np.ndarray:
+            """Where each node leads on this side; a leaf leads to itself."""
+            steps = [
+                np.where(t.children_left < 0, np.arange(t.node_count), getattr(t, side)) + at
+                for t, at in zip(grown, size, strict=False)
+            ]
+            return np.concatenate(steps).astype(np.int32)
+
         self.arrays = {
             "root": size[:-1],
-            "left": np.concatenate([s + at for s, at in zip(step, size, strict=False)]).astype(
-                np.int32
-            ),
-            "right": np.concatenate([s + at for s, at in zip(other, size, strict=False)]).astype(
-                np.int32
-            ),
+            "left": after("children_left"),
+            "right": after("children_right"),
             "feature": np.maximum(np.concatenate([t.feature for t in grown]), 0).astype(np.int16),
             "threshold": np.concatenate([t.threshold for t in grown]),
             "value": np.concatenate([t.value[..., 0] for t in grown]).astype(np.float32),
@@ -98,9 +96,8 @@ class Boosting(Learned):
             if len(known) == len(column) > 1:
                 data = whole.set_label(column)  # binned once for all models
             else:
-                known = (
-                    np.tile(known, 2) if len(known) == 1 else known
-                )  # it draws rows, and needs one
+                # It draws rows, and needs one.
+                known = np.tile(known, 2) if len(known) == 1 else known
                 data = lightgbm.Dataset(views.dense[known], column[known])
             texts.append(lightgbm.train(settings, data, self.rounds).model_to_string())
         self.values["trees"], self._trees = texts, []
@@ -111,12 +108,6 @@ class Boosting(Learned):
         if not self._trees:
             self._trees = [lightgbm.Booster(model_str=text) for text in self.values["trees"]]
         return np.stack([np.asarray(t.predict(views.dense)) for t in self._trees], 1)
-
-    def __deepcopy__(self, memo):
-        made = type(self)(copy.deepcopy(self.features, memo), self.lam, self.rounds)
-        told = {k: v for k, v in self.__dict__.items() if k not in {"_trees", "features"}}
-        made.__dict__.update(copy.deepcopy(told, memo))
-        return made
 
 
 class Factorisation(Learned):
@@ -129,16 +120,9 @@ class Factorisation(Learned):
 
     def learn(self, views, quality):
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)
-        weights = _train(
-            views.dense / self.arrays["scale"],
-            quality,
-            self.hidden or self.rank,
-            curved=bool(self.hidden),
-            epochs=self.epochs,
-            decay=self.decay,
-            seed=self.seed or 0,
-        )
-        self.arrays |= weights
+        x, width = views.dense / self.arrays["scale"], self.hidden or self.rank
+        how: dict[str, Any] = {"epochs": self.epochs, "decay": self.decay, "seed": self.seed or 0}
+        self.arrays |= _train(x, quality, width, curved=bool(self.hidden), **how)
 
     def estimate(self, views):
         a = self.arrays
@@ -169,10 +153,8 @@ def _train(
 
     generator = torch.Generator().manual_seed(seed)
     known = torch.tensor(~np.isnan(y), dtype=torch.float32)
-    given, wanted = (
-        torch.tensor(x, dtype=torch.float32),
-        torch.tensor(np.nan_to_num(y), dtype=torch.float32),
-    )
+    given = torch.tensor(x, dtype=torch.float32)
+    wanted = torch.tensor(np.nan_to_num(y), dtype=torch.float32)
 
     def drawn(rows: int, columns: int) -> torch.Tensor:
         weight = torch.empty(rows, columns).uniform_(-1, 1, generator=generator) / columns**0.5

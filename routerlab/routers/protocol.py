@@ -1,6 +1,4 @@
-"""What a router is: it reads queries and names a model for each; a tunable one can be asked for
-another price of money.
-"""
+"""What a router is: it reads queries and names a model for each; a tunable one does so at any price of money."""
 
 import copy
 from collections.abc import Sequence
@@ -69,8 +67,7 @@ class ScoreRouter:
         for model in pool.ids:
             if model not in self.models:
                 raise PoolError(
-                    f"{self.name} has learned nothing about {model!r}; it knows "
-                    f"{', '.join(self.models)}"
+                    f"{self.name} has learned nothing about {model!r}; it knows {', '.join(self.models)}"
                 )
         columns = [self.models.index(model) for model in pool.ids]
         choice = decide(quality[:, columns], usd[:, columns], self.lam)

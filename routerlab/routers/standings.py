@@ -12,13 +12,8 @@ from routerlab.evaluate.stats import Interval, bootstrap_means, compare, p_value
 from routerlab.routers.protocol import RouterError, ScoreRouter
 from routerlab.sources.recorded import Recorded
 
-DOMAIN = (
-    "family",
-    "domain",
-    "category",
-    "eval_name",
-    "topic",
-)  # names of a kind of question in meta
+# Names of a kind of question in meta.
+DOMAIN = ("family", "domain", "category", "eval_name", "topic")
 
 
 @dataclass(frozen=True)
@@ -51,11 +46,9 @@ class Entry:
     def at_least(self, quality: float) -> int:
         """The cheapest point that reached this quality on validation; the best one if none did."""
         reached = self.validation[0] >= quality - 1e-12
-        return (
-            int(np.where(reached, self.validation[1], np.inf).argmin())
-            if reached.any()
-            else self.at_best()
-        )
+        if not reached.any():
+            return self.at_best()
+        return int(np.where(reached, self.validation[1], np.inf).argmin())
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,8 @@ class Contest:
         return fr.oracle_bracket(*happened, lams, rng=rng, **about)
 
     def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
-        rng = np.random.default_rng(
-            self.seed
-        )  # the same draws for every router: comparisons are paired
+        # The same draws for every router: comparisons are paired.
+        rng = np.random.default_rng(self.seed)
         return bootstrap_means(columns, resamples, rng=rng, clusters=self.clusters)
 
     def table(self, resamples: int = 400):
@@ -150,10 +142,8 @@ class Contest:
         base = self.quality[:, self.single], self.usd[:, self.single]
         columns = e.over_trainings(_points)
         singles = self._resampled(np.hstack([self.quality, self.usd]), resamples)
-        drawn = [
-            self._areas(m, s)
-            for m, s in zip(self._resampled(columns, resamples), singles, strict=True)
-        ]
+        means = self._resampled(columns, resamples)
+        drawn = [self._areas(m, s) for m, s in zip(means, singles, strict=True)]
         areas = self._areas(_mean(columns), None)
         out = {n: (v, np.array([d[n] for d in drawn])) for n, v in areas.items()}
 
@@ -172,9 +162,7 @@ class Contest:
     def _areas(self, means: np.ndarray, singles: np.ndarray | None) -> dict[str, float]:
         half, models = len(means) // 2, self.usd.shape[1]
         if singles is None:
-            singles = np.concatenate(
-                [self.quality.mean(0, dtype=float), self.usd.mean(0, dtype=float)]
-            )
+            singles = np.concatenate([m.mean(0, dtype=float) for m in (self.quality, self.usd)])
         q, c = singles[:models], singles[models:]
         cheap = int(np.lexsort((-q, c))[0])
         # Any router can be mixed with the cheapest model, so its frontier begins there at the latest.
@@ -198,17 +186,15 @@ class Contest:
         base = chosen.pop(name)
         if not chosen:
             return []
-        rng = np.random.default_rng(self.seed)
         seeded = {v.shape for v in (base, *chosen.values()) if v.ndim > 1}
         if seeded:  # what draws no lots is the same in every training
             shape = seeded.pop()
             spread = [np.broadcast_to(v.reshape(len(v), -1), shape) for v in chosen.values()]
             base, columns = np.broadcast_to(base.reshape(len(base), -1), shape), np.stack(spread, 1)
         else:
-            columns = np.stack(list(chosen.values()), 1)
-        return compare(
-            columns, base, list(chosen), rng=rng, resamples=resamples, clusters=self.clusters
-        )
+            columns = np.stack([*chosen.values()], 1)
+        names, rng = list(chosen), np.random.default_rng(self.seed)
+        return compare(columns, base, names, rng=rng, resamples=resamples, clusters=self.clusters)
 
     def _frugal(self, e: Entry) -> np.ndarray:
         return e.quality[e.at_least(self.single_validation)]
@@ -231,10 +217,8 @@ class Contest:
             if isinstance(e.router, ScoreRouter):
                 scores = e.router.predict(self.test.queries)[0]
                 points = gap.routellm_points(scores[:, strong] - scores[:, weak], *right)
-                row = {"APGR": gap.apgr(*points, *ends)}
-                rows[e.name] = row | {
-                    f"CPT{x:.0%}": gap.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)
-                }
+                shares = {f"CPT{x:.0%}": gap.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
+                rows[e.name] = {"APGR": gap.apgr(*points, *ends), **shares}
         return pd.DataFrame(rows).T.sort_values("APGR", ascending=False, kind="stable")
 
     def domains(self) -> np.ndarray | None:
@@ -246,9 +230,8 @@ class Contest:
         """These entries (those that are here), in this order; of no names, all, the best on validation first."""
         if names:
             return [e for n in names for e in self.entries if e.name == n]
-        areas = [
-            self._areas(np.concatenate(e.validation), self.before)["area"] for e in self.entries
-        ]
+        held = [np.concatenate(e.validation) for e in self.entries]
+        areas = [self._areas(means, self.before)["area"] for means in held]
         return [self.entries[i] for i in np.argsort(np.negative(areas), kind="stable")]
 
     def dominated(self) -> dict[str, list[str]]:

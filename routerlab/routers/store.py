@@ -88,11 +88,8 @@ def load(folder: str | Path) -> Learned:
 
 def _pack(router: Learned, prefix: str, held: dict[str, np.ndarray]) -> dict[str, Any]:
     held |= {f"router.{prefix}{n}": a for n, a in router.arrays.items()}
-    told: dict[str, Any] = {
-        "kind": type(router).__name__,
-        "name": router.name,
-        "values": router.values,
-    }
+    kind = type(router).__name__
+    told: dict[str, Any] = {"kind": kind, "name": router.name, "values": router.values}
     if isinstance(router, Blend):
         told["members"] = [_pack(m, f"{prefix}{i}.", held) for i, m in enumerate(router.members)]
     return told

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from routerlab.queries import Query, QueryError, read_queries
@@ -16,19 +17,13 @@ def listing() -> str:
     """A table of what can be loaded by name: verifier, splits, licence, where it lives and whether it is pinned."""
     lines = [f"{'name':<24}{'verifier':<18}{'splits':<34}{'licence':<14}where"]
     for b in benchmarks().values():
-        where = (
-            f"{b.hub}{f' ({b.config})' if b.config else ''}"
-            if b.hub
-            else next(iter(b.urls.values()))[0]
-        )
-        where = where.replace("{revision}", (b.revision or "")[:7])
-        pin = (
-            f"@{b.revision[:7]}"
-            if b.hub and b.revision
-            else ""
-            if b.revision or b.sha256
-            else " (not pinned)"
-        )
+        short = (b.revision or "")[:7]
+        pin = "" if short or b.sha256 else " (not pinned)"
+        if b.hub:
+            where = f"{b.hub} ({b.config})" if b.config else b.hub
+            pin = f"@{short}" if short else pin
+        else:
+            where = next(iter(b.urls.values()))[0].replace("{revision}", short)
         verifier = b.verifiers[0] + (" …" if len(b.verifiers) > 1 else "")
         splits = ", ".join(b.known_splits)
         lines.append(f"{b.name:<24}{verifier:<18}{splits:<34}{b.licence:<14}{where}{pin}")
@@ -126,18 +121,16 @@ def to_queries(
             raise SourceError(
                 f"{source}: row {number} wants {verifier!r}, which is not declared ({', '.join(verifiers)})"
             )
+        about: dict[str, Any] = {
+            "verifier": verifier,
+            "source": source,
+            "split": split,
+            "meta": got.meta,
+        }
         try:
-            query = Query.ask(
-                got.text,
-                got.reference,
-                verifier=verifier,
-                source=source,
-                split=split,
-                meta=got.meta,
-            )
+            out.append(Query.ask(got.text, got.reference, **about))
         except QueryError as error:
             raise SourceError(f"{source}: row {number}: {error}") from error
-        out.append(query)
     if not out:
         raise SourceError(
             f"{source}: no questions in split {split!r}; is the file of another split or benchmark?"

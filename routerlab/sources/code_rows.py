@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from routerlab.sources.files import SourceError
-from routerlab.sources.rows import Asked, Row, jsonable, loads, short
+from routerlab.sources.rows import Asked, Row, jsonable, loads, rules, short
 
 FENCE = "Answer with one Python code block."
 
@@ -39,11 +39,9 @@ def mbpp(row: Row, split: str) -> Asked | None:
     ends = {10: "prompt", 510: "test", 600: "validation", 974: "train"}
     if next(name for end, name in ends.items() if number <= end) != split:
         return None
-    tests = {
-        "test_list": list(row["test_list"]),
-        "test_setup_code": row.get("test_setup_code") or "",
-    }
-    return _code(_mbpp(row["text"], tests["test_list"]), tests, task=number)
+    listed, setup = list(row["test_list"]), row.get("test_setup_code") or ""
+    tests = {"test_list": listed, "test_setup_code": setup}
+    return _code(_mbpp(row["text"], listed), tests, task=number)
 
 
 def mbpp_plus(row: Row, split: str) -> Asked:
@@ -71,13 +69,10 @@ def _contest(row: Row, text: str, name: str | None, **meta) -> Asked:
     cases = loads(row["public_test_cases"]) + _cases(row.get("private_test_cases") or "[]")
     if not any(c["testtype"] == "functional" for c in cases):
         return _stdio(text, [(c["input"], c["output"]) for c in cases], **meta)
-    calls = [
-        {
-            "args": [json.loads(line) for line in c["input"].split("\n") if line.strip()],
-            "expect": json.loads(c["output"]),
-        }
-        for c in cases
-    ]
+    calls = []
+    for c in cases:
+        given = [json.loads(line) for line in c["input"].split("\n") if line.strip()]
+        calls.append({"args": given, "expect": json.loads(c["output"])})
     return _code(text, {"entry_point": name, "calls": calls}, **meta)
 
 
@@ -138,12 +133,7 @@ def livebench(row: Row, split: str) -> Asked:
     """
     text, meta = next(iter(row["turns"])), {"category": row["category"], "task": row["task"]}
     if row.get("instruction_id_list"):
-        pairs = zip(row["instruction_id_list"], row["kwargs"], strict=True)
-        rules = [
-            {"id": i, "kwargs": {k: v for k, v in (loads(a) or {}).items() if v is not None}}
-            for i, a in pairs
-        ]
-        return Asked(text, None, {**meta, "instructions": jsonable(rules)}, "instructions")
+        return Asked(text, None, {**meta, "instructions": rules(row)}, "instructions")
     if row["category"] == "coding":
         about = loads((loads(row.get("original_json") or "{}") or {}).get("metadata") or "{}")
         asked = _contest(row, text, about.get("func_name"), **meta)

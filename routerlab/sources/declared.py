@@ -72,18 +72,13 @@ def raw_rows(
     """The rows of a split as published: from the raw files in `folder`, else fetched at the pinned revision or at
     `revision`.
     """
-    return (
-        _from_folder(b, split, Path(folder)) if folder is not None else _fetched(b, split, revision)
-    )
-
-
-def _fetched(b: Benchmark, split: str, revision: str | None) -> list[Row]:
+    if folder is not None:
+        return _from_folder(b, split, Path(folder))
     revision = revision or b.revision
     if revision is None and not b.sha256:
         raise SourceError(
-            f"{b.name} is not pinned: look up a commit at "
-            f"https://huggingface.co/datasets/{b.hub}/commits/main and give it as revision=, or give folder= with its "
-            f"files"
+            f"{b.name} is not pinned: look up a commit at https://huggingface.co/datasets/{b.hub}/commits/main and "
+            "give it as revision=, or give folder= with its files"
         )
     if b.urls:
         paths = [fetch(u, b.sha256.get(u.rpartition("/")[2])) for u in _urls(b, split, revision)]
@@ -93,12 +88,8 @@ def _fetched(b: Benchmark, split: str, revision: str | None) -> list[Row]:
 
 
 def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise SourceError(
-            f"{b.name} comes from the hub: pip install datasets, or give folder="
-        ) from error
+    import datasets
+
     theirs = b.theirs(split)
     try:
         if isinstance(theirs, str):
@@ -112,11 +103,8 @@ def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
             found += [{**dict(row), "_file": Path(name).stem} for row in part]
         return found
     except Exception as error:  # the hub's clients raise errors of their own, of many kinds
-        terms = (
-            f"accept its terms at https://huggingface.co/datasets/{b.hub} and set HF_TOKEN; or "
-            if b.gated
-            else ""
-        )
+        page = f"https://huggingface.co/datasets/{b.hub}"
+        terms = f"accept its terms at {page} and set HF_TOKEN; or " if b.gated else ""
         raise SourceError(
             f"could not load {b.hub} at {revision[:12]} ({type(error).__name__}: {error}); "
             f"{terms}{_cure(b, split, 'FOLDER')}"
@@ -130,10 +118,8 @@ def _urls(b: Benchmark, split: str, revision: str | None) -> list[str]:
 def _cure(b: Benchmark, split: str, folder: str | Path) -> str:
     """How to get the raw files by hand."""
     if b.urls:
-        urls = [
-            *_urls(b, split, b.revision),
-            *([b.tables.format(revision=b.revision)] if b.tables else []),
-        ]
+        urls = _urls(b, split, b.revision)
+        urls += [b.tables.format(revision=b.revision)] if b.tables else []
         gets = " && ".join(
             f"curl -L --create-dirs -o {folder}/{b.name}/{named(u)} {u}" for u in urls
         )
@@ -159,9 +145,8 @@ def _from_folder(b: Benchmark, split: str, folder: Path) -> list[Row]:
     for group in groups:
         paths = [p for g in group for p in sorted(folder.glob(g)) if p.is_file()]
         if paths:
-            return _read(
-                b, split, paths, next(folder.glob("**/tables.zip"), None) if b.tables else None
-            )
+            tables = next(folder.glob("**/tables.zip"), None) if b.tables else None
+            return _read(b, split, paths, tables)
     looked = ", ".join(g for group in groups[:4] for g in group)
     raise SourceError(
         f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}"

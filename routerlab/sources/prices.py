@@ -1,9 +1,9 @@
 """Whether a pool's prices are those others list: litellm's map and genai-prices, both as installed, without network."""
 
 import datetime as dt
-import importlib.util
 import json
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,10 +79,8 @@ Prices = tuple[float | None, float | None, float | None]
 
 def _litellm() -> dict[str, Any]:
     """litellm's map is a JSON file in its package: reading it takes no 3-second import and no network."""
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or spec.origin is None:
-        raise SourceError("litellm is not installed; pip install litellm")
-    path = Path(spec.origin).with_name("model_prices_and_context_window_backup.json")
+    name = "litellm/model_prices_and_context_window_backup.json"
+    path = Path(str(metadata.distribution("litellm").locate_file(name)))
     if not path.is_file():
         raise SourceError(
             f"no price map at {path}; install a litellm of the range in pyproject.toml"
@@ -101,10 +99,8 @@ def _from_litellm(card: ModelCard, known: dict[str, Any]) -> Prices | None:
 
 
 def _from_genai(card: ModelCard) -> Prices | None:
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError as error:
-        raise SourceError("genai-prices is not installed; pip install genai-prices") from error
+    from genai_prices import Usage, calc_price
+
     prefix, _, rest = card.provider_id.partition("/")
     provider = _PROVIDERS.get(prefix, prefix) if rest else None
     when = dt.datetime.combine(card.as_of, dt.time(), dt.UTC)

@@ -33,9 +33,8 @@ class Recorded(NamedTuple):
         splits = by_split(self.queries)
         if name not in splits:
             raise RunError(f"no split {name!r} in this table; it has {', '.join(splits)}")
-        return self._replace(
-            queries=splits[name], table=self.table.select([q.id for q in splits[name]])
-        )
+        part = splits[name]
+        return self._replace(queries=part, table=self.table.select([q.id for q in part]))
 
     def complete(self) -> "Recorded":
         """The queries that every model answered in every try; the pool's order of models. What is missing cannot be
@@ -79,7 +78,6 @@ def record(
     run.write_table("queries.parquet", to_arrow(queries))
     table.select([q.id for q in queries]).write(run)
     run.write("pool.yaml", pool.to_yaml())
-    run.write(
-        "card.json", json.dumps({"pool": pool.name, **card, "queries": sizes}, indent=1) + "\n"
-    )
+    about = {"pool": pool.name, **card, "queries": sizes}
+    run.write("card.json", json.dumps(about, indent=1) + "\n")
     return recorded(run.folder)

@@ -71,12 +71,8 @@ def _choose(question: str, options: Sequence[str], right: int | str, **meta) -> 
     if not 2 <= len(options) <= 26 or letter not in LETTERS[: len(options)]:
         raise SourceError(f"{question[:60]!r} has {len(options)} options and the answer {letter!r}")
     listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=False))
-    return Asked(
-        f"{question}\n{listed}",
-        letter,
-        {"choices": [str(o) for o in options], **meta},
-        "multiple_choice",
-    )
+    meta = {"choices": [str(o) for o in options], **meta}
+    return Asked(f"{question}\n{listed}", letter, meta, "multiple_choice")
 
 
 def _shuffled(question: str, right: str, wrong: Sequence[str], **meta) -> Asked:
@@ -84,9 +80,7 @@ def _shuffled(question: str, right: str, wrong: Sequence[str], **meta) -> Asked:
     seed = int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest())
     options = [right, *wrong]
     order = np.random.default_rng(seed).permutation(len(options))
-    return _choose(
-        question, [options[i] for i in order], int(np.flatnonzero(order == 0)[0]), **meta
-    )
+    return _choose(question, [options[i] for i in order], order.tolist().index(0), **meta)
 
 
 def gsm8k(row: Row, split: str) -> Asked:
@@ -120,9 +114,8 @@ def mmlu(row: Row, split: str) -> Asked:
 
 def mmlu_pro(row: Row, split: str) -> Asked:
     options = [o for o in row["options"] if o != "N/A"]
-    return _choose(
-        row["question"], options, row["answer"], category=row["category"], src=row.get("src", "")
-    )
+    meta = {"category": row["category"], "src": row.get("src", "")}
+    return _choose(row["question"], options, row["answer"], **meta)
 
 
 def supergpqa(row: Row, split: str) -> Asked:
@@ -137,16 +130,14 @@ def gpqa(row: Row, split: str) -> Asked:
 
 
 def truthfulqa(row: Row, split: str) -> Asked:
-    named = {"question": "Question", "best_answer": "Best Answer", "category": "Category"}
-    got = {k: row[k] if k in row else row[v] for k, v in named.items()}
-    answers = {
-        k: list(row[k]) if k in row else [a.strip() for a in row[v].split(";") if a.strip()]
-        for k, v in (
-            ("correct_answers", "Correct Answers"),
-            ("incorrect_answers", "Incorrect Answers"),
-        )
-    }
-    return Asked(got["question"], got["best_answer"], {"category": got["category"], **answers})
+    """The hub and the published CSV name the columns differently; in the CSV, answers are one text."""
+    if "question" not in row:
+        row = {k.lower().replace(" ", "_"): v for k, v in row.items()}
+    answers = {k: row[k] for k in ("correct_answers", "incorrect_answers")}
+    for name, given in answers.items():
+        texts = given.split(";") if isinstance(given, str) else None
+        answers[name] = list(given) if texts is None else [t.strip() for t in texts if t.strip()]
+    return Asked(row["question"], row["best_answer"], {"category": row["category"], **answers})
 
 
 def truthfulqa_mc(row: Row, split: str) -> Asked:
@@ -236,12 +227,14 @@ def short(text: str, answer: Any, meta: dict[str, Any]) -> Asked:
 
 
 def ifeval(row: Row, split: str) -> Asked:
-    given = zip(row["instruction_id_list"], row["kwargs"], strict=True)
-    rules = [
-        {"id": name, "kwargs": {k: v for k, v in (loads(kwargs) or {}).items() if v is not None}}
-        for name, kwargs in given
-    ]
-    return Asked(row["prompt"], None, {"instructions": jsonable(rules)})
+    return Asked(row["prompt"], None, {"instructions": rules(row)})
+
+
+def rules(row: Row) -> list[dict[str, Any]]:
+    """Instructions as IFEval's columns give them, as what the verifier `instructions` reads."""
+    given = zip(row["instruction_id_list"], map(loads, row["kwargs"]), strict=True)
+    kept = [(name, {k: v for k, v in (a or {}).items() if v is not None}) for name, a in given]
+    return jsonable([{"id": name, "kwargs": arguments} for name, arguments in kept])
 
 
 def mt_bench(row: Row, split: str) -> Asked:

@@ -10,6 +10,7 @@ import html
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -187,9 +188,8 @@ class Leakage:
     def __str__(self) -> str:
         sizes = ", ".join(f"{n} {c}" for n, c in self.splits.items())
         lines = [
-            f"{sum(self.splits.values())} queries ({sizes}); {self.together} clusters of "
-            f"near-duplicates (similarity {self.threshold:g} or more), {len(self.straddling)} of "
-            f"them in more than one split"
+            f"{sum(self.splits.values())} queries ({sizes}); {self.together} clusters of near-duplicates (similarity "
+            f"{self.threshold:g} or more), {len(self.straddling)} of them in more than one split"
         ]
         for (a, b), count in self.leaked.items():
             share = count / self.splits[a]
@@ -210,16 +210,12 @@ def leakage(queries: Sequence[Query], threshold: float = 0.8) -> Leakage:
     groups: dict[int, list[Query]] = {}
     for c, q in zip(clusters(queries, threshold).tolist(), queries, strict=True):
         groups.setdefault(c, []).append(q)
-    splits: dict[str, int] = {}
-    for q in queries:
-        splits[q.split] = splits.get(q.split, 0) + 1
+    splits = Counter(q.split for q in queries)
     across = [tuple(g) for g in groups.values() if len({q.split for q in g}) > 1]
-    leaked: dict[tuple[str, str], int] = {}
+    leaked: Counter[tuple[str, str]] = Counter()
     for group in across:
         names = {q.split for q in group}
-        for q in group:
-            for other in names - {q.split}:
-                leaked[q.split, other] = leaked.get((q.split, other), 0) + 1
+        leaked.update((q.split, other) for q in group for other in names - {q.split})
     order = {n: i for i, n in enumerate(splits)}
     return Leakage(
         splits,

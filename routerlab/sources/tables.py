@@ -162,10 +162,8 @@ def known(path: str | Path, bench: str | None = None) -> Recorded:
         raise SourceError(f"{path} is not RouteLLM's table, so it has no bench {bench!r}")
     if {"query", "category", "q_tokens"} <= columns.keys():
         return mmlu_pro(path, "mmlupro")
-    if any(c.endswith("|total_cost") for c in columns):
-        models = {
-            c.removesuffix("|total_cost"): (0, 0) for c in columns if c.endswith("|total_cost")
-        }
+    if costs := [c for c in columns if c.endswith("|total_cost")]:
+        models = {c.removesuffix("|total_cost"): (0, 0) for c in costs}
         day = dt.date(2024, 3, 1)  # the month of the paper; its costs are in the file
         return routerbench(path, pool_of("routerbench", models, as_of=day, context=1))
     raise SourceError(
