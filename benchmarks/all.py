@@ -24,10 +24,8 @@ def main() -> int:
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "numpy", "pyarrow"))
     parts = [
         "# Results\n",
-        f"Written by `make bench` on {dt.date.today()}: {machine}; Python "
-        f"{platform.python_version()}, {versions}.",
-        "Timings on a shared machine are noisy: read ratios within one table, not single "
-        "figures.\n",
+        f"Written by `make bench` on {dt.date.today()}: {machine}; Python {platform.python_version()}, {versions}.",
+        "Timings on a shared machine are noisy: read ratios within one table, not single figures.\n",
     ]
     for path in sorted(HERE.glob("*.py")):
         if path.name == "all.py":

@@ -22,9 +22,7 @@ BATCH, LIMIT = 256, 160
 def plain(folder, questions: list[str]) -> int:
     """transformers' generate, greedy, the same batches in the same order of length."""
     model, words = load(folder)
-    prompts = sorted(
-        (prompt(words, q) for q in questions), key=lambda p: len(words(p)["input_ids"])
-    )
+    prompts = sorted((prompt(words, q) for q in questions), key=lambda p: len(words(p)["input_ids"]))
     with torch.inference_mode():
         for start in range(0, len(prompts), BATCH):
             batch = words(prompts[start : start + BATCH], return_tensors="pt", padding=True)
@@ -37,10 +35,7 @@ def main() -> None:
     data = recorded("pocket")
     questions = [q.text for q in data.split("test").queries]
     figures: dict[str, float] = {}
-    print(
-        f"{'model':14} {'greedy/s':>9} {'sampled/s':>9} {'generate/s':>10}  ({len(questions)} "
-        f"questions)"
-    )
+    print(f"{'model':14} {'greedy/s':>9} {'sampled/s':>9} {'generate/s':>10}  ({len(questions)} questions)")
     for model in data.pool.ids:
         folder = root() / "data" / "pocket" / "models" / model
         answer(folder, questions[:BATCH])  # warm

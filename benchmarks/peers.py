@@ -63,9 +63,7 @@ def ours(own: Features, given: Features) -> dict[str, tuple[str, ScoreRouter]]:
 # --- metrics ---
 
 
-def curve(
-    score: np.ndarray, gain: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def curve(score: np.ndarray, gain: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(share of strong calls, share of the gain recovered) after each question, the highest scores first, for each row
     of weights. RouteLLM draws this curve through ten thresholds; here every question is one.
     """
@@ -172,8 +170,7 @@ def task(name: str, made: Recorded) -> Task:
 def tasks() -> list[Task]:
     """RouteLLM's tables have no tokens; their metric counts calls, so every call is given the same."""
     pairs = [
-        task(b, tables.routellm(DATA / ROUTELLM, bench=b, tokens_in=100, tokens_out=100))
-        for b in ("mmlu", "gsm8k")
+        task(b, tables.routellm(DATA / ROUTELLM, bench=b, tokens_in=100, tokens_out=100)) for b in ("mmlu", "gsm8k")
     ]
     return [*pairs, task("mmlupro", tables.mmlu_pro(DATA / MMLU_PRO, "mmlupro"))]
 
@@ -292,9 +289,7 @@ def _shown(t: Task, row: Row) -> str:
     shown = f"{row.draws[0]:.4f} [{low:.4f}, {high:.4f}]"
     test = t.parts["test"]
     if t.pair:
-        share, got = curve(
-            row.made, test.quality[:, 1] - test.quality[:, 0], np.ones((1, len(test.queries)))
-        )
+        share, got = curve(row.made, test.quality[:, 1] - test.quality[:, 0], np.ones((1, len(test.queries))))
         return shown + "".join(f"  {share[0][np.argmax(got[0] >= p)]:.3f}" for p in (0.5, 0.8))
     quality, usd = (p.mean(0) for p in test.points(row.made))
     top = 0
@@ -350,11 +345,7 @@ def main() -> int:
         given = given_features(args.features, python, t.texts, learn)
         rows = run_ours(t, given) + baselines(t) + run_peers(t, given, python, why)
         sizes = ", ".join(f"{len(p.queries)} {n}" for n, p in t.parts.items())
-        heads = (
-            "APGR [95 %]              CPT50  CPT80"
-            if t.pair
-            else "area [95 %]  best point at $/1,000"
-        )
+        heads = "APGR [95 %]              CPT50  CPT80" if t.pair else "area [95 %]  best point at $/1,000"
         print(f"{t.name}: {len(t.models)} models; {sizes}")
         print(f"  {'router':36} {'features':9} {heads:42} {'fit s':>6} {'ms':>6}")
         measure(t, rows)

@@ -31,9 +31,7 @@ def main() -> None:
     price = np.geomspace(0.05, 10, MODELS).astype(np.float32)
     kinds = {
         "graded": rng.random((QUERIES, MODELS), np.float32),
-        "right or wrong": (rng.random((QUERIES, MODELS)) < np.linspace(0.2, 0.8, MODELS)).astype(
-            np.float32
-        ),
+        "right or wrong": (rng.random((QUERIES, MODELS)) < np.linspace(0.2, 0.8, MODELS)).astype(np.float32),
     }
     usd = price * rng.gamma(4, 0.25, (QUERIES, MODELS)).astype(np.float32)
     lams = np.geomspace(1e-3, 1e2, LAMS)
@@ -47,9 +45,7 @@ def main() -> None:
             curve = sweep(quality, usd)
             times.append(time.perf_counter() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        figures.setdefault(
-            "extra_memory_vs_inputs", round((peak - before) * 1024 / (2 * usd.nbytes), 2)
-        )
+        figures.setdefault("extra_memory_vs_inputs", round((peak - before) * 1024 / (2 * usd.nbytes), 2))
         started = time.perf_counter()
         points = plain(quality, usd, lams)
         loop = time.perf_counter() - started

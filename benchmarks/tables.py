@@ -33,9 +33,7 @@ def write(path: Path, queries: int) -> None:
             tokens = pa.array(rng.integers(1, 500, queries), pa.int32())
             made = {f.name: pa.nulls(queries, f.type) for f in SCHEMA}
             made |= {
-                "query": pa.DictionaryArray.from_arrays(
-                    pa.array(np.arange(queries, dtype=np.int32)), names
-                ),
+                "query": pa.DictionaryArray.from_arrays(pa.array(np.arange(queries, dtype=np.int32)), names),
                 "model": pa.DictionaryArray.from_arrays(
                     pa.array(np.zeros(queries, np.int32)), pa.array([f"model-{model:02d}"])
                 ),
@@ -68,14 +66,10 @@ def main() -> None:
         small = build_dense(folder / "tenth.parquet", folder / "small")
         ours = time.perf_counter() - started
         started = time.perf_counter()
-        frame = pd.read_parquet(
-            folder / "tenth.parquet", columns=["query", "model", "quality", "usd"]
-        )
+        frame = pd.read_parquet(folder / "tenth.parquet", columns=["query", "model", "quality", "usd"])
         pivot = frame.pivot(index="query", columns="model", values=["quality", "usd"])
         plain = time.perf_counter() - started
-        np.testing.assert_array_equal(
-            pivot["quality"].loc[list(small.queries)], small.arrays["quality"]
-        )
+        np.testing.assert_array_equal(pivot["quality"].loc[list(small.queries)], small.arrays["quality"])
     print(f"{'what':44} {'seconds':>8}")
     print(f"{f'{QUERIES:,} x {MODELS}: quality and usd, mapped':44} {build:8.2f}")
     print(f"{f'{tenth:,} x {MODELS}: ours':44} {ours:8.2f}")

@@ -38,9 +38,7 @@ def notebooks(only: Iterable[str] = ()) -> list[Path]:
     known = {key: path for path in every for key in (path.stem[:2], path.stem, path.name)}
     wanted = [key.strip() for key in only if key.strip()]
     if unknown := [key for key in wanted if key not in known]:
-        raise BookError(
-            f"no notebook {', '.join(unknown)}; there are {', '.join(p.stem for p in every)}"
-        )
+        raise BookError(f"no notebook {', '.join(unknown)}; there are {', '.join(p.stem for p in every)}")
     return sorted({known[key] for key in wanted}) if wanted else every
 
 
@@ -158,9 +156,7 @@ def tidy(path: Path, write: bool = True) -> bool:
         book = nbformat.reads(before, 4)
     except (ValueError, AttributeError, nbformat.ValidationError) as error:
         raise BookError(f"{path} is not a notebook; name files that end in .ipynb") from error
-    book.metadata = nbformat.NotebookNode(
-        {k: v for k, v in book.metadata.items() if k == "kernelspec"}
-    )
+    book.metadata = nbformat.NotebookNode({k: v for k, v in book.metadata.items() if k == "kernelspec"})
     book.cells = [c for c in book.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     count = 0
     for cell in book.cells:

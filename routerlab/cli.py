@@ -18,9 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not hasattr(given, "do"):
         parser.error("name a verb; `routerlab --help` lists them")
-    warnings.formatwarning = lambda message, *_, **__: (
-        f"{message}\n"
-    )  # for who runs it, not who wrote it
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # for who runs it, not who wrote it
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     try:
@@ -44,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="routerlab", description="A workbench for cost-aware LLM routing."
-    )
+    parser = argparse.ArgumentParser(prog="routerlab", description="A workbench for cost-aware LLM routing.")
     parser.add_argument("--version", action="version", version=routerlab.__version__)
     parsers = parser.add_subparsers(title="verbs", metavar="VERB")
 
@@ -90,12 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     tidy = verb(verbs.tidy, "tidy", "drop from notebooks what differs from run to run")
-    tidy.add_argument(
-        "paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/"
-    )
-    tidy.add_argument(
-        "--check", action="store_true", help="change nothing; fail if a notebook is not tidy"
-    )
+    tidy.add_argument("paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/")
+    tidy.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is not tidy")
 
     show = verb(verbs.show, "show", "print what a recorded table holds, a line a model")
     show.add_argument(
@@ -106,12 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--split", help="only this split of its queries")
 
-    collect = verb(
-        verbs.collect, "collect", "ask every model of a pool every question, and grade the answers"
-    )
-    collect.add_argument(
-        "--pool", default="pocket", help="a YAML file, or a name in data/pools (default: pocket)"
-    )
+    collect = verb(verbs.collect, "collect", "ask every model of a pool every question, and grade the answers")
+    collect.add_argument("--pool", default="pocket", help="a YAML file, or a name in data/pools (default: pocket)")
     collect.add_argument("--models", metavar="A,B", help="only these, or a named set of the pool")
     collect.add_argument(
         "--source",
@@ -154,9 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         default="pocket",
         help="pocket, a run, a folder, or a file of RouteLLM, MMLU-Pro or RouterBench (default: pocket)",
     )
-    evaluate.add_argument(
-        "--routers", default="all", help="names, with commas; `list` prints them (default: all)"
-    )
+    evaluate.add_argument("--routers", default="all", help="names, with commas; `list` prints them (default: all)")
     evaluate.add_argument("--bench", help="only this benchmark of a RouteLLM file: mmlu, gsm8k")
     evaluate.add_argument(
         "--encoder",
@@ -164,12 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a sentence encoder for the features: a folder or a package",
     )
     evaluate.add_argument("--against", metavar="ROUTER", help="compare the others with this one")
-    evaluate.add_argument(
-        "--out", metavar="RUN", help="keep points, summary and routers in this run"
-    )
-    evaluate.add_argument(
-        "--seed", type=_from_zero, default=0, help="of the resampling (default: 0)"
-    )
+    evaluate.add_argument("--out", metavar="RUN", help="keep points, summary and routers in this run")
+    evaluate.add_argument("--seed", type=_from_zero, default=0, help="of the resampling (default: 0)")
     evaluate.add_argument(
         "--trainings",
         type=int,
@@ -182,23 +164,15 @@ def _parser() -> argparse.ArgumentParser:
     pools.add_argument("what", choices=("check",))
     pools.add_argument("pool", help="a YAML file, or a name in data/pools")
 
-    pocket = verb(
-        verbs.pocket, "pocket", "train the embedded models from seeds and record their table"
-    )
-    pocket.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where to put it (default: data/pocket)"
-    )
+    pocket = verb(verbs.pocket, "pocket", "train the embedded models from seeds and record their table")
+    pocket.add_argument("--out", metavar="FOLDER", type=Path, help="where to put it (default: data/pocket)")
     pocket.add_argument(
         "--quick",
         action="store_true",
         help="a small part of the training and of the questions, in minutes",
     )
-    pocket.add_argument(
-        "--again", action="store_true", help="train models whose weights are already there, too"
-    )
-    pocket.add_argument(
-        "--threads", type=_from_zero, default=0, help="torch threads (default: its own choice)"
-    )
+    pocket.add_argument("--again", action="store_true", help="train models whose weights are already there, too")
+    pocket.add_argument("--threads", type=_from_zero, default=0, help="torch threads (default: its own choice)")
     return parser
 
 

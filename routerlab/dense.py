@@ -27,17 +27,13 @@ def build_dense(
     folder.mkdir(parents=True, exist_ok=True)
     axes = [_values(parquet, name) for name in ("query", "model")]
     shape = (len(axes[0]), len(axes[1]))
-    maps = {
-        c: np.lib.format.open_memmap(folder / f"{c}.npy", "w+", np.float32, shape) for c in columns
-    }
+    maps = {c: np.lib.format.open_memmap(folder / f"{c}.npy", "w+", np.float32, shape) for c in columns}
     for array in maps.values():
         array[:] = np.nan
     places = [_Places(axis) for axis in axes]
     for group in _groups(parquet, ["query", "model", "sample", *columns]):
         here = group["sample"].to_numpy() == sample
-        rows, cells = (
-            p.of(group[n])[here] for p, n in zip(places, ("query", "model"), strict=True)
-        )
+        rows, cells = (p.of(group[n])[here] for p, n in zip(places, ("query", "model"), strict=True))
         for name, array in maps.items():
             array[rows, cells] = group[name].to_numpy()[here]
     for array in maps.values():
@@ -91,12 +87,7 @@ class Dense:
     def open(cls, folder: str | Path) -> "Dense":
         folder = Path(folder)
         if not (folder / "axes.json").is_file():
-            raise OutcomeError(
-                f"no dense matrices in {folder}; make them with build_dense(parquet, folder)"
-            )
+            raise OutcomeError(f"no dense matrices in {folder}; make them with build_dense(parquet, folder)")
         axes = json.loads((folder / "axes.json").read_text())
-        arrays = {
-            p.stem: np.load(p, mmap_mode="r", allow_pickle=False)
-            for p in sorted(folder.glob("*.npy"))
-        }
+        arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
         return cls(tuple(axes["query"]), tuple(axes["model"]), arrays)

@@ -192,10 +192,7 @@ def latex_table(
             return f"${text}$ [${ends[0]:.{places}f}$, ${ends[1]:.{places}f}$]"
         return rf"${text} \pm {(ends[1] - ends[0]) / 2:.{places}f}$"
 
-    rows = [
-        [_escape(mean.index[row]), *(cell(row, column) for column in mean.columns)]
-        for row in range(len(mean))
-    ]
+    rows = [[_escape(mean.index[row]), *(cell(row, column) for column in mean.columns)] for row in range(len(mean))]
     head = [_escape(mean.index.name or ""), *map(_escape, mean.columns)]
     spec = "l" + "".join("r" if c in numbers else "l" for c in mean.columns)
     lines = [" & ".join(line) + r" \\" for line in (head, *rows)]

@@ -94,8 +94,7 @@ def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     # Between two points a router mixes them: straight in dollars, so a curve on this axis.
     grid = np.union1d(x, _grid(axes, x[0], x[-1]))
     low, mix, high = (
-        np.interp(grid, x, part[at])
-        for part in (router.quality_low, router.quality, router.quality_high)
+        np.interp(grid, x, part[at]) for part in (router.quality_low, router.quality, router.quality_high)
     )
     axes.fill_between(grid, low, high, color=colour, alpha=0.3 / (1 + of), lw=0, zorder=2)
     axes.plot(grid, mix, color=colour, zorder=3)
@@ -139,9 +138,7 @@ def _between_decades(axes: Axes, value: float) -> str:
     return f"{value:g}" if digit in (2, 5) and high < 40 * low else ""
 
 
-def explorer(
-    title: str, curve: Curve, names: Sequence[str], models: Frontier
-) -> Callable[[float], bytes]:
+def explorer(title: str, curve: Curve, names: Sequence[str], models: Frontier) -> Callable[[float], bytes]:
     """A function from a price of money to a picture (PNG): the whole curve and the single models, drawn once, with the
     operating point at that price marked. A slider on top of it moves at the pace of a hand.
     """

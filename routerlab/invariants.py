@@ -57,9 +57,7 @@ def check(rows: pa.Table) -> pa.Table:
     try:
         rows = rows.select(SCHEMA.names).cast(loose).unify_dictionaries().combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise OutcomeError(
-            f"the columns do not fit outcomes.SCHEMA: {error}; cast them first"
-        ) from error
+        raise OutcomeError(f"the columns do not fit outcomes.SCHEMA: {error}; cast them first") from error
     null = {name: rows[name].is_null().to_numpy() for name in SCHEMA.names}
     for f in SCHEMA:
         if not f.nullable:
@@ -127,9 +125,7 @@ def _refuse(rows: pa.Table, bad: np.ndarray, what: str) -> None:
 def from_columns(columns: Mapping[str, Sequence]) -> pa.Table:
     unknown = [name for name in columns if name not in SCHEMA.names]
     if unknown:
-        raise OutcomeError(
-            f"unknown column {', '.join(unknown)}; the columns are {', '.join(SCHEMA.names)}"
-        )
+        raise OutcomeError(f"unknown column {', '.join(unknown)}; the columns are {', '.join(SCHEMA.names)}")
     length = max((len(v) for v in columns.values()), default=0)
     default = {"sample": 0, "temperature": 0.0, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0}
     made = {f.name: columns.get(f.name, [default.get(f.name)] * length) for f in SCHEMA}

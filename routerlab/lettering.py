@@ -136,9 +136,7 @@ def _inside(points: np.ndarray, box: Bbox) -> int:
     return int(((points > box.min) & (points < box.max)).all(1).sum())
 
 
-_SIDES = [
-    np.array(s) for s in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
-]
+_SIDES = [np.array(s) for s in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))]
 
 
 def key(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:

@@ -47,9 +47,7 @@ def _axis(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
 class OutcomeTable:
     """Outcomes of a set of queries under a set of models; `matrix` gives what analysis needs."""
 
-    def __init__(
-        self, rows: pa.Table | Mapping[str, Sequence], models: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, rows: pa.Table | Mapping[str, Sequence], models: Sequence[str] | None = None) -> None:
         self.rows = check(rows if isinstance(rows, pa.Table) else from_columns(rows))
         self.queries, query = _axis(self.rows["query"])
         found, model = _axis(self.rows["model"])
@@ -102,9 +100,7 @@ class OutcomeTable:
         """
         query, model, sample = self._place
         if column not in NUMERIC:
-            raise OutcomeError(
-                f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}"
-            )
+            raise OutcomeError(f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}")
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
         if graded:
@@ -137,9 +133,7 @@ class OutcomeTable:
         """The table of these queries, in this order; a query that is not there, or named twice, is refused."""
         known = {q: i for i, q in enumerate(self.queries)}
         if absent := [q for q in queries if q not in known]:
-            raise OutcomeError(
-                f"query {absent[0]} is not in this table of {len(known)}; collect it first"
-            )
+            raise OutcomeError(f"query {absent[0]} is not in this table of {len(known)}; collect it first")
         if len(set(queries)) < len(queries):
             again = next(q for i, q in enumerate(queries) if q in queries[:i])
             raise OutcomeError(f"query {again} is asked for twice; name each query once")

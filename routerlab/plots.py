@@ -49,9 +49,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
     return figure
 
 
-def quality_by_domain(
-    title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame
-) -> Figure:
+def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame) -> Figure:
     """Quality of each router (column) in each domain (index) as dots with intervals; all frames have like labels."""
     count = len(mean.columns)
     with active_style():
@@ -145,8 +143,7 @@ def dominators(frame: pd.DataFrame, routers: Sequence[str]) -> pd.DataFrame:
     models = [name for name in frame["model"].unique() if name not in routers]
     found = {
         (where, router): {
-            m: row["quality", m] > row["quality", router] and row["usd", m] < row["usd", router]
-            for m in models
+            m: row["quality", m] > row["quality", router] and row["usd", m] < row["usd", router] for m in models
         }
         for where, row in wide.iterrows()
         for router in routers
@@ -188,9 +185,7 @@ def dominance(title: str, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def suites(
-    title: str, frame: pd.DataFrame, routers: Sequence[str], cost: str = "US$ an item"
-) -> Figure:
+def suites(title: str, frame: pd.DataFrame, routers: Sequence[str], cost: str = "US$ an item") -> Figure:
     """Quality against cost in a panel for each suite (`frame` as for `dominators`); the shade is what single models
     dominate, and a cross marks the routers in it.
     """
@@ -228,9 +223,7 @@ def suites(
     return figure
 
 
-def _panel(
-    axes: Axes, rows: pd.DataFrame, looks: Mapping[str, dict], models: Sequence[str]
-) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, dict], models: Sequence[str]) -> None:
     for name, look in looks.items():
         axes.plot(rows.usd[name], rows.quality[name], ms=4, ls="", **look, zorder=3)
     axes.set_xscale("log")
@@ -238,9 +231,7 @@ def _panel(
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     fixed = rows.loc[models].sort_values("usd")
     x, y = np.r_[fixed.usd, right], np.r_[fixed.quality, -np.inf]
-    axes.fill_between(
-        x, bottom, np.maximum.accumulate(y), step="post", color=GREY, alpha=0.13, lw=0, zorder=0
-    )
+    axes.fill_between(x, bottom, np.maximum.accumulate(y), step="post", color=GREY, alpha=0.13, lw=0, zorder=0)
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 

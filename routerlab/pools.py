@@ -36,34 +36,22 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
-            raise PoolError(
-                f"a model's id is {self.id!r}; give a name, in quotes if it is a number"
-            )
+            raise PoolError(f"a model's id is {self.id!r}; give a name, in quotes if it is a number")
         if isinstance(self.strengths, str):
-            raise PoolError(
-                f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]"
-            )
+            raise PoolError(f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]")
         if self.tier not in TIERS:
-            raise PoolError(
-                f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}"
-            )
+            raise PoolError(f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}")
         prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
         prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
         for name in prices:
             price = getattr(self, name)
             number = isinstance(price, int | float) and not isinstance(price, bool)
             if not number or not 0 <= price < float("inf"):
-                raise PoolError(
-                    f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 or more"
-                )
+                raise PoolError(f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 or more")
         if isinstance(self.context, bool) or not isinstance(self.context, int) or self.context <= 0:
-            raise PoolError(
-                f"model {self.id!r}: context is {self.context!r}; give the number of tokens it can hold"
-            )
+            raise PoolError(f"model {self.id!r}: context is {self.context!r}; give the number of tokens it can hold")
         if not isinstance(self.as_of, dt.date):
-            raise PoolError(
-                f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as YYYY-MM-DD"
-            )
+            raise PoolError(f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as YYYY-MM-DD")
         object.__setattr__(self, "strengths", tuple(self.strengths))
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
@@ -77,9 +65,7 @@ class ModelCard:
 class Pool:
     """An ordered set of cards with named fixed sets, and samplers that draw models by tier."""
 
-    def __init__(
-        self, name: str, cards: Iterable[ModelCard], sets: Mapping[str, Iterable[str]] | None = None
-    ) -> None:
+    def __init__(self, name: str, cards: Iterable[ModelCard], sets: Mapping[str, Iterable[str]] | None = None) -> None:
         self.name, self.cards = name, tuple(cards)
         self.ids = tuple(c.id for c in self.cards)
         if not self.cards:
@@ -105,18 +91,12 @@ class Pool:
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PoolError(
-                f"{path} is not YAML ({' '.join(str(error).split())}); repair it, in UTF-8"
-            ) from error
+            raise PoolError(f"{path} is not YAML ({' '.join(str(error).split())}); repair it, in UTF-8") from error
         if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
-            raise PoolError(
-                f"{path} needs a list 'models'; see data/pools/pocket.yaml for the form"
-            )
+            raise PoolError(f"{path} needs a list 'models'; see data/pools/pocket.yaml for the form")
         sets = raw.get("sets") or {}
         if not isinstance(sets, dict) or not all(isinstance(v, list) for v in sets.values()):
-            raise PoolError(
-                f"{path}: 'sets' is a mapping of names to lists of models, not {sets!r}"
-            )
+            raise PoolError(f"{path}: 'sets' is a mapping of names to lists of models, not {sets!r}")
         cards = [_card(item, raw.get("as_of"), path) for item in raw["models"]]
         return cls(raw.get("name", path.stem), cards, sets)
 
@@ -154,9 +134,7 @@ class Pool:
         """The pool of these models (or of a fixed set's name), in the order given."""
         if isinstance(models, str):
             if models not in self.sets:
-                raise PoolError(
-                    f"pool {self.name!r} has no set {models!r}; its sets: {', '.join(self.sets) or 'none'}"
-                )
+                raise PoolError(f"pool {self.name!r} has no set {models!r}; its sets: {', '.join(self.sets) or 'none'}")
             return Pool(f"{self.name}:{models}", [self[m] for m in self.sets[models]])
         return Pool(self.name, [self[m] for m in models])
 
@@ -172,9 +150,7 @@ class Pool:
         for tier, (low, high) in counts.items():
             members = [c.id for c in self.tier(tier)]
             if not 0 <= low <= high or low > len(members):
-                raise PoolError(
-                    f"cannot draw {low} to {high} of tier {tier!r}: pool {self.name!r} has {len(members)}"
-                )
+                raise PoolError(f"cannot draw {low} to {high} of tier {tier!r}: pool {self.name!r} has {len(members)}")
             number = int(rng.integers(low, min(high, len(members)) + 1))
             if number:
                 chosen.update(rng.choice(members, size=number, replace=False).tolist())
@@ -184,10 +160,7 @@ class Pool:
         return f"Pool({self.name!r}, {len(self)} models: {', '.join(self.ids)})"
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{h}</th>"
-            for h in ("model", "tier", "$ / M in", "$ / M out", "prices of", "strengths")
-        )
+        head = "".join(f"<th>{h}</th>" for h in ("model", "tier", "$ / M in", "$ / M out", "prices of", "strengths"))
         rows = "".join(
             f"<tr><td>{html.escape(c.id)}</td><td>{c.tier}</td><td>{c.usd_per_mtok_in:g}</td><td>{c.usd_per_mtok_out:g}</td>"
             f"<td>{c.as_of}</td><td>{html.escape(', '.join(c.strengths))}</td></tr>"
@@ -198,9 +171,7 @@ class Pool:
 
 def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:
     if not isinstance(item, dict):
-        raise PoolError(
-            f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, prices"
-        )
+        raise PoolError(f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, prices")
     item = {"as_of": as_of, **item}
     name = item.get("id", "?")
     known = {f.name for f in fields(ModelCard)}

@@ -51,15 +51,11 @@ class Query:
 
     def __post_init__(self) -> None:
         if not self.messages:
-            raise QueryError(
-                "a query needs at least one message; give messages=[{'role': 'user', 'content': ...}]"
-            )
+            raise QueryError("a query needs at least one message; give messages=[{'role': 'user', 'content': ...}]")
         for message in self.messages:
             texts = all(isinstance(v, str) for v in message.values())
             if not texts or set(message) != {"role", "content"}:
-                raise QueryError(
-                    f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}"
-                )
+                raise QueryError(f"a message is {{'role': str, 'content': str}}, not {dict(message)!r}")
         try:
             for text in (self.reference or "", *(m["content"] for m in self.messages)):
                 text.encode()

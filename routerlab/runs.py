@@ -98,9 +98,7 @@ class Run:
         with self._locked():
             files = self.manifest() | {name: {"bytes": path.stat().st_size, "sha256": sha256(path)}}
             text = json.dumps({"files": dict(sorted(files.items()))}, indent=1) + "\n"
-            write_atomic(
-                self.folder / "manifest.json", lambda temporary: temporary.write_text(text)
-            )
+            write_atomic(self.folder / "manifest.json", lambda temporary: temporary.write_text(text))
         return path
 
     def write_table(self, name: str, table: pa.Table, **options) -> Path:
@@ -113,13 +111,9 @@ class Run:
         path, known = self._inside(name), self.manifest()
         if name not in known:
             have = ", ".join(known) or "nothing"
-            raise RunError(
-                f"{name!r} is not in run {self.name!r}, which has {have}; write it first"
-            )
+            raise RunError(f"{name!r} is not in run {self.name!r}, which has {have}; write it first")
         if not path.is_file():
-            raise RunError(
-                f"{path} is gone though the manifest names it; restore it or write the run again"
-            )
+            raise RunError(f"{path} is gone though the manifest names it; restore it or write the run again")
         if (found := sha256(path)) != known[name]["sha256"]:
             expected = known[name]["sha256"]
             raise RunError(
@@ -135,9 +129,7 @@ class Run:
     def _inside(self, name: str) -> Path:
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder) or name in {"", "manifest.json"}:
-            raise RunError(
-                f"{name!r} is not a name inside run {self.name!r}; use a relative path without '..'"
-            )
+            raise RunError(f"{name!r} is not a name inside run {self.name!r}; use a relative path without '..'")
         return path
 
     @contextlib.contextmanager

@@ -124,14 +124,10 @@ def evaluate(given: argparse.Namespace) -> int:
     features = Encoder(given.encoder, cache) if given.encoder else Tfidf()
     names = given.routers if given.routers == "all" else given.routers.split(",")
     rival = _rival(given.against, KINDS if names == "all" else names, features)
-    made = contest(
-        data, names, features=features, seed=given.seed, trainings=given.trainings, say=_say
-    )
+    made = contest(data, names, features=features, seed=given.seed, trainings=given.trainings, say=_say)
     low, high = (1000 * usd for usd in made.ends)
     models, single = made.models(), made.single
-    right = Interval(
-        *(float(x[single]) for x in (models.quality, models.quality_low, models.quality_high))
-    )
+    right = Interval(*(float(x[single]) for x in (models.quality, models.quality_low, models.quality_high)))
     print(f"{made.test.table}, features {features.name}")
     if {"usd", "tokens_in", "tokens_out"} <= data.card.keys():  # of an imported table
         print(_cost(data.card))
@@ -189,9 +185,7 @@ def _table(name: str, bench: str | None):
             raise tables.SourceError(f"{name} is no file of RouteLLM's; leave out --bench {bench}")
         return routerlab.recorded(name)
     made = tables.known(name, bench)
-    dropped = [
-        f"{made.card[f'{why}_questions_dropped']} {why}" for why in ("repeated", "unanswered")
-    ]
+    dropped = [f"{made.card[f'{why}_questions_dropped']} {why}" for why in ("repeated", "unanswered")]
     _say(f"{name}: {made.table}; questions dropped: {', '.join(dropped)}")
     return made
 
@@ -201,9 +195,7 @@ def _cost(card: dict) -> str:
     if card["usd"] == "recorded":
         return "cost: recorded"
     rules = {"recorded": "recorded", "characters": "estimated, one every four characters"}
-    given, written = (
-        rules.get(n) or f"taken as {n}" for n in (str(card["tokens_in"]), str(card["tokens_out"]))
-    )
+    given, written = (rules.get(n) or f"taken as {n}" for n in (str(card["tokens_in"]), str(card["tokens_out"])))
     return f"cost: {card['usd']}; tokens of a question {given}; tokens of an answer {written}"
 
 

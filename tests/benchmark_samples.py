@@ -102,9 +102,7 @@ SAMPLES = {
         )
     ],
     "aime25": [({"problem": "Find m.", "answer": "70", "id": "0"}, "\\boxed{70}", "\\boxed{7}")],
-    "amc23": [
-        ({"id": 0, "answer": 27.0, "url": "u", "question": "When?"}, "\\boxed{27}", "\\boxed{26}")
-    ],
+    "amc23": [({"id": 0, "answer": 27.0, "url": "u", "question": "When?"}, "\\boxed{27}", "\\boxed{26}")],
     "minerva": [({"question": "Mass?", "answer": "3e8"}, "\\boxed{3e8}", "\\boxed{3e9}")],
     "olympiadbench": [
         (
@@ -277,9 +275,7 @@ SAMPLES = {
                 "question_content": "Add two numbers.",
                 "starter_code": "",
                 "public_test_cases": json.dumps(STDIN_CASES),
-                "private_test_cases": packed(
-                    [{**STDIN_CASES[0], "input": "9 9\n", "output": "18\n"}]
-                ),
+                "private_test_cases": packed([{**STDIN_CASES[0], "input": "9 9\n", "output": "18\n"}]),
                 "metadata": "{}",
             },
             "```python\nprint(sum(map(int, input().split())))\n```",
@@ -469,9 +465,7 @@ SAMPLES = {
             "```python\n        return total\n```",
         ),
     ],
-    "livebench-language": [
-        (live("language", "plot_unscrambling", "Order it.", "One. Two."), None, None)
-    ],
+    "livebench-language": [(live("language", "plot_unscrambling", "Order it.", "One. Two."), None, None)],
     "livebench-data-analysis": [
         (live("data_analysis", "tablejoin", "Join.", "{'a': 'b'}"), '{"a": "b"}', '{"a": "c"}')
     ],

@@ -105,9 +105,7 @@ def kill_drill(kills: int, folder: Path, seed: int = 0) -> dict:
             "lost": count - len(same),
             "rows that differ": sum(same.get(k) != v for k, v in plain.items()),
             # A key may be asked once, and once more for every try of it whose end nobody knows.
-            "recorded and asked again": sum(
-                max(0, n - 1 - asked_again[k]) for k, n in books["tries"].items()
-            ),
+            "recorded and asked again": sum(max(0, n - 1 - asked_again[k]) for k, n in books["tries"].items()),
             "double charges": sum(n != 1 for n in books["billed"].values()),
             "unknown, still charged": len(killed.unknown),
         }

@@ -29,9 +29,7 @@ def words(request: dict) -> tuple[str, dict]:
 def status(code: int, message: str = "no", **headers: str):
     async def fail(request, body):
         error = {"error": {"message": message, "code": message}}
-        return web.json_response(
-            error, status=code, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
+        return web.json_response(error, status=code, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     return fail
 
@@ -68,9 +66,7 @@ async def cut(request, body):
 
 async def short(request, body):
     """Promises more bytes than it sends."""
-    response = web.StreamResponse(
-        headers={"Content-Length": "500", "Content-Type": "application/json"}
-    )
+    response = web.StreamResponse(headers={"Content-Length": "500", "Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(b'{"choices": [')
     request.transport.close()
@@ -124,9 +120,7 @@ async def binary(request, body):
 
 def soon():
     async def fail(request, body):
-        return await status(429, "slow down", Retry_After=formatdate(time() + 1, usegmt=True))(
-            request, body
-        )
+        return await status(429, "slow down", Retry_After=formatdate(time() + 1, usegmt=True))(request, body)
 
     return fail
 
@@ -225,9 +219,7 @@ class Provider:
             await asyncio.sleep(0.001)
             if self.asked.setdefault(key, body) != body:
                 return await status(422, "this key came with another request")(request, body)
-            if (
-                key not in self.answers
-            ):  # a key is worked on and billed once, however often it is asked
+            if key not in self.answers:  # a key is worked on and billed once, however often it is asked
                 self.answers[key] = await reply()(request, body)
                 self.billed[key] = self.billed.get(key, 0) + 1
             return web.Response(body=self.answers[key].body, content_type="application/json")

@@ -36,9 +36,7 @@ def lay_out(folder, name, samples):
     if name == "bbh":
         with zipfile.ZipFile(folder / f"{benchmarks()['bbh'].revision}.zip", "w") as archive:
             for n, row in enumerate(rows):
-                archive.writestr(
-                    f"BIG/bbh/task{n}.json", json.dumps({"canary": "c", "examples": [row]})
-                )
+                archive.writestr(f"BIG/bbh/task{n}.json", json.dumps({"canary": "c", "examples": [row]}))
             archive.writestr("BIG/other/skip.json", "[]")
     elif name == "arc-agi":
         (folder / "arc-agi" / "data" / "evaluation").mkdir(parents=True)
@@ -113,9 +111,7 @@ def test_math_and_code_too(verifier, loaded):
     queries = [c[1] for c in cases] * 2
     found = grade_many(queries, [c[2] for c in cases] + [c[3] for c in cases])
     got = [v.quality for v in found]
-    assert got == [1.0] * len(cases) + [0.0] * len(cases), [
-        (c[0], v) for c, v in zip(cases * 2, found, strict=True)
-    ]
+    assert got == [1.0] * len(cases) + [0.0] * len(cases), [(c[0], v) for c, v in zip(cases * 2, found, strict=True)]
 
 
 def test_a_judge_gets_no_answer_where_there_is_none(loaded):
@@ -175,13 +171,10 @@ def test_private_tests_that_are_more_than_a_string_are_refused_unrun(tmp_path):
 
 def test_mbpp_knows_its_splits_by_number(tmp_path):
     row, _, _ = SAMPLES["mbpp"][0]
-    rows = [
-        {**row, "task_id": n, "text": f"Task {n}."} for n in (1, 10, 11, 510, 511, 600, 601, 974)
-    ]
+    rows = [{**row, "task_id": n, "text": f"Task {n}."} for n in (1, 10, 11, 510, 511, 600, 601, 974)]
     (tmp_path / "mbpp.jsonl").write_text("\n".join(map(json.dumps, rows)))
     got = {
-        s: [q.meta["task"] for q in load("mbpp", split=s, folder=tmp_path)]
-        for s in benchmarks()["mbpp"].known_splits
+        s: [q.meta["task"] for q in load("mbpp", split=s, folder=tmp_path)] for s in benchmarks()["mbpp"].known_splits
     }
     assert got == {
         "prompt": [1, 10],
@@ -230,9 +223,7 @@ def test_every_source_is_pinned():
     for b in benchmarks().values():
         assert bool(b.hub) != bool(b.urls), b.name
         assert b.revision is None or re.fullmatch("[0-9a-f]{40}", b.revision), b.name
-        assert all(
-            "{revision}" in u or files.named(u) in b.sha256 for us in b.urls.values() for u in us
-        ), b.name
+        assert all("{revision}" in u or files.named(u) in b.sha256 for us in b.urls.values() for u in us), b.name
         assert b.revision or b.sha256, b.name
 
 
@@ -330,9 +321,7 @@ def test_fetched_files_are_kept_and_checked(home, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(urllib.request, "urlopen", down)
-    with pytest.raises(
-        QueryError, match=r"could not fetch https://example.org/d.csv \(no route\).*folder="
-    ):
+    with pytest.raises(QueryError, match=r"could not fetch https://example.org/d.csv \(no route\).*folder="):
         files.fetch("https://example.org/d.csv")
 
 
@@ -341,15 +330,10 @@ def test_fetched_files_are_kept_and_checked(home, monkeypatch):
 
 @pytest.fixture
 def own(tmp_path):
-    rows = [
-        {"q": f"Is {n} even?", "a": "yes" if n % 2 == 0 else "no", "topic": "parity", "n": n}
-        for n in range(20)
-    ]
+    rows = [{"q": f"Is {n} even?", "a": "yes" if n % 2 == 0 else "no", "topic": "parity", "n": n} for n in range(20)]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with gzip.open(tmp_path / "own.csv.gz", "wt") as file:
-        file.write(
-            "q,a,topic,n\n" + "\n".join(f'"{r["q"]}",{r["a"]},{r["topic"]},{r["n"]}' for r in rows)
-        )
+        file.write("q,a,topic,n\n" + "\n".join(f'"{r["q"]}",{r["a"]},{r["topic"]},{r["n"]}' for r in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
     return tmp_path
 
@@ -357,9 +341,7 @@ def own(tmp_path):
 @pytest.mark.parametrize("name", ["own.jsonl", "own.csv.gz", "own.parquet"])
 def test_files_of_every_format_give_the_same_queries(own, name):
     by_name = load(f"file:{own / name}?question=q&answer=a&verifier=exact&keep=topic&split=train")
-    by_argument = load(
-        f"file:{own / name}", question="q", answer="a", keep=["topic"], split="train"
-    )
+    by_argument = load(f"file:{own / name}", question="q", answer="a", keep=["topic"], split="train")
     expected = [Query.ask(f"Is {n} even?", "yes" if n % 2 == 0 else "no") for n in range(20)]
     assert [q.id for q in by_name] == [q.id for q in by_argument] == [q.id for q in expected]
     assert by_name[3].meta == {"topic": "parity"}
@@ -419,9 +401,7 @@ def test_mistakes_with_files_name_the_cure(own):
         load("gsm8k", question="q")
 
 
-@pytest.mark.parametrize(
-    "name", ["x.csv", "x.jsonl.gz", "x.csv.gz", "x.zip", "x.parquet", "x.json"]
-)
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl.gz", "x.csv.gz", "x.zip", "x.parquet", "x.json"])
 def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"null" if name == "x.json" else b"q,a\n\xe9,1\n")
     for options in ("?question=q", ""):
@@ -508,9 +488,7 @@ def test_published_solutions_pass_their_tests(datasets):
         human = {r["task_id"]: r["prompt"] + r["canonical_solution"] for r in map(json.loads, file)}
     with (datasets / "mbpp.jsonl").open() as file:
         mbpp = {r["task_id"]: r["code"] for r in map(json.loads, file)}
-    queries = load("humaneval", folder=datasets, limit=15) + load(
-        "mbpp", split="train", folder=datasets, limit=15
-    )
+    queries = load("humaneval", folder=datasets, limit=15) + load("mbpp", split="train", folder=datasets, limit=15)
     solved = {**human, **mbpp}
     found = grade_many(queries, [f"```python\n{solved[q.meta['task']]}\n```" for q in queries])
     assert [v.quality for v in found] == [1.0] * len(queries)

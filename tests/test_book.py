@@ -40,13 +40,9 @@ def test_notebooks_are_found_by_number_and_name():
 
 
 def test_parameters_reach_the_kernel_and_results_are_renamed_into_place(write, tmp_path):
-    path = write(
-        "00_a.ipynb", "print(profile, number * 2)", parameters="profile = 'pocket'\nnumber = 1"
-    )
+    path = write("00_a.ipynb", "print(profile, number * 2)", parameters="profile = 'pocket'\nnumber = 1")
     said = []
-    done = book.run(
-        [path], {"profile": "live", "number": 21}, folder=tmp_path / "out", say=said.append
-    )
+    done = book.run([path], {"profile": "live", "number": 21}, folder=tmp_path / "out", say=said.append)
     made = nbformat.read(tmp_path / "out" / "00_a.ipynb", 4)
     assert made.cells[-1].outputs[0].text == "live 42\n"
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["00_a.ipynb"]
@@ -57,9 +53,7 @@ def test_parameters_reach_the_kernel_and_results_are_renamed_into_place(write, t
 
 def test_a_parameter_nobody_declares_is_an_error(write, tmp_path):
     path = write("00_a.ipynb", "print(profile)")
-    with pytest.raises(
-        book.BookError, match=r"no notebook declares parameter 'porfile' \(00_a: profile\)"
-    ):
+    with pytest.raises(book.BookError, match=r"no notebook declares parameter 'porfile' \(00_a: profile\)"):
         book.run([path], {"porfile": "live"}, folder=tmp_path / "out")
 
 
@@ -82,9 +76,7 @@ def test_literals():
 def test_tidy_refuses_what_is_no_notebook(tmp_path):
     for content in (b"", b"# text", b"[]", b"\xff"):
         (tmp_path / "a.md").write_bytes(content)
-        with pytest.raises(
-            book.BookError, match=r"a\.md is not a notebook; name files that end in"
-        ):
+        with pytest.raises(book.BookError, match=r"a\.md is not a notebook; name files that end in"):
             book.tidy(tmp_path / "a.md")
         assert (tmp_path / "a.md").read_bytes() == content
 
@@ -171,9 +163,7 @@ def test_a_run_needs_no_network(three_runs):
     assert not (folder / "blocked").exists(), "something tried to reach the network"
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=2)"
     environment = os.environ | {"PYTHONPATH": str(folder), "BLOCKED_LOG": str(folder / "control")}
-    tried = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    tried = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "network blocked" in tried.stderr, "the block itself must work"
     assert (folder / "control").read_text() != ""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -46,15 +46,11 @@ def test_domains_by_hand(made):
     assert (mean <= high + 1e-12).all(axis=None)
     nameless = [q.__class__(q.messages, q.reference, q.verifier, "x") for q in made.test.queries]
     with pytest.raises(RouterError, match="says its kind in meta"):
-        breakdown.by_domain(
-            made.__class__(**(vars(made) | {"test": made.test._replace(queries=nameless)})), []
-        )
+        breakdown.by_domain(made.__class__(**(vars(made) | {"test": made.test._replace(queries=nameless)})), [])
 
 
 def test_the_order_of_validation_does_not_look_at_the_test(made):
-    other = made.__class__(
-        **(vars(made) | {"quality": 1 - made.quality, "usd": made.usd[::-1] * 3})
-    )
+    other = made.__class__(**(vars(made) | {"quality": 1 - made.quality, "usd": made.usd[::-1] * 3}))
     assert [e.name for e in made.chosen()] == [e.name for e in other.chosen()]
 
 

@@ -142,9 +142,7 @@ def test_data_lists_and_splits(capsys, tmp_path):
         "how many legs have 3 dogs and 2 hens and 5 spiders,56",
         "how many legs have 3 dogs and 2 hens & 5 spiders,56",
     ]
-    path.write_text(
-        "\n".join(["question,answer", *twice, "what is the capital of peru,Lima"]) + "\n"
-    )
+    path.write_text("\n".join(["question,answer", *twice, "what is the capital of peru,Lima"]) + "\n")
     code, out, _ = run(
         capsys,
         "data",
@@ -172,9 +170,7 @@ def test_pools_check_names_every_disagreement(capsys, tmp_path):
 
 
 def test_a_failed_notebook_exits_non_zero_and_names_the_cell(capsys, tmp_path):
-    code, out, err = run(
-        capsys, "run", "--only", "00", "-p", "table", "nothing-here", "--out", str(tmp_path)
-    )
+    code, out, err = run(capsys, "run", "--only", "00", "-p", "table", "nothing-here", "--out", str(tmp_path))
     assert code == 1
     assert "RunError: no recorded table in" in out
     assert "1 of 1 notebooks failed: 00_start_here.ipynb, cell" in err

@@ -383,9 +383,7 @@ class Scripted:
 
 def two_models(tmp_path):
     card = "{{id: {0}, provider_id: x/{0}, tier: budget, usd_per_mtok_in: 1, usd_per_mtok_out: 2, context: 99}}"
-    text = "name: two\nas_of: 2026-01-01\nmodels:\n" + "".join(
-        f"  - {card.format(n)}\n" for n in "ab"
-    )
+    text = "name: two\nas_of: 2026-01-01\nmodels:\n" + "".join(f"  - {card.format(n)}\n" for n in "ab")
     (tmp_path / "two.yaml").write_text(text)
     return Pool.load(tmp_path / "two.yaml")
 
@@ -454,17 +452,13 @@ def test_a_cached_token_has_its_own_price(tmp_path):
 
 def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
     queries = [Query.ask(f"capital {i}?", "Rome", verifier="judge") for i in range(6)]
-    answers = Scripted(
-        lambda call: Reply("Rome" if call.model == "a" else "Paris", "stop", 9, 1, 0.1)
-    )
+    answers = Scripted(lambda call: Reply("Rome" if call.model == "a" else "Paris", "stop", 9, 1, 0.1))
 
     def verdict(call):
         text = call.messages[-1]["content"]
         nonce = re.search(r"VERDICT ([0-9a-f]{16}):", text)[1]
         word = "CORRECT" if text.split(":answer>\n")[1].startswith("Rome") else "INCORRECT"
-        return Reply(
-            "no verdict" if "capital 5" in text else f"VERDICT {nonce}: {word}", "stop", 99, 9, 0.1
-        )
+        return Reply("no verdict" if "capital 5" in text else f"VERDICT {nonce}: {word}", "stop", 99, 9, 0.1)
 
     pool, run, judge = two_models(tmp_path), Run(tmp_path / "run"), Scripted(verdict)
     panel = pool.subset(["b"]), judge
@@ -474,9 +468,7 @@ def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
     assert len(judge.asked) == 12
     assert made.table.grades().tolist() == [["CORRECT", "INCORRECT"]] * 5 + [[None, None]]
     assert made.usd == pytest.approx(12 * 11e-6 + 12 * 117e-6)
-    assert made.table.matrix("usd").sum() == pytest.approx(12 * 11e-6), (
-        "judging is no cost of an answer"
-    )
+    assert made.table.matrix("usd").sum() == pytest.approx(12 * 11e-6), "judging is no cost of an answer"
     text = "".join(str(c.messages) for c in judge.asked)
     assert "x/a" not in text
     assert "x/b" not in text
@@ -524,9 +516,7 @@ def test_a_replay_is_the_recorded_table_and_says_what_it_lacks(tmp_path, pocket)
     assert (made.table.grades()[:-1] == then.grades()).all()
     assert made.table.matrix("usd")[:-1] == pytest.approx(then.matrix("usd"))
     assert set(made.table.text("error")[-1]) == {"not_recorded"}
-    warm = collect(
-        queries[:1], pocket.pool, where, Run(tmp_path / "s"), Settings(temperature=0.5), show="none"
-    )
+    warm = collect(queries[:1], pocket.pool, where, Run(tmp_path / "s"), Settings(temperature=0.5), show="none")
     assert "was drawn at temperature 0" in warm.stopped
     with pytest.raises(ValueError, match="there are pocket, replay"):
         backend("openia:x")

@@ -7,7 +7,7 @@ from test_learned import pool_of, table_of
 
 from routerlab import Query, cli
 from routerlab.evaluate import gap
-from routerlab.evaluate.metrics import quality_at
+from routerlab.evaluate.metrics import aiq, quality_at
 from routerlab.routers.contest import KINDS, contest
 from routerlab.routers.features import Tfidf
 from routerlab.routers.protocol import RouterError
@@ -139,9 +139,7 @@ def test_the_single_model_is_the_best_in_training(held, part):
 def test_tables_and_comparisons_repeat_for_a_seed(part, held, standings):
     again = held.table(resamples=100)
     assert again.drop(columns="fit s").equals(standings.drop(columns="fit s"))
-    assert list(standings["area"].map(lambda v: v.mean)) == sorted(
-        (v.mean for v in standings["area"]), reverse=True
-    )
+    assert list(standings["area"].map(lambda v: v.mean)) == sorted((v.mean for v in standings["area"]), reverse=True)
     for name in ("area", "saving", "frugal quality", "frugal saving", "best quality"):
         for value in standings[name]:
             assert value.low <= value.high
@@ -211,17 +209,13 @@ def test_a_table_without_splits_is_split_by_clusters():
     tested = {q.text for q in made.test.queries}
     assert 0.2 < len(tested) / 360 < 0.4
     assert 0.5 < len(seen) / 360 < 0.7
-    alike = {(t if t.endswith("again") else t + " again") for t in seen} | {
-        t.removesuffix(" again") for t in seen
-    }
+    alike = {(t if t.endswith("again") else t + " again") for t in seen} | {t.removesuffix(" again") for t in seen}
     assert tested.isdisjoint(alike | set(seen))
 
 
 def test_splits_that_are_not_used_are_named_and_too_few_questions_refused():
     queries, quality, usd, models = _two(100)
-    pairs = [
-        dataclasses.replace(q, split="test" if q.split == "test" else "train") for q in queries
-    ]
+    pairs = [dataclasses.replace(q, split="test" if q.split == "test" else "train") for q in queries]
     said = []
     contest(_made(pairs, quality, usd, models), "length", say=said.append)
     assert said[0].startswith("the table has only test, train and is split anew: 60 % train")
@@ -239,9 +233,7 @@ def test_two_models_equal_the_measures_on_the_same_scores():
     assert made.test.table.models[made.single] == "w"
     for e in made.entries:
         scores = e.router.predict(made.test.queries)[0]
-        points = gap.routellm_points(
-            scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1]
-        )
+        points = gap.routellm_points(scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1])
         ends = made.quality[:, 0].mean(), made.quality[:, 1].mean()
         assert np.isclose(found.loc[e.name, "APGR"], gap.apgr(*points, *ends), atol=1e-9)
         assert np.isclose(found.loc[e.name, "CPT50%"], gap.cpt(*points, 0.5, *ends), atol=1e-6)
@@ -384,9 +376,7 @@ def test_the_luck_of_training_widens_what_is_said():
     assert rows["sure"] == pytest.approx((0.3, 0.3, 0.3))
     assert rows["lucky"] == pytest.approx((0.3, 0.2, 0.4))  # of two trainings, both may be either
     found = made.frontier(entries[0])
-    assert [*found.quality, *found.quality_low, *found.quality_high] == pytest.approx(
-        [0.8, 0.7, 0.9]
-    )
+    assert [*found.quality, *found.quality_low, *found.quality_high] == pytest.approx([0.8, 0.7, 0.9])
     versus = {c.name: c.difference for c in made.against("lucky")}
     assert versus["sure"] == pytest.approx((0.0, -0.1, 0.1))
     assert versus["twin"] == pytest.approx((0.0, 0.0, 0.0))  # the same luck on both sides
@@ -414,9 +404,17 @@ def test_single_models_have_the_intervals_of_the_clusters_too():
     many = contest(_made(twins, np.tile(quality, (9, 1)), usd, models), "length")
     wide, narrow = (m.quality_high[0] - m.quality_low[0] for m in (many.models(), plain))
     assert len(np.unique(many.clusters)) == 60
-    assert wide == pytest.approx(narrow, rel=0.15), (
-        "nine copies of a question tell no more than one"
-    )
+    assert wide == pytest.approx(narrow, rel=0.15), "nine copies of a question tell no more than one"
+
+
+def test_shuffled_labels_gain_nothing_on_average(part):
+    made = contest(part, ["shuffled", "length"], features=Tfidf(width=48))
+    (control,) = made.chosen("shuffled labels")
+    assert len(control.others) == 9
+    coin = aiq(made.models(), *made.ends)
+    area = made.table(100)["area"]["shuffled labels"]
+    assert area.low <= coin <= area.high
+    assert area.mean == pytest.approx(coin, abs=0.015)
 
 
 def test_a_router_that_cannot_run_is_left_out_and_said():
@@ -502,17 +500,13 @@ def test_eval_lists_routers_and_names_the_cure(capsys, small_run):
     code, _, err = _run(capsys, "eval", "--table", "no-such-run")
     assert code == 1
     assert "no recorded table in" in err.splitlines()[-1]
-    code, _, err = _run(
-        capsys, "eval", "--routers", "length", "--table", str(small_run), "--against", "linear"
-    )
+    code, _, err = _run(capsys, "eval", "--routers", "length", "--table", str(small_run), "--against", "linear")
     assert code == 1
     assert "no router 'linear' in this contest; it has length rule" in err.splitlines()[-1]
     code, _, err = _run(capsys, "eval", "--table", str(small_run), "--bench", "mmlu")
     assert code == 1
     assert "leave out --bench mmlu" in err.splitlines()[-1]
-    code, _, err = _run(
-        capsys, "eval", "--routers", "length", "--table", str(small_run), "--encoder", "no-such"
-    )
+    code, _, err = _run(capsys, "eval", "--routers", "length", "--table", str(small_run), "--encoder", "no-such")
     assert code == 1
     assert "pip install one such as" in err.splitlines()[-1]
 

@@ -25,17 +25,13 @@ def test_dense_equals_the_table_and_is_mapped(tmp_path, rng):
     run = Run(tmp_path)
     table.write(run)
     for sample in (0, 1):
-        dense = build_dense(
-            run.path("outcomes.parquet"), tmp_path / f"dense{sample}", sample=sample
-        )
+        dense = build_dense(run.path("outcomes.parquet"), tmp_path / f"dense{sample}", sample=sample)
         assert isinstance(dense.arrays["quality"], np.memmap)
         assert not dense.arrays["quality"].flags.writeable
         rows = [dense.queries.index(q) for q in table.queries]
         columns = [dense.models.index(m) for m in table.models]
         for name in ("quality", "usd"):
-            np.testing.assert_array_equal(
-                dense.arrays[name][np.ix_(rows, columns)], table.matrix(name, sample)
-            )
+            np.testing.assert_array_equal(dense.arrays[name][np.ix_(rows, columns)], table.matrix(name, sample))
     again = Dense.open(tmp_path / "dense1")
     assert again.queries == dense.queries
 

@@ -101,12 +101,8 @@ def test_temperatures_are_not_mixed(pocket):
     greedy = difficulty(part, "pocket-mini", temperature=0.0)
     assert (sampled.tries == 4).all()
     assert (greedy.tries == 1).all()
-    np.testing.assert_allclose(
-        sampled.rate, part.matrix("quality", [1, 2, 3, 4])[:, part.models.index("pocket-mini")]
-    )
-    np.testing.assert_allclose(
-        greedy.rate, part.matrix("quality", 0)[:, part.models.index("pocket-mini")]
-    )
+    np.testing.assert_allclose(sampled.rate, part.matrix("quality", [1, 2, 3, 4])[:, part.models.index("pocket-mini")])
+    np.testing.assert_allclose(greedy.rate, part.matrix("quality", 0)[:, part.models.index("pocket-mini")])
     with pytest.raises(OutcomeError, match="not asked at temperature 1"):
         difficulty(part, "pocket-mini", temperature=1.0)
     with pytest.raises(OutcomeError, match="not in this table"):
@@ -124,14 +120,10 @@ def test_edges_must_make_sense():
             difficulty(table({"a": "+"}), "ref", edges=edges, names=list(names))
 
 
-@pytest.mark.parametrize(
-    ("passed", "tries"), [(0, 16), (3, 16), (8, 16), (16, 16), (1, 1), (40, 100)]
-)
+@pytest.mark.parametrize(("passed", "tries"), [(0, 16), (3, 16), (8, 16), (16, 16), (1, 1), (40, 100)])
 def test_wilson_agrees_with_scipy(passed, tries):
     other = scipy_stats.binomtest(passed, tries).proportion_ci(0.9, method="wilson")
-    assert [float(x) for x in wilson(passed, tries, 0.9)] == pytest.approx(
-        [other.low, other.high], abs=1e-12
-    )
+    assert [float(x) for x in wilson(passed, tries, 0.9)] == pytest.approx([other.low, other.high], abs=1e-12)
 
 
 def test_wilson_covers_what_it_says(rng):

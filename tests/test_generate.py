@@ -29,9 +29,7 @@ def test_greedy_equals_transformers_generate_row_by_row(model, questions):
     for query, reply in zip(questions, replies, strict=False):
         ids = words(prompt(words, query.text), return_tensors="pt")["input_ids"]
         with torch.inference_mode():
-            out = network.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=160
-            )
+            out = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=160)
         written = out[0, ids.shape[1] :].tolist()
         assert reply.tokens_in == ids.shape[1]
         assert reply.tokens_out == len(written)
@@ -45,9 +43,7 @@ def test_greedy_equals_transformers_generate_row_by_row(model, questions):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_batch_does_not_matter(model, temperature, questions):
     texts = [q.text for q in questions]
-    one, other = (
-        answer(folder(model), texts, temperature=temperature, seed=1, batch=b) for b in (7, 60)
-    )
+    one, other = (answer(folder(model), texts, temperature=temperature, seed=1, batch=b) for b in (7, 60))
     assert [r.text for r in one] == [r.text for r in other]
     for a, b in zip(one, other, strict=True):
         assert a.confidence == pytest.approx(b.confidence, rel=1e-3)
@@ -62,9 +58,7 @@ def test_the_batch_does_not_matter(model, temperature, questions):
 def test_confidence_is_the_probability_of_what_was_written(questions):
     network, words = load(folder("pocket-think"))
     for temperature in (0.0, 0.7):
-        replies = answer(
-            folder("pocket-think"), [q.text for q in questions], temperature=temperature, seed=3
-        )
+        replies = answer(folder("pocket-think"), [q.text for q in questions], temperature=temperature, seed=3)
         for query, reply in list(zip(questions, replies, strict=True))[:15]:
             if reply.finish != "stop":
                 continue
@@ -121,9 +115,7 @@ def test_thresholds_by_hand():
     confidence, correct = np.array([0.9, 0.8, 0.5, 0.4]), np.array([True, False, True, False])
     assert threshold(confidence, correct, wrong=0.5) == 0.5
     assert threshold(confidence, correct, wrong=2.0) == 0.9
-    assert threshold(confidence, np.zeros(4, bool)) == 1.0, (
-        "a model that is never right never speaks"
-    )
+    assert threshold(confidence, np.zeros(4, bool)) == 1.0, "a model that is never right never speaks"
     assert threshold(confidence, np.ones(4, bool)) == 0.4
 
 

@@ -189,10 +189,7 @@ def test_marks_of_chats_and_hidden_characters_do_not_reach_the_judge():
 
 def test_all_messages_of_a_talk_are_shown():
     talk = Query(
-        tuple(
-            {"role": r, "content": c}
-            for r, c in (("user", "one"), ("assistant", "two"), ("user", "three"))
-        ),
+        tuple({"role": r, "content": c} for r, c in (("user", "one"), ("assistant", "two"), ("user", "three"))),
         "R",
         "judge",
         "test",
@@ -213,12 +210,8 @@ def longer(said):
 
 
 def test_pairs_are_asked_in_both_orders():
-    assert run(compare_by(judge(longer), "Q?", "long one", "short")) == Comparison(
-        *[Preference.FIRST] * 3
-    )
-    assert run(compare_by(judge(longer), "Q?", "short", "long one")) == Comparison(
-        *[Preference.SECOND] * 3
-    )
+    assert run(compare_by(judge(longer), "Q?", "long one", "short")) == Comparison(*[Preference.FIRST] * 3)
+    assert run(compare_by(judge(longer), "Q?", "short", "long one")) == Comparison(*[Preference.SECOND] * 3)
     assert run(compare_by(judge(longer), "Q?", "same", "same")) == Comparison(*[Preference.TIE] * 3)
     biased = run(compare_by(judge(lambda said: "ANSWER_1"), "Q?", "a", "b"))
     assert biased == Comparison(Preference.DISAGREE, Preference.FIRST, Preference.SECOND)
@@ -232,13 +225,7 @@ def test_the_audit_finds_a_judge_that_looks_at_places():
 
     assert swap_rate(run(pairs(judge(lambda said: "ANSWER_1")))).rate == 1.0
     assert swap_rate(run(pairs(judge(longer)))).rate == 0.0
-    half = swap_rate(
-        run(
-            pairs(
-                judge(lambda s: longer(s) if "aaa" in s["answer_1"] + s["answer_2"] else "ANSWER_2")
-            )
-        )
-    )
+    half = swap_rate(run(pairs(judge(lambda s: longer(s) if "aaa" in s["answer_1"] + s["answer_2"] else "ANSWER_2"))))
     assert (half.count, half.n) == (2, 4)
     # Wilson for 2 of 4 by hand: (0.5 + 1.9208/4 ± 1.96 sqrt(0.0625 + 3.8416/64)) / 1.9604
     assert (half.low, half.high) == pytest.approx((0.1500, 0.8500), abs=1e-4)

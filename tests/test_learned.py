@@ -49,10 +49,7 @@ def topics(count):
     rng = np.random.default_rng(0)
     filler = [f"thing{i}" for i in range(30)]
     topic = rng.integers(0, 3, count)
-    queries = [
-        Query.ask(f"{TOPICS[t]} the {' '.join(rng.choice(filler, 4))} {i}")
-        for i, t in enumerate(topic)
-    ]
+    queries = [Query.ask(f"{TOPICS[t]} the {' '.join(rng.choice(filler, 4))} {i}") for i, t in enumerate(topic)]
     knows = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1]]).T[topic]
     quality = (rng.random((count, 3)) < np.where(knows, 0.95, 0.05)).astype(float)
     usd = np.array([0.001, 0.001, 0.01]) * rng.uniform(0.8, 1.2, (count, 3))
@@ -103,9 +100,7 @@ def test_it_learns_what_the_text_decides(task, fitted, kind):
 @every
 def test_two_fits_are_equal(task, shared, fitted, kind):
     queries = task[0][TRAIN:]
-    for one, other in zip(
-        fitted[kind].predict(queries), _refit(kind, shared, task).predict(queries), strict=True
-    ):
+    for one, other in zip(fitted[kind].predict(queries), _refit(kind, shared, task).predict(queries), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -277,9 +272,7 @@ def test_linear_is_ridge_at_the_best_leave_one_out():
 def test_linear_router_is_the_same_ridge(task, shared, fitted):
     views = shared.views([q.text for q in task[0]])
     weights, base = linear(views.dense[:TRAIN], task[1][:TRAIN])
-    np.testing.assert_allclose(
-        fitted[Linear].predict(task[0])[0], views.dense @ weights + base, atol=1e-6
-    )
+    np.testing.assert_allclose(fitted[Linear].predict(task[0])[0], views.dense @ weights + base, atol=1e-6)
 
 
 def _neighbours(x, y, x0, k, own):
@@ -349,9 +342,7 @@ def test_forest_predicts_what_its_trees_do(models):
     wanted = ExtraTreesRegressor(12, min_samples_leaf=5, max_features=0.3, random_state=0)
     wanted.fit(x, y[:, 0] if models == 1 else y)
     new = np.vstack([x, rng.standard_normal((200, 7)).astype(np.float32)])
-    np.testing.assert_allclose(
-        router.estimate(Views(new, new)), wanted.predict(new).reshape(-1, models), atol=1e-6
-    )
+    np.testing.assert_allclose(router.estimate(Views(new, new)), wanted.predict(new).reshape(-1, models), atol=1e-6)
 
 
 def test_boosting_predicts_what_its_ensembles_do_and_copies_whole(task, shared, fitted):
@@ -363,9 +354,7 @@ def test_boosting_predicts_what_its_ensembles_do_and_copies_whole(task, shared, 
         np.testing.assert_array_equal(router.predict(task[0][TRAIN:])[0][:, column], wanted)
     twin = copy.deepcopy(router)
     assert twin.models == router.models
-    np.testing.assert_array_equal(
-        twin.predict(task[0][TRAIN:])[0], router.predict(task[0][TRAIN:])[0]
-    )
+    np.testing.assert_array_equal(twin.predict(task[0][TRAIN:])[0], router.predict(task[0][TRAIN:])[0])
 
 
 def test_blend_weighs_its_members_by_what_they_did_unseen(task, shared):
@@ -390,9 +379,7 @@ def test_blend_weighs_its_members_by_what_they_did_unseen(task, shared):
     blended = mean + np.tensordot(weights, unseen - mean, 1)
     alone = [np.nanmean((u - y) ** 2) for u in [*unseen, np.broadcast_to(mean, y.shape)]]
     assert np.nanmean((blended - y) ** 2) <= min(alone) + 1e-9
-    wanted = mean + sum(
-        w * (m.estimate(views) - mean) for w, m in zip(weights, made.members, strict=True)
-    )
+    wanted = mean + sum(w * (m.estimate(views) - mean) for w, m in zip(weights, made.members, strict=True))
     np.testing.assert_allclose(made.estimate(views), wanted)
     assert not members[0].arrays, "the members it was given stay as they were"
 

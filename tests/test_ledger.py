@@ -231,9 +231,7 @@ def test_after_a_failure_nothing_more_is_written(tmp_path):
     async def session():
         with Ledger.open(tmp_path / "l", sync=sync) as ledger:
             broken.append(1)
-            done = await asyncio.gather(
-                *(one(ledger, f"k{i}") for i in range(5)), return_exceptions=True
-            )
+            done = await asyncio.gather(*(one(ledger, f"k{i}") for i in range(5)), return_exceptions=True)
             assert all(isinstance(d, LedgerError) for d in done)
             broken.clear()
             with pytest.raises(LedgerError):

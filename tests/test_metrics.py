@@ -100,9 +100,7 @@ def test_domains_by_hand():
 def test_collapse_by_hand():
     shares = metrics.call_shares(np.stack([CHOICE, np.full(6, 2)]), 3)
     assert shares == pytest.approx(np.array([[3, 2, 1], [0, 0, 6]]) / 6)
-    assert metrics.call_entropy(shares) == pytest.approx(
-        [1 / 2 + np.log2(3) / 3 + np.log2(6) / 6, 0]
-    )
+    assert metrics.call_entropy(shares) == pytest.approx([1 / 2 + np.log2(3) / 3 + np.log2(6) / 6, 0])
 
 
 def test_calibration_by_hand():
@@ -181,9 +179,7 @@ ROUTELLM = {
 def routellm(score, weak, strong):
     share, quality = gap.routellm_points(score, weak, strong)
     ends = weak.mean(), strong.mean()
-    return [gap.apgr(share, quality, *ends)] + [
-        gap.cpt(share, quality, x, *ends) for x in (0.2, 0.5, 0.8)
-    ]
+    return [gap.apgr(share, quality, *ends)] + [gap.cpt(share, quality, x, *ends) for x in (0.2, 0.5, 0.8)]
 
 
 @pytest.mark.parametrize("name", ROUTELLM)
@@ -223,10 +219,7 @@ def test_it_is_what_routellm_computes_on_its_own_answers(datasets):
     }
     for (bench, sign), figures in expected.items():
         part = table[table.bench == bench]
-        pair = (
-            part[m].to_numpy()
-            for m in ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
-        )
+        pair = (part[m].to_numpy() for m in ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"))
         assert routellm(sign * part.prompt.str.len(), *pair) == pytest.approx(figures, abs=1e-6)
 
 
@@ -253,9 +246,7 @@ def test_the_oracle_is_above_every_router_at_every_cost(table):
         high = float(usd.max()) + 1
         assert metrics.aiq(oracle, 0, high) >= metrics.aiq(points, 0, high) - 1e-9
     assert metrics.quality_at(oracle, 9) == pytest.approx(quality.max(1).mean())
-    assert realised(decide(quality, usd, 0), quality)[0].mean() == pytest.approx(
-        quality.max(1).mean()
-    )
+    assert realised(decide(quality, usd, 0), quality)[0].mean() == pytest.approx(quality.max(1).mean())
 
 
 @settings(max_examples=60, deadline=None)
@@ -283,12 +274,9 @@ def test_a_dominated_model_changes_no_metric(table):
         ]
 
     worse = (
-        np.hstack([a, a[:, :1] + more])
-        for a, more in zip((quality, usd, scores, other), (0, 1, 0, 0), strict=True)
+        np.hstack([a, a[:, :1] + more]) for a, more in zip((quality, usd, scores, other), (0, 1, 0, 0), strict=True)
     )
-    assert every(*worse) == pytest.approx(
-        every(quality, usd, scores, other), nan_ok=True, abs=1e-12
-    )
+    assert every(*worse) == pytest.approx(every(quality, usd, scores, other), nan_ok=True, abs=1e-12)
 
 
 def test_a_frontier_will_do_for_points(pocket):

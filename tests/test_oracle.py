@@ -60,9 +60,7 @@ def test_each_complex_cell_is_left_exactly_where_the_algebra_says(cell, leaves_a
 
 tables = st.integers(1, 5).flatmap(
     lambda m: st.tuples(
-        st.lists(
-            st.lists(st.sampled_from([C, I, K]), min_size=m, max_size=m), min_size=1, max_size=12
-        ),
+        st.lists(st.lists(st.sampled_from([C, I, K]), min_size=m, max_size=m), min_size=1, max_size=12),
         st.lists(st.integers(1, 9), min_size=m, max_size=m, unique=True),
     )
 )
@@ -118,9 +116,7 @@ def test_costs_may_differ_from_query_to_query():
 
 
 def test_expected_utility_by_hand():
-    assert expected_utility(2, 1, 4, wrong=0.5) == pytest.approx(
-        (2 + 1 / 3 - 0.5 * (1 + 1 / 3)) / 5
-    )
+    assert expected_utility(2, 1, 4, wrong=0.5) == pytest.approx((2 + 1 / 3 - 0.5 * (1 + 1 / 3)) / 5)
     assert expected_utility(0, 0, 0, wrong=0.5) == pytest.approx((1 - 0.5) / 3)
     many = expected_utility(600, 300, 1000, wrong=0.5)
     assert many == pytest.approx(0.6 - 0.15, abs=1e-3)

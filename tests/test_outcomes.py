@@ -8,9 +8,7 @@ from routerlab.outcomes import SCHEMA, OutcomeError, check
 
 
 def test_matrices(small_table):
-    np.testing.assert_array_equal(
-        small_table.matrix(), np.float32([[1, 0], [0, 1], [np.nan, 0.75]])
-    )
+    np.testing.assert_array_equal(small_table.matrix(), np.float32([[1, 0], [0, 1], [np.nan, 0.75]]))
     np.testing.assert_allclose(small_table.matrix("usd"), [[0.1, 0.5], [0.1, 0.5], [0, 0.6]])
     assert small_table.grades().tolist() == [
         ["CORRECT", "INCORRECT"],
@@ -26,9 +24,7 @@ def test_means_over_samples(small):
     table = OutcomeTable(twice)
     assert table.matrix(samples=None)[0, 0] == 0.5
     assert table.matrix(samples=[1])[0, 0] == 0.0
-    assert np.isnan(table.matrix(samples=None)[2, 0]), (
-        "an error is missing in both tries, not wrong"
-    )
+    assert np.isnan(table.matrix(samples=None)[2, 0]), "an error is missing in both tries, not wrong"
 
 
 def test_the_cost_of_answers_leaves_out_calls_that_failed(small):
@@ -85,12 +81,8 @@ def test_round_trip(tmp_path, small):
     OutcomeTable(small).write(run)
     again = OutcomeTable.read(run.path("outcomes.parquet"), models=["y", "x", "z"])
     assert again.models == ("y", "x", "z")
-    assert np.isnan(again.matrix()[:, 2]).all(), (
-        "a model of the pool without outcomes is a column of missing ones"
-    )
-    np.testing.assert_array_equal(
-        again.select(["a", "b", "c"]).matrix()[:, [1, 0]], OutcomeTable(small).matrix()
-    )
+    assert np.isnan(again.matrix()[:, 2]).all(), "a model of the pool without outcomes is a column of missing ones"
+    np.testing.assert_array_equal(again.select(["a", "b", "c"]).matrix()[:, [1, 0]], OutcomeTable(small).matrix())
     assert again.rows.schema.names == SCHEMA.names
     pq.write_table(again.rows.replace_schema_metadata({}), tmp_path / "old.parquet")
     with pytest.raises(OutcomeError, match="outcomes/1"):
@@ -137,7 +129,5 @@ def test_decisions_must_fit():
 
 def test_a_matrix_is_of_numbers(small_table):
     for name in ("grade", "kwality"):
-        with pytest.raises(
-            OutcomeError, match=f"'{name}' is no column of numbers; those are sample"
-        ):
+        with pytest.raises(OutcomeError, match=f"'{name}' is no column of numbers; those are sample"):
             small_table.matrix(name)

@@ -30,10 +30,7 @@ def test_importing_is_cheap_and_pulls_in_nothing_heavy():
         "& set(sys.modules);"
         "print(s, ','.join(sorted(heavy)))"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for _ in range(3)
-    ]
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     seconds, heavy = zip(*(r.stdout.strip("\n").split(" ") for r in runs), strict=True)
     assert min(map(float, seconds)) <= 0.3
     assert heavy == ("", "", "")
@@ -69,9 +66,7 @@ def test_every_dependency_is_pinned(project, pins):
     wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     assert {_name(r) for r in wanted} - set(pins) == set()
     assert pins["torch"] == "2.13.0"
-    assert tuple(map(int, pins["transformers"].split(".")))[:2] < (5, 18), (
-        "vllm 0.31 needs transformers below 5.18"
-    )
+    assert tuple(map(int, pins["transformers"].split(".")))[:2] < (5, 18), "vllm 0.31 needs transformers below 5.18"
     assert pins["litellm"] not in {"1.82.7", "1.82.8"}, "compromised releases"
 
 
@@ -93,11 +88,7 @@ def test_what_they_pull_in_is_pinned_too_and_is_what_is_installed(pins):
     names = {canonicalize_name(Requirement(text).name) for text in seen}
     assert len(names) > 100
     assert {n for n in names if n not in pins} <= {"setuptools", "routerlab"}
-    wrong = {
-        n: metadata.version(n)
-        for n in names
-        if n in pins and metadata.version(n).split("+")[0] != pins[n]
-    }
+    wrong = {n: metadata.version(n) for n in names if n in pins and metadata.version(n).split("+")[0] != pins[n]}
     assert not wrong, "remove .venv and run make again"
 
 
@@ -108,9 +99,7 @@ def test_conda_users_get_the_same_set(project, pins):
     assert any(line.startswith("-e .[") and "test" in line for line in by_pip)
     listed = {_name(r) for r in by_pip if not r.startswith("-")}
     assert listed >= GIVEN
-    core = {_name(r) for r in project["dependencies"]} | {
-        _name(r) for r in project["optional-dependencies"]["test"]
-    }
+    core = {_name(r) for r in project["dependencies"]} | {_name(r) for r in project["optional-dependencies"]["test"]}
     assert core <= listed
     for line in by_pip:
         if "==" in line:
@@ -127,8 +116,6 @@ def test_readme_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", (root() / "Makefile").read_text(), re.M))
     asked = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M))
     assert {"run", "test"} <= asked <= targets
-    help_text = subprocess.run(
-        [sys.executable, "-m", "routerlab.cli", "--help"], capture_output=True, text=True
-    ).stdout
+    help_text = subprocess.run([sys.executable, "-m", "routerlab.cli", "--help"], capture_output=True, text=True).stdout
     for verb in set(re.findall(r"^(?:\.venv/bin/)?routerlab ([a-z]+)", text, re.M)):
         assert f"    {verb}" in help_text

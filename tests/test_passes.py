@@ -59,9 +59,7 @@ def test_a_budget_stops_it_and_it_goes_on(tmp_path):
     first = pass_rates(queries, pool, Scripted(say), run, small, show="none")
     assert "Raise the budget" in first.stopped
     where = Scripted(say)
-    second = pass_rates(
-        queries, pool, where, run, Settings(temperature=1.0, max_tokens=16), show="none"
-    )
+    second = pass_rates(queries, pool, where, run, Settings(temperature=1.0, max_tokens=16), show="none")
     assert second.stopped is None
     assert len(where.asked) == len(second.table) - len(first.table)
     assert second.usd == pytest.approx(len(second.table) * 7e-6)

@@ -51,9 +51,7 @@ def all_figures(paper):
     domains = ["arithmetic", "counting letters", "logic", "palindromes", "spelling", "words"]
     mean = pd.DataFrame(rng.uniform(0.2, 0.9, (6, 5)), domains, routers)
     guess = rng.random((4, 900))
-    tables = {
-        name: reliability(p, rng.random(900) < p) for name, p in zip(routers, guess, strict=False)
-    }
+    tables = {name: reliability(p, rng.random(900) < p) for name, p in zip(routers, guess, strict=False)}
     usd = pd.DataFrame(rng.uniform(0, 1e-4, (5, 6)), routers, models)
     own = pd.Series(1e-5, routers)
     return [
@@ -78,9 +76,7 @@ def test_text_stays_apart_inside_and_large_enough(all_figures, number, venue):
     overlaps = [(a, b) for (a, x), (b, y) in combinations(upright, 2) if x.overlaps(y)]
     assert overlaps == []
     frame = figure.bbox.padded(0.5)
-    outside = [
-        t.get_text() for t, b in words if not (frame.contains(*b.min) and frame.contains(*b.max))
-    ]
+    outside = [t.get_text() for t, b in words if not (frame.contains(*b.min) and frame.contains(*b.max))]
     assert outside == []
     assert min(t.get_fontsize() for t, _ in words) >= 6
 
@@ -167,10 +163,7 @@ def test_a_panel_a_suite_marks_what_is_dominated(paper):
     assert titles[:3] == ["LiveCodeBenchv5: 1 of 3 ×", "GPQADiamond: 2 of 3 ×", "AIME25: 2 of 3 ×"]
     crosses = [sum(line.get_marker() == "x" for line in a.lines) for a in figure.axes]
     assert crosses == [1, 2, 2, 3, 3, 3]
-    assert all(
-        a.get_xscale() == "log" and len(a.lines) == 11 + n
-        for a, n in zip(figure.axes, crosses, strict=True)
-    )
+    assert all(a.get_xscale() == "log" and len(a.lines) == 11 + n for a, n in zip(figure.axes, crosses, strict=True))
     point = next(line for line in figure.axes[0].lines if line.get_marker() == "x").get_xydata()
     assert point.tolist() == [[0.006447, 0.4229]]
     assert len(figure.legends[0].get_texts()) == 12

@@ -19,18 +19,10 @@ def test_it_is_small_and_every_hash_holds(pocket):
     weights = sorted((FOLDER / "models").glob("*/model.safetensors"))
     assert [p.parent.name for p in weights] == sorted(pocket.pool.ids)
     assert sum(p.stat().st_size for p in weights) <= 12e6
-    assert (
-        sum(
-            (FOLDER / n).stat().st_size
-            for n in ("outcomes.parquet", "queries.parquet", "card.json")
-        )
-        <= 3e6
-    )
+    assert sum((FOLDER / n).stat().st_size for n in ("outcomes.parquet", "queries.parquet", "card.json")) <= 3e6
     for path in weights:
         assert sha256(path) == pocket.card["models"][path.parent.name]["weights_sha256"]
-    assert (
-        not list(FOLDER.rglob("*.bin")) + list(FOLDER.rglob("*.pkl")) + list(FOLDER.rglob("*.pt"))
-    )
+    assert not list(FOLDER.rglob("*.bin")) + list(FOLDER.rglob("*.pkl")) + list(FOLDER.rglob("*.pt"))
 
 
 def test_every_model_answered_every_query_five_times(pocket):
@@ -43,9 +35,7 @@ def test_every_model_answered_every_query_five_times(pocket):
 
 
 def test_costs_are_tokens_times_price(pocket):
-    tokens_in, tokens_out = (
-        pocket.table.matrix(n, 0).astype(float) for n in ("tokens_in", "tokens_out")
-    )
+    tokens_in, tokens_out = (pocket.table.matrix(n, 0).astype(float) for n in ("tokens_in", "tokens_out"))
     price = pocket.table.matrix("usd", 0)
     for column, card in enumerate(pocket.pool):
         expected = card.usd(tokens_in[:, column], tokens_out[:, column])

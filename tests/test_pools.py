@@ -33,9 +33,7 @@ def test_a_pool_knows_its_cards_prices_and_sets(load):
     assert pool["small"].as_of == dt.date(2026, 3, 4)
     assert pool["big"].usd(1000, 500) == pytest.approx(0.002 + 0.004)
     assert pool["small"].usd(1000, 0, 400) == pytest.approx((600 * 0.5 + 400 * 0.05) / 1e6)
-    assert pool["big"].usd(1000, 0, 400) == pytest.approx(0.002), (
-        "no cached price: cached costs what fresh costs"
-    )
+    assert pool["big"].usd(1000, 0, 400) == pytest.approx(0.002), "no cached price: cached costs what fresh costs"
     assert pool.subset("cheap").ids == ("small",)
     assert pool.subset(["small", "big"]).ids == ("small", "big")
     assert repr(pool) == "Pool('duo', 2 models: big, small)"

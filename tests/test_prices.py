@@ -52,11 +52,7 @@ def test_committed_pools_disagree_with_no_list_that_knows_them(xrouter):
 
 
 def test_the_published_slip_is_found_by_both_lists(xrouter):
-    found = [
-        d
-        for d in check(changed(xrouter, "gpt-4.1-nano", usd_per_mtok_out=1.40))
-        if d.field != "model"
-    ]
+    found = [d for d in check(changed(xrouter, "gpt-4.1-nano", usd_per_mtok_out=1.40)) if d.field != "model"]
     assert found == [
         Difference("gpt-4.1-nano", "usd_per_mtok_out", 1.4, 0.4, "litellm"),
         Difference("gpt-4.1-nano", "usd_per_mtok_out", 1.4, 0.4, "genai-prices"),
@@ -73,9 +69,7 @@ def test_every_field_is_compared(xrouter):
             (field, "genai-prices"),
         }
     absent = check(changed(xrouter, "o3", usd_per_mtok_cached_in=None))
-    assert {(d.field, d.ours, d.theirs) for d in absent if d.model == "o3"} == {
-        ("usd_per_mtok_cached_in", None, 0.5)
-    }
+    assert {(d.field, d.ours, d.theirs) for d in absent if d.model == "o3"} == {("usd_per_mtok_cached_in", None, 0.5)}
 
 
 def test_an_unknown_model_is_said_to_be_unknown():

@@ -59,9 +59,7 @@ def test_training_learns():
     assert model.num_parameters() < 50_000
     losses = []
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for inputs, labels in examples.batches(
-        rows * 3, np.array(heads * 3), np.random.default_rng(0), 1024
-    ):
+    for inputs, labels in examples.batches(rows * 3, np.array(heads * 3), np.random.default_rng(0), 1024):
         loss = model(input_ids=inputs, labels=labels, use_cache=False).loss
         loss.backward()
         optimizer.step()
@@ -75,8 +73,5 @@ def test_weights_of_another_recipe_are_not_taken_for_these(quick):
 
     folder = quick / "models" / "pocket-nano"
     assert _recipe(folder) == json.loads((folder / "recipe.json").read_text())["recipe"]
-    assert (
-        _recipe(folder)
-        != json.loads((quick / "models" / "pocket-mini" / "recipe.json").read_text())["recipe"]
-    )
+    assert _recipe(folder) != json.loads((quick / "models" / "pocket-mini" / "recipe.json").read_text())["recipe"]
     assert _recipe(quick) is None

@@ -28,9 +28,7 @@ def test_counts_by_hand():
 
 def training_texts(queries, table):
     made = label(table.grades(), table.matrix("usd").mean(0))
-    return [
-        (prompt(q.text), completion(q.text, p)) for q, p in zip(queries, made.policy, strict=True)
-    ]
+    return [(prompt(q.text), completion(q.text, p)) for q, p in zip(queries, made.policy, strict=True)]
 
 
 def test_no_answer_grade_or_reference_reaches_a_prompt(pocket):
@@ -40,9 +38,7 @@ def test_no_answer_grade_or_reference_reaches_a_prompt(pocket):
     train = pocket.split("train")
     queries, table = train.queries[:400], train.table.select([q.id for q in train.queries[:400]])
     marked = [
-        replace(
-            q, reference="REFERENCE-CANARY", meta={"grade": "GRADE-CANARY"}, source="SOURCE-CANARY"
-        )
+        replace(q, reference="REFERENCE-CANARY", meta={"grade": "GRADE-CANARY"}, source="SOURCE-CANARY")
         for q in queries
     ]
     # The rows of other queries: every answer, grade, cost and token count differs.

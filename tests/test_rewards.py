@@ -20,9 +20,7 @@ def test_linear_and_gated_by_hand():
     assert gated(1, 0.05) == pytest.approx(0.85)
     assert gated(1, 1.0) == pytest.approx(0.2)
     assert gated(0, 1.0) == 0
-    assert gated(1, 0.8 / 3) == gated(1, 50) == pytest.approx(0.2), (
-        "spending is free beyond the cap"
-    )
+    assert gated(1, 0.8 / 3) == gated(1, 50) == pytest.approx(0.2), "spending is free beyond the cap"
     assert gated(1, 0.3, lam=2, cost_max=0.6) == pytest.approx(0.4)
     for bad in (gated, normalised):
         with pytest.raises(RewardError, match="below 0"):
@@ -78,9 +76,7 @@ CASES = {  # steps -> (reward in agent mode, in simple mode); the answer "right"
 def test_each_edge_case(name, mode):
     steps, agent, simple = CASES[name]
     found = resolve(steps, mode)
-    assert gated(float(found.answer == "right"), found.usd) == pytest.approx(
-        agent if mode == "agent" else simple
-    )
+    assert gated(float(found.answer == "right"), found.usd) == pytest.approx(agent if mode == "agent" else simple)
     own = resolve(steps, mode, router_usd=OWN)
     assert own.usd == pytest.approx(found.usd + OWN)
     assert found.valid == (found.answer is not None)
@@ -109,9 +105,7 @@ def test_a_fraction_of_a_cent_is_not_blown_up():
     groups = np.array([cheap, dear])
     assert np.ptp(cheap) == pytest.approx(3e-4)
     blown = advantages(groups)
-    assert np.abs(blown[0]).max() > np.abs(blown[1]).max(), (
-        "a hundredth of a cent beats right or wrong"
-    )
+    assert np.abs(blown[0]).max() > np.abs(blown[1]).max(), "a hundredth of a cent beats right or wrong"
     floored, plain = advantages(groups, std_floor=0.1), advantages(groups, scale="none")
     for tame in (floored, plain):
         assert np.abs(tame[0]).max() < 0.01 * np.abs(tame[1]).max()

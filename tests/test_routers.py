@@ -33,14 +33,10 @@ def test_the_lookup_is_the_mean_of_the_family(pocket, fitted):
     train, lookup = pocket.split("train"), fitted[FamilyLookup]
     quality, usd = lookup.predict(train.queries[:1])
     same = [q.meta["family"] == train.queries[0].meta["family"] for q in train.queries]
-    np.testing.assert_allclose(
-        quality[0], train.table.matrix(samples=None)[same].mean(0), rtol=1e-5
-    )
+    np.testing.assert_allclose(quality[0], train.table.matrix(samples=None)[same].mean(0), rtol=1e-5)
     np.testing.assert_allclose(usd[0], train.table.matrix("usd", None)[same].mean(0), rtol=1e-5)
     stranger = Query.ask("never seen")
-    np.testing.assert_allclose(
-        lookup.predict([stranger])[0][0], train.table.matrix(samples=None).mean(0), rtol=1e-4
-    )
+    np.testing.assert_allclose(lookup.predict([stranger])[0][0], train.table.matrix(samples=None).mean(0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [FamilyLookup, Ridge])
@@ -57,17 +53,13 @@ def test_routers_follow_the_protocol_and_the_price_of_money(pocket, fitted, kind
     assert spent[0] > spent[2] > spent[-1]
     assert router.lam == 0.0, "at() leaves the router as it was"
     quality, _ = router.predict(test.queries)
-    best = np.take_along_axis(quality, router.route(test.queries, pocket.pool).choice[:, None], 1)[
-        :, 0
-    ]
+    best = np.take_along_axis(quality, router.route(test.queries, pocket.pool).choice[:, None], 1)[:, 0]
     np.testing.assert_allclose(best, quality.max(1), err_msg="lam 0 takes the best quality")
 
 
 def test_a_price_of_money_is_a_number_from_0(fitted):
     for bad in (-1.0, float("nan")):
-        with pytest.raises(
-            RouterError, match=f"lam is {bad}; give quality per US dollar, 0 or more"
-        ):
+        with pytest.raises(RouterError, match=f"lam is {bad}; give quality per US dollar, 0 or more"):
             fitted[Ridge].at(bad)
 
 
@@ -90,9 +82,7 @@ def _renamed(card, name):
 
 def test_reading_the_text_finds_what_the_text_decides():
     rng = np.random.default_rng(0)
-    queries = [
-        Query.ask(f"{'add' if i % 2 else 'spell'} item {rng.integers(1e6)}") for i in range(400)
-    ]
+    queries = [Query.ask(f"{'add' if i % 2 else 'spell'} item {rng.integers(1e6)}") for i in range(400)]
     right = np.array([[i % 2, 1 - i % 2] for i in range(400)])
     table = OutcomeTable(
         {
@@ -149,10 +139,7 @@ def test_tries_that_failed_make_no_model_cheaper():
     queries, models = _asked(6), ("often down", "steady")
     tries = [table_of(queries, [[1, 1]] * 6, [3.0, 2.0], models).rows] * 2
     failed = table_of(queries, [[np.nan, 1]] * 6, [0.0, 2.0], models).rows
-    rows = [
-        t.set_column(2, "sample", pa.array([k] * len(t), pa.int16()))
-        for k, t in enumerate([*tries, failed])
-    ]
+    rows = [t.set_column(2, "sample", pa.array([k] * len(t), pa.int16())) for k, t in enumerate([*tries, failed])]
     table = OutcomeTable(pa.concat_tables(rows), models)
     assert cheapest(queries, table).model == best_single(queries, table).model == "steady"
     usd = LengthRule().fit(queries, table).predict(queries)[1]
@@ -318,10 +305,7 @@ def test_the_price_of_money_stops_a_cascade(giveaway, cascade):
     queries, table = giveaway[0][200:], _played(giveaway)
     assert set(cascade.at(1e12).play(queries, table).choice) == {0}
     assert cascade.at(1e12).play(queries, table).also.sum() == len(queries)
-    means = [
-        cascade.at(lam).play(queries, table).also.mean(0) @ giveaway[2]
-        for lam in (0, 1, 2, 5, 10, 100, 1e4)
-    ]
+    means = [cascade.at(lam).play(queries, table).also.mean(0) @ giveaway[2] for lam in (0, 1, 2, 5, 10, 100, 1e4)]
     assert (np.diff(means) <= 1e-12).all()
     # Money no object: it ends at the model whose answer it trusts most, or the last.
     free = cascade.at(0.0).play(queries, table)
@@ -329,9 +313,7 @@ def test_the_price_of_money_stops_a_cascade(giveaway, cascade):
     assert (free.choice[unsure] == 2).all()
 
 
-def test_a_cascade_never_sees_grades_and_does_not_learn_at_another_price(
-    giveaway, cascade, monkeypatch
-):
+def test_a_cascade_never_sees_grades_and_does_not_learn_at_another_price(giveaway, cascade, monkeypatch):
     queries, quality = giveaway[0][200:], giveaway[1].copy()
     before = cascade.at(1.0).play(queries, _played(giveaway))
     quality[200:] = np.random.default_rng(3).permutation(quality[200:])

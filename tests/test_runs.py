@@ -69,10 +69,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
 
 
 def test_writers_side_by_side_lose_no_entry(tmp_path):
-    code = (
-        "import sys; from routerlab import Run\n"
-        "for i in range(20): Run(sys.argv[1]).write(f'{sys.argv[2]}{i}', 'x')"
-    )
+    code = "import sys; from routerlab import Run\nfor i in range(20): Run(sys.argv[1]).write(f'{sys.argv[2]}{i}', 'x')"
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
     assert [w.wait() for w in writers] == [0, 0]
     assert len(Run(tmp_path).manifest()) == 40

@@ -77,9 +77,7 @@ def outside():
         udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
         udp.setblocking(False)
-        named, abstract = (
-            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(2)
-        )
+        named, abstract = (stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(2))
         named.bind(str(folder / "socket"))
         (folder / "socket").chmod(0o777)
         abstract.bind("\0" + canary)
@@ -204,8 +202,7 @@ def test_a_box_dies_with_the_one_who_made_it():
         [
             sys.executable,
             "-c",
-            f"from routerlab.collect.sandbox import Limits, run_code\n"
-            f"run_code({program!r}, '', Limits(timeout_s=100))",
+            f"from routerlab.collect.sandbox import Limits, run_code\nrun_code({program!r}, '', Limits(timeout_s=100))",
         ]
     )
     until = time.monotonic() + 30
@@ -324,9 +321,7 @@ def fusion():
             "stderr": ran.stderr,
         }
         status = "Success" if ran.status == "ok" else "Failed"
-        return web.json_response(
-            {"status": status, "message": "", "compile_result": None, "run_result": result}
-        )
+        return web.json_response({"status": status, "message": "", "compile_result": None, "run_result": result})
 
     loop, ready, found = asyncio.new_event_loop(), threading.Event(), {}
 
@@ -378,9 +373,7 @@ def test_fusion_gives_what_bubblewrap_gives(fusion):
     }
 
 
-@pytest.mark.parametrize(
-    ("word", "says"), [("BREAK", "pod lost"), ("CRASH", "500"), ("BABBLE", "does not answer")]
-)
+@pytest.mark.parametrize(("word", "says"), [("BREAK", "pod lost"), ("CRASH", "500"), ("BABBLE", "does not answer")])
 def test_a_failing_fusion_server_is_an_error_and_no_result(fusion, word, says):
     with pytest.raises(SandboxError, match=says):
         Fusion(fusion.url)(f"# {word}")
@@ -402,9 +395,7 @@ def test_collect_runs_code_on_the_server_it_is_given(fusion, tmp_path, monkeypat
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
     with pytest.raises(SandboxError, match="--sandbox"):
         collect([query], pool, where, Run(tmp_path / "none"), show="none")
-    assert not (tmp_path / "none" / "ledger.jsonl").exists(), (
-        "nothing is asked that cannot be graded"
-    )
+    assert not (tmp_path / "none" / "ledger.jsonl").exists(), "nothing is asked that cannot be graded"
 
 
 def test_a_fusion_server_that_is_not_there():

@@ -13,9 +13,7 @@ from routerlab.queries import QueryError
 from routerlab.sources.split import clusters, leakage, split
 
 WORDS = [
-    f"{a}{b}"
-    for a in ("ka", "lo", "mi", "ru", "te", "vo")
-    for b in ("ban", "der", "fin", "gos", "hal", "jem", "nid")
+    f"{a}{b}" for a in ("ka", "lo", "mi", "ru", "te", "vo") for b in ("ban", "der", "fin", "gos", "hal", "jem", "nid")
 ]
 
 
@@ -165,10 +163,7 @@ def test_edge_cases():
 def test_real_questions_split_without_leakage(datasets):
     frame = pd.read_parquet(datasets / "routellm_15361x2.parquet", columns=["prompt"])
     queries = [Query.ask(p) for p in frame.prompt.drop_duplicates()[:5000]]
-    at_random = [
-        dataclasses.replace(q, split="test" if i % 5 == 0 else "train")
-        for i, q in enumerate(queries)
-    ]
+    at_random = [dataclasses.replace(q, split="test" if i % 5 == 0 else "train") for i, q in enumerate(queries)]
     assert leakage(at_random).leaked["test", "train"] >= 5
     done = split(queries, {"train": 0.8, "test": 0.2})
     assert not leakage(done)

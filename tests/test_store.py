@@ -122,9 +122,7 @@ def test_it_loads_in_a_process_that_has_nothing_else(task, shared, tmp_path):
         f"r = load({str(folder)!r}); q, c = r.predict([Query.ask('add the thing3')]);"
         "print(json.dumps([q[0].tolist(), c[0].tolist(), 'torch' in sys.modules]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     quality, usd, torch = json.loads(done.stdout)
     from routerlab import Query
@@ -185,9 +183,7 @@ def test_what_cannot_be_saved_is_refused(task, shared, tmp_path):
     with pytest.raises(RouterError, match="the card lacks pool"):
         save(router, tmp_path / "r", {"data": "x"})
     for other in (LengthRule(), Cascade(shared)):
-        with pytest.raises(
-            RouterError, match=f"a {type(other).__name__} cannot be saved; these can: L"
-        ):
+        with pytest.raises(RouterError, match=f"a {type(other).__name__} cannot be saved; these can: L"):
             save(other, tmp_path / "r", CARD)
     assert not (tmp_path / "r").exists()
 

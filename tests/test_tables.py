@@ -82,9 +82,7 @@ def test_tokens_that_are_not_recorded_are_never_guessed(wide_csv, pool):
 def test_long_equals_wide(wide_csv, pool, tmp_path):
     frame = pd.read_csv(wide_csv)
     parts = [
-        frame[["q", "gold", "topic", "in"]].assign(
-            model=m, quality=frame[f"ok/{m}"], out=frame[f"out/{m}"]
-        )
+        frame[["q", "gold", "topic", "in"]].assign(model=m, quality=frame[f"ok/{m}"], out=frame[f"out/{m}"])
         for m in "ab"
     ]
     long = pd.concat(parts).dropna(subset=["quality"]).sample(frac=1, random_state=0)
@@ -167,9 +165,7 @@ def test_an_empty_cell_is_no_word(wide_csv, pool, tmp_path):
     made = tables.wide(tmp_path / "gold.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
     assert [q.reference for q in made.queries] == ["4", None, "x"]
     frame.assign(q=["a", None, "c"]).to_csv(tmp_path / "q.csv", index=False)
-    with pytest.raises(
-        SourceError, match=r"row 2 \(and 0 more\) has nothing in column q; fill it in"
-    ):
+    with pytest.raises(SourceError, match=r"row 2 \(and 0 more\) has nothing in column q; fill it in"):
         tables.wide(tmp_path / "q.csv", pool, **WIDE, tokens_in=1, tokens_out=1)
     for column in ("q", "model"):
         rows = {"q": ["a", "b"], "model": ["a", "b"], "quality": [1, 0]} | {column: [None, "b"]}
@@ -193,9 +189,7 @@ def test_saved_tables_open_as_runs_with_their_own_pool(wide_csv, pool, tmp_path)
     ]
     assert again.pool.ids == ("a", "b")
     assert again.pool["b"] == pool["b"]
-    assert again.card["queries"] == {
-        s: sum(q.split == s for q in again.queries) for s in again.card["queries"]
-    }
+    assert again.card["queries"] == {s: sum(q.split == s for q in again.queries) for s in again.card["queries"]}
     assert again.table.rows.equals(saved.table.rows)
     assert again.sha256 == saved.sha256 != ""
     np.testing.assert_array_equal(again.table.matrix(), made.table.matrix())
@@ -301,10 +295,7 @@ def test_mt_bench_judgements(tmp_path, pool):
         (82, "c", 9),
     ]
     (tmp_path / "question.jsonl").write_text("\n".join(map(json.dumps, asked)))
-    lines = [
-        json.dumps({"question_id": q, "model": m, "score": s, "judge": "gpt-4"})
-        for q, m, s in scores
-    ]
+    lines = [json.dumps({"question_id": q, "model": m, "score": s, "judge": "gpt-4"}) for q, m, s in scores]
     (tmp_path / "judged.jsonl").write_text("\n".join(lines))
     made = tables.mt_bench_judgements(
         tmp_path / "question.jsonl",
@@ -345,9 +336,7 @@ def test_mmlu_pro_real(datasets):
     assert (len(made.queries), made.card["repeated_questions_dropped"]) == (11_873, 159)
     frame = made.table.summary()
     np.testing.assert_allclose(frame.correct, chat.accuracy, atol=0.003)
-    assert frame.missing.to_dict() == {
-        m: {12012: 20, 12020: 12}.get(n, 0) for m, n in chat.rows.items()
-    }
+    assert frame.missing.to_dict() == {m: {12012: 20, 12020: 12}.get(n, 0) for m, n in chat.rows.items()}
     assert frame.usd_per_1000["gemini-1.5-pro-002"] == pytest.approx(0.659, abs=0.005)
     assert all("ABCDEFGHIJ".index(q.reference) < len(q.meta["choices"]) for q in made.queries)
     first = made.queries[0]

@@ -66,18 +66,10 @@ def test_a_base_conversion_reads_its_digits_off_the_steps():
 
 
 def test_keys_ignore_the_wording_and_the_order_of_operands():
-    a = {
-        "question": "Solve the following multiplication: 12 * 7. Give only the result as your "
-        "final answer."
-    }
-    b = {
-        "question": "Solve the following multiplication: 7 * 12. Give only the result as your "
-        "final answer."
-    }
+    a = {"question": "Solve the following multiplication: 12 * 7. Give only the result as your final answer."}
+    b = {"question": "Solve the following multiplication: 7 * 12. Give only the result as your final answer."}
     assert tasks.key("products", a) == tasks.key("products", b) == "products 12 7"
-    assert tasks.key("chain_sum", {"question": "1 + 2"}) != tasks.key(
-        "chain_sum", {"question": "2 + 1"}
-    )
+    assert tasks.key("chain_sum", {"question": "1 + 2"}) != tasks.key("chain_sum", {"question": "2 + 1"})
 
 
 def test_no_question_is_in_two_places():
@@ -119,9 +111,7 @@ def test_the_tokenizer_covers_every_question_and_answer():
             assert len(row) <= examples.MAX_TOKENS
     question = tasks.entry("spell_backward", 0, 1)["question"]
     assert words.decode(words(question)["input_ids"]) == question
-    assert len(words(question)["input_ids"]) <= 5, (
-        "the fixed wording is one token, the word its letters"
-    )
+    assert len(words(question)["input_ids"]) <= 5, "the fixed wording is one token, the word its letters"
 
 
 def test_batches_hold_every_example_once_and_count_only_what_is_written(rng):

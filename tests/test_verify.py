@@ -263,9 +263,7 @@ def test_reasoning_gym_scores_embedded_and_other_questions(pocket):
     import reasoning_gym
 
     entry = reasoning_gym.create_dataset("gcd", seed=1, size=1)[0]
-    other = ask(
-        "reasoning_gym", entry["answer"], dataset="gcd", entry=json.loads(json.dumps(entry))
-    )
+    other = ask("reasoning_gym", entry["answer"], dataset="gcd", entry=json.loads(json.dumps(entry)))
     assert grade(other, entry["answer"]) == RIGHT
     assert grade(other, "0") == WRONG
     assert "family" in grade(ask("reasoning_gym", "1"), "1").why
@@ -549,13 +547,10 @@ def test_gsm8k_gold_is_correct_and_its_neighbour_is_not(datasets):
     gold = [r["answer"].rpartition("####")[2].strip() for r in rows]
     queries = [Query.ask(r["question"], r["answer"], verifier="numeric") for r in rows]
     assert {v.grade for v in grade_many(queries, [r["answer"] for r in rows])} == {Grade.CORRECT}
-    assert {v.grade for v in grade_many(queries, [f"The answer is ${g}.00." for g in gold])} == {
-        Grade.CORRECT
-    }
+    assert {v.grade for v in grade_many(queries, [f"The answer is ${g}.00." for g in gold])} == {Grade.CORRECT}
     others = grade_many(queries, gold[1:] + gold[:1])
     same = [
-        float(a.replace(",", "")) == float(b.replace(",", ""))
-        for a, b in zip(gold, gold[1:] + gold[:1], strict=True)
+        float(a.replace(",", "")) == float(b.replace(",", "")) for a, b in zip(gold, gold[1:] + gold[:1], strict=True)
     ]
     assert [v.grade is Grade.CORRECT for v in others] == same
 
@@ -575,9 +570,7 @@ def test_math500_gold_is_correct_and_its_neighbour_is_not(datasets):
 def test_truthfulqa_as_multiple_choice(datasets):
     with open(datasets / "TruthfulQA.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    pairs = [
-        (r["Best Answer"], r["Best Incorrect Answer"]) for r in rows if r["Best Incorrect Answer"]
-    ]
+    pairs = [(r["Best Answer"], r["Best Incorrect Answer"]) for r in rows if r["Best Incorrect Answer"]]
     pairs = [p for p in pairs if normal(p[0]) != normal(p[1])]
     queries = [ask("multiple_choice", "B", choices=[bad, good]) for good, bad in pairs]
     assert len(queries) > 700
@@ -604,9 +597,7 @@ def test_humaneval_solutions_pass_however_they_are_given_and_broken_ones_fail(da
         "goes on, first indent lost": [r["canonical_solution"].lstrip() for r in rows],
         "fenced": [f"Here it is.\n```python\n{x}```\nIt works: `f(1)`." for x in whole],
         "fenced body": [f"```python\n{r['canonical_solution']}```" for r in rows],
-        "fence with an example": [
-            f"```python\n{x}```\n```\nprint({'1' * 3000})\n```" for x in whole
-        ],
+        "fence with an example": [f"```python\n{x}```\n```\nprint({'1' * 3000})\n```" for x in whole],
     }
     for name, answers in ways.items():
         assert grade_many(queries, answers, workers=4) == [RIGHT] * len(rows), name
@@ -689,19 +680,14 @@ def test_code_is_refused_without_a_box(monkeypatch):
         raise SandboxError("the server is gone")
 
     assert grade(query, "print(1)") == Verdict(None, None, "the server is gone", "grading")
-    monkeypatch.setattr(
-        verify, "executor", lambda url=None: lambda *a: Ran("1\n", "", "ok", 0, 0.1)
-    )
+    monkeypatch.setattr(verify, "executor", lambda url=None: lambda *a: Ran("1\n", "", "ok", 0, 0.1))
     assert grade(query, "print(1)") == RIGHT
     assert grade(ask("code", tests={"x": 1}), "print(1)").error == "grading"
     assert grade(ask("code"), "print(1)").error == "grading"
 
 
 def test_the_program_in_an_answer():
-    assert (
-        codes.extract("```python\nx = 1\n```\nor\n```\ndef f(): pass\n```", "f")
-        == "def f(): pass\n"
-    )
+    assert codes.extract("```python\nx = 1\n```\nor\n```\ndef f(): pass\n```", "f") == "def f(): pass\n"
     assert codes.extract("  ```py\n  x = 1\n  ```") == "x = 1\n"
     assert codes.extract("```python\nx = 1") == "x = 1"
     assert codes.extract("```bash\nls\n```") is None

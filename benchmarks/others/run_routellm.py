@@ -49,11 +49,7 @@ def battles(texts: list[str], quality: np.ndarray) -> pd.DataFrame:
 
 def matrix_factorisation(folder: Path, frame: pd.DataFrame, rows: np.ndarray) -> routers.Router:
     winner = np.select([frame["winner_model_a"] == 1, frame["winner_model_b"] == 1], ["a", "b"], "")
-    data = [
-        {"model_a": STRONG, "model_b": WEAK, "idx": i, "winner": f"model_{w}"}
-        for i, w in enumerate(winner)
-        if w
-    ]
+    data = [{"model_a": STRONG, "model_b": WEAK, "idx": i, "winner": f"model_{w}"} for i, w in enumerate(winner) if w]
     random.shuffle(data)
     cut = int(0.95 * len(data))
     parts: list[DataLoader] = [
@@ -67,9 +63,7 @@ def matrix_factorisation(folder: Path, frame: pd.DataFrame, rows: np.ndarray) ->
         text_dim=rows.shape[1],
         npy_path=folder / "train_features.npy",
     )
-    training.train_loops(
-        model, *parts, lr=3e-4, weight_decay=1e-5, alpha=0.1, num_epochs=100, device="cpu"
-    )
+    training.train_loops(model, *parts, lr=3e-4, weight_decay=1e-5, alpha=0.1, num_epochs=100, device="cpu")
     state = model.state_dict()
     final = MFModel(128, len(MODEL_IDS), rows.shape[1], 1, True)
     final.load_state_dict(
@@ -102,9 +96,7 @@ def main(folder: Path) -> None:
     texts = job["train_texts"], job["test_texts"]
     known = dict(zip(texts[1], rows["test"], strict=True))
     routers.OPENAI_CLIENT.embeddings = SimpleNamespace(
-        create=lambda input, model: SimpleNamespace(
-            data=[SimpleNamespace(embedding=known[input[0]])]
-        )
+        create=lambda input, model: SimpleNamespace(data=[SimpleNamespace(embedding=known[input[0]])])
     )
     frame = battles(texts[0], np.load(folder / "quality.npy"))
     made: dict[str, Callable] = {"MF": matrix_factorisation, "SW": similarity_weighted}

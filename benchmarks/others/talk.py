@@ -89,18 +89,14 @@ def run_peer(python: Path, script: str, job: dict, arrays: dict[str, np.ndarray]
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
         env = os.environ | {"HF_HOME": str(folder / "hub"), "PYTHONWARNINGS": "ignore"}
-        env.setdefault(
-            "OMP_WAIT_POLICY", "passive"
-        )  # LLMRouter decides one by one: threads must not spin
+        env.setdefault("OMP_WAIT_POLICY", "passive")  # LLMRouter decides one by one: threads must not spin
         command = [str(python), str(HERE / f"run_{script}.py"), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, env=env)
         found = folder / "results.json"
         results = json.loads(found.read_text()) if found.is_file() else []
         rows = []
         for name in job["routers"]:
-            result = next(
-                (r for r in results if r["router"] == name), {"error": _last(done.stderr)}
-            )
+            result = next((r for r in results if r["router"] == name), {"error": _last(done.stderr)})
             row = Row(f"{script}: {name}", job["features"], why=result.get("error", ""))
             if not row.why:
                 row.made = np.load(folder / f"{name}.npy")
@@ -116,9 +112,7 @@ def _last(text: str) -> str:
 # --- features ---
 
 
-def given_features(
-    kind: str, python: Path | None, texts: Sequence[str], learn: Sequence[str]
-) -> Features:
+def given_features(kind: str, python: Path | None, texts: Sequence[str], learn: Sequence[str]) -> Features:
     """MiniLM embeddings of the peers' environment (kept by the hash of their texts), or TF-IDF with a projection.
     `auto` takes embeddings that are kept and makes none.
     """

@@ -45,9 +45,7 @@ def reference(query: Query) -> str:
     return query.reference
 
 
-_SAID = re.compile(
-    r"\b(?:answer|result|solution)\b[*_]*\s*(?:is|are|would be|should be|[:=])[*_:\s]*(.*)", re.I
-)
+_SAID = re.compile(r"\b(?:answer|result|solution)\b[*_]*\s*(?:is|are|would be|should be|[:=])[*_:\s]*(.*)", re.I)
 TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 
 
@@ -185,9 +183,7 @@ def regex(query: Query, answer: str) -> Result:
     try:
         return verdict(re.search(pattern, answer) is not None)
     except re.error as error:
-        raise VerifyError(
-            f"query {query.id}: the pattern {pattern!r} is not one: {error}"
-        ) from error
+        raise VerifyError(f"query {query.id}: the pattern {pattern!r} is not one: {error}") from error
 
 
 def reasoning_gym(query: Query, answer: str) -> Result:

@@ -139,9 +139,7 @@ async def ask(
         while not stop.is_set() and (part := next(batches, None)):
             limiter = limiters[part[0].provider_id.partition("/")[0]]
             try:
-                await _settle(
-                    part, pool, backend, ledger, budget, limiter, settings, tell, stop, rng
-                )
+                await _settle(part, pool, backend, ledger, budget, limiter, settings, tell, stop, rng)
             except _StoppedError:
                 return
             except Exception as error:
@@ -181,9 +179,7 @@ async def _settle(part, pool, backend, ledger, budget, limiter, settings, tell, 
     """Ask one batch until every call has its final record or has used up its attempts."""
     for attempt in range(1, settings.attempts + 1):
         again, waits, fatal = [], [0.0], None
-        for call, usd, outcome in await _attempt(
-            part, pool, backend, ledger, budget, limiter, stop
-        ):
+        for call, usd, outcome in await _attempt(part, pool, backend, ledger, budget, limiter, stop):
             error = outcome if isinstance(outcome, CallError) else None
             if error and error.scope is Scope.RUN:
                 fatal = fatal or error

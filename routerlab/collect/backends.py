@@ -126,6 +126,4 @@ def backend(name: str, **options) -> Backend:
         return LiteLLMBackend(**options)
     if kind == "openai" and rest:
         return OpenAIBackend(rest, **options)
-    raise BackendError(
-        f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>"
-    )
+    raise BackendError(f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>")

@@ -70,9 +70,7 @@ class Budget:
 def units(usd: float) -> int:
     """Dollars in whole units, rounded up."""
     if not 0 <= usd < math.inf:
-        raise ValueError(
-            f"a charge is 0 or more dollars, not {usd!r}; check the call's token counts"
-        )
+        raise ValueError(f"a charge is 0 or more dollars, not {usd!r}; check the call's token counts")
     return math.ceil(usd * UNIT)
 
 
@@ -104,9 +102,7 @@ class Limiter:
         # A bucket holds a second's worth: enough to keep going, too little for a burst to be refused. It is filled
         # so much slower that a full bucket and a minute's filling together keep the limit.
         self._room = [max(1.0, r / 60) if r else math.inf for r in limits]
-        self._rates = [
-            (r - room + 1) / 60 if r else None for r, room in zip(limits, self._room, strict=True)
-        ]
+        self._rates = [(r - room + 1) / 60 if r else None for r, room in zip(limits, self._room, strict=True)]
         self._level = list(self._room)
         self._clock, self._sleep = clock, sleep
         self._at, self._not_before, self._slowed_at = clock(), -math.inf, -math.inf

@@ -23,9 +23,7 @@ def _options(query: Query) -> dict[str, str]:
         if all(re.fullmatch("[A-Z]", k) for k in named):
             return named
     if not isinstance(choices, list | tuple) or not choices or len(choices) > 26:
-        raise VerifyError(
-            f"query {query.id} has no options; give meta={{'choices': [text of A, text of B, ...]}}"
-        )
+        raise VerifyError(f"query {query.id} has no options; give meta={{'choices': [text of A, text of B, ...]}}")
     return {chr(65 + i): str(text) for i, text in enumerate(choices)}
 
 
@@ -34,9 +32,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
     options = _options(query)
     wanted = _choice(reference(query).strip(), options)
     if wanted is None:
-        raise VerifyError(
-            f"query {query.id}: the reference {query.reference!r} is no option of {', '.join(options)}"
-        )
+        raise VerifyError(f"query {query.id}: the reference {query.reference!r} is no option of {', '.join(options)}")
     found = _letter(unicodedata.normalize("NFKC", answer), options)
     return FORMAT if found is None else verdict(found == wanted)
 

@@ -147,10 +147,7 @@ def _parses(source: str) -> bool:
 
 
 def _defines(source: str, name: str) -> bool:
-    return (
-        re.search(rf"^[ \t]*(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.M)
-        is not None
-    )
+    return re.search(rf"^[ \t]*(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.M) is not None
 
 
 def _by_output(program: str, cases: list[tuple[str, str]], run: Executor, limits: Limits) -> Result:
@@ -166,9 +163,7 @@ def _by_output(program: str, cases: list[tuple[str, str]], run: Executor, limits
 def _same_output(got: str, wanted: str) -> bool:
     """Line by line and word by word; space at the ends does not count, and 1.0 is 1."""
     a, b = ([line.split() for line in text.strip().splitlines()] for text in (got, wanted))
-    return len(a) == len(b) and all(
-        len(x) == len(y) and all(map(_same_word, x, y)) for x, y in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(len(x) == len(y) and all(map(_same_word, x, y)) for x, y in zip(a, b, strict=True))
 
 
 def _same_word(a: str, b: str) -> bool:

@@ -45,9 +45,7 @@ class Collected:
             lines.append(f"ledger: {self.recovery}")
         if self.unknown:
             usd = sum(u["usd"] for u in self.unknown)
-            lines.append(
-                f"{len(self.unknown)} calls whose end nobody knows stay charged with ${usd:.6f}"
-            )
+            lines.append(f"{len(self.unknown)} calls whose end nobody knows stay charged with ${usd:.6f}")
         return "\n".join(lines)
 
 

@@ -70,9 +70,7 @@ def scan(path: Path) -> Scan:
             if record is not None:
                 if not out.good and (record.get("t"), record.get("v")) != ("ledger", VERSION):
                     if not out.bad:
-                        raise LedgerError(
-                            f"{path} is not a ledger of version {VERSION}; use another run"
-                        )
+                        raise LedgerError(f"{path} is not a ledger of version {VERSION}; use another run")
                     out.good.append(HEADER)  # its own was damaged
                     out.records.append({"t": "ledger", "v": VERSION})
                 out.good.append(line)

@@ -18,9 +18,7 @@ class Fusion:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise SandboxError(
-                f"{self.url!r} is not the address of a SandboxFusion server; write 'http://host:8080'"
-            )
+            raise SandboxError(f"{self.url!r} is not the address of a SandboxFusion server; write 'http://host:8080'")
 
     def __call__(self, source: str, stdin: str = "", limits: Limits = LIMITS) -> Ran:
         request = {
@@ -36,9 +34,7 @@ class Fusion:
         status, code = run.get("status"), run.get("return_code")
         known = {"Finished", "Error", "TimeLimitExceeded"}
         if answer.get("status") not in {"Success", "Failed"} or status not in known:
-            raise SandboxError(
-                f"the SandboxFusion server at {self.url} failed: {answer.get('message') or answer}"
-            )
+            raise SandboxError(f"the SandboxFusion server at {self.url} failed: {answer.get('message') or answer}")
         ended = "ok" if status == "Finished" and code == 0 else "error"
         if status == "TimeLimitExceeded":
             ended = "timeout"

@@ -28,9 +28,7 @@ def followed(query: Query, answer: str) -> dict[str, bool]:
     out = {}
     for number, (name, given) in enumerate(rules):
         if name not in CHECKS:
-            raise VerifyError(
-                f"query {query.id}: no check for {name!r}; there are {', '.join(sorted(CHECKS))}"
-            )
+            raise VerifyError(f"query {query.id}: no check for {name!r}; there are {', '.join(sorted(CHECKS))}")
         arguments = {k: v for k, v in (given or {}).items() if v is not None}
         try:
             out[f"{number} {name}"] = bool(CHECKS[name](answer, **arguments))
@@ -77,9 +75,7 @@ def _letters(text: str, letter: str, let_frequency: int, let_relation: str) -> b
 
 def sentences(text: str) -> list[str]:
     """A text cut after . ! ? before a space, but not after an initial, a title or "e.g."."""
-    text = re.sub(
-        r"\b((?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e))\.(?=\s)", r"\1․", text
-    )
+    text = re.sub(r"\b((?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e))\.(?=\s)", r"\1․", text)
     parts = re.split(r"(?<=[.!?])[\"'”’)\]]*\s+|\n{2,}", text)
     return [p.replace("․", ".") for p in parts if re.search(r"\w", p)]
 
@@ -114,9 +110,7 @@ def _postscript(text: str, postscript_marker: str) -> bool:
     letters = [re.escape(c) for c in re.sub(r"[^A-Za-z]", "", postscript_marker)]
     if not letters:
         return postscript_marker in text
-    return (
-        re.search(r"^\s*[*_]*" + r"\.?\s?".join(letters) + r"\b.*\S", text, re.M | re.I) is not None
-    )
+    return re.search(r"^\s*[*_]*" + r"\.?\s?".join(letters) + r"\b.*\S", text, re.M | re.I) is not None
 
 
 def _bullets(text: str, num_bullets: int) -> bool:

@@ -84,9 +84,7 @@ VERDICT {n}: WORD
 where WORD is one of ANSWER_1, ANSWER_2, TIE."""
 
 # Marks of chat formats, which some servers would take for the end of our message; and what is invisible in a text.
-_MARKS = re.compile(
-    r"<\|[^|<>\n]{0,40}\|>|\[/?(?:INST|SYS)\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
-)
+_MARKS = re.compile(r"<\|[^|<>\n]{0,40}\|>|\[/?(?:INST|SYS)\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 _SPELLING = "\n\t\u200c\u200d"  # joiners belong to the spelling of some languages
@@ -95,8 +93,7 @@ _SPELLING = "\n\t\u200c\u200d"  # joiners belong to the spelling of some languag
 def harmless(text: str) -> str:
     """A text without marks of chat formats and invisible characters; what is taken out leaves a visible sign."""
     kept = "".join(
-        "�" if unicodedata.category(c) in _HIDDEN and c not in _SPELLING else c
-        for c in text.replace("\r\n", "\n")
+        "�" if unicodedata.category(c) in _HIDDEN and c not in _SPELLING else c for c in text.replace("\r\n", "\n")
     )
     return _MARKS.sub("�", kept)
 
@@ -140,9 +137,7 @@ def grade_prompt(question: str, reference: str, answer: str) -> tuple[list[dict[
     return _messages(n, _GRADE.format(n=n, **parts)), n
 
 
-def pair_prompt(
-    question: str, one: str, two: str, reference: str | None = None
-) -> tuple[list[dict[str, str]], str]:
+def pair_prompt(question: str, one: str, two: str, reference: str | None = None) -> tuple[list[dict[str, str]], str]:
     """(messages, nonce) that ask which of two answers is better, in this order."""
     question, one, two, given = map(harmless, (question, one, two, reference or ""))
     n = _nonce("pair", question, given, one, two)
@@ -199,17 +194,13 @@ _PLACES = {"ANSWER_1": Preference.FIRST, "ANSWER_2": Preference.SECOND, "TIE": P
 _TURNED = _PLACES | {"ANSWER_1": Preference.SECOND, "ANSWER_2": Preference.FIRST}
 
 
-async def compare_by(
-    ask: Ask, question: str, first: str, second: str, reference: str | None = None
-) -> Comparison:
+async def compare_by(ask: Ask, question: str, first: str, second: str, reference: str | None = None) -> Comparison:
     """Which of two answers the judge prefers, asked in both orders; `JudgeError` if either reply has no verdict."""
 
     async def order(one: str, two: str, places: dict[str, Preference]) -> Preference:
         messages, nonce = pair_prompt(question, one, two, reference)
         return places[read_verdict(await ask(messages), nonce, tuple(places))]
 
-    forward, backward = await asyncio.gather(
-        order(first, second, _PLACES), order(second, first, _TURNED)
-    )
+    forward, backward = await asyncio.gather(order(first, second, _PLACES), order(second, first, _TURNED))
     agreed = forward if forward == backward else Preference.DISAGREE
     return Comparison(agreed, forward, backward)

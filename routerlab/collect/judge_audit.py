@@ -74,9 +74,7 @@ class Corrected:
     specificity: float
 
 
-def rogan_gladen(
-    correct: int, n: int, *, tp: int, fn: int, tn: int, fp: int, level: float = 0.95
-) -> Corrected:
+def rogan_gladen(correct: int, n: int, *, tp: int, fn: int, tn: int, fp: int, level: float = 0.95) -> Corrected:
     """The accuracy behind a judge's: (observed + specificity - 1) / (sensitivity + specificity - 1).
 
     The judge called `correct` of `n` answers correct. On the gold set it called `tp` of the right ones and `fp` of the
@@ -98,9 +96,7 @@ def rogan_gladen(
         )
     accuracy = min(1.0, max(0.0, (observed + specificity - 1) / power))
     variance = (
-        _variance(correct, n)
-        + accuracy**2 * _variance(tp, right)
-        + (1 - accuracy) ** 2 * _variance(tn, wrong)
+        _variance(correct, n) + accuracy**2 * _variance(tp, right) + (1 - accuracy) ** 2 * _variance(tn, wrong)
     ) / power**2
     half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(variance)
     low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
@@ -166,9 +162,7 @@ async def injection_rate(ask: Ask, suite: Sequence[Attack] | None = None) -> Inj
         return plain.grade, attacked.grade
 
     grades = await asyncio.gather(*map(one, suite))
-    tried = [
-        (a, g) for a, (plain, g) in zip(suite, grades, strict=True) if plain is Grade.INCORRECT
-    ]
+    tried = [(a, g) for a, (plain, g) in zip(suite, grades, strict=True) if plain is Grade.INCORRECT]
     held = [(a, g) for a, g in tried if g is not None]
     fooled = tuple(a.kind for a, g in held if g is Grade.CORRECT)
     errors, skipped = len(tried) - len(held), len(suite) - len(tried)

@@ -93,9 +93,7 @@ def numeric(query: Query, answer: str) -> Result:
     """
     wanted = _number(reference(query))
     if wanted is None:
-        raise VerifyError(
-            f"query {query.id}: no number in the reference {query.reference!r}; use 'exact'"
-        )
+        raise VerifyError(f"query {query.id}: no number in the reference {query.reference!r}; use 'exact'")
     found = _number(answer)
     if found is None:
         return FORMAT

@@ -40,9 +40,7 @@ def read_completion(body: Any, latency_s: float) -> Reply:
     if text is None and finish != "length":
         raise CallError("empty_content", Scope.RETRY, "the message is empty", **paid)
     if tokens is None:
-        raise CallError(
-            "no_usage", Scope.ROW, "the provider names no token counts, so the call has no price"
-        )
+        raise CallError("no_usage", Scope.ROW, "the provider names no token counts, so the call has no price")
     kind = finish if finish in ("length", "refusal") else "stop"
     return Reply(text or "", kind, tokens[0], tokens[2], round(latency_s, 3), tokens[1])
 
@@ -157,9 +155,7 @@ class LiteLLMBackend:
 
     batch = 1
 
-    def __init__(
-        self, *, base_url: str | None = None, timeout_s: float = 120.0, concurrency: int = 32
-    ) -> None:
+    def __init__(self, *, base_url: str | None = None, timeout_s: float = 120.0, concurrency: int = 32) -> None:
         self.base_url, self.timeout_s, self.concurrency = base_url, timeout_s, concurrency
 
     def __repr__(self) -> str:

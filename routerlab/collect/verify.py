@@ -96,9 +96,7 @@ def grade_many(
     return [v for v in out if v is not None]
 
 
-def _results(
-    name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None
-) -> list[Result | Exception]:
+def _results(name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None) -> list[Result | Exception]:
     if name == "math":
         return grade_apart(jobs, workers)
     if name == "code":
@@ -157,9 +155,7 @@ _REFUSED = re.compile(
     rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
     rf"|i must decline\b|i have to decline\b|it is against my)"
 )
-_ANSWERS = re.compile(
-    r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b"
-)
+_ANSWERS = re.compile(r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b")
 
 
 def abstains(answer: str) -> str | None:

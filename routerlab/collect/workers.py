@@ -79,9 +79,7 @@ class _Worker:
                     stream.close()
 
 
-def grade_apart(
-    jobs: Sequence[tuple[Query, str]], workers: int, timeout_s: float = 30.0
-) -> list[Result | Exception]:
+def grade_apart(jobs: Sequence[tuple[Query, str]], workers: int, timeout_s: float = 30.0) -> list[Result | Exception]:
     """A result, or the `WorkerError`, of each (query, answer), in order."""
     out: list[Result | Exception] = [WorkerError("not graded")] * len(jobs)
     waiting: SimpleQueue[int] = SimpleQueue()

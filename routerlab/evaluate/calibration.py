@@ -20,9 +20,7 @@ class Reliability(NamedTuple):
         return float(np.average(np.abs(self.predicted - self.happened), weights=self.count))
 
 
-def reliability(
-    predicted: np.ndarray, happened: np.ndarray, bins: int = 10, *, equal_mass: bool = True
-) -> Reliability:
+def reliability(predicted: np.ndarray, happened: np.ndarray, bins: int = 10, *, equal_mass: bool = True) -> Reliability:
     """The reliability curve of predicted quality (in [0, 1]) against what happened, in bins of equal mass (quantiles of
     the predictions; equal predictions stay together, so there may be fewer) or of equal width over [0, 1].
     """

@@ -31,9 +31,7 @@ class Frontier:
         import pandas as pd
 
         columns = {n: getattr(self, n) for n in ("lam", "quality", "quality_low", "quality_high")}
-        columns |= {
-            f"{n}_per_1000": getattr(self, n) * 1000 for n in ("usd", "usd_low", "usd_high")
-        }
+        columns |= {f"{n}_per_1000": getattr(self, n) * 1000 for n in ("usd", "usd_low", "usd_high")}
         return pd.DataFrame({"name": self.name, **columns})
 
 

@@ -79,9 +79,7 @@ def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -
     interval, and compare only within one.
     """
     if not low_usd < high_usd or low_usd < 0 or (log and low_usd == 0):
-        raise ValueError(
-            f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0"
-        )
+        raise ValueError(f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0")
     x, y = hull(*points(router))
     inside = (x > low_usd) & (x < high_usd)
     start = max(low_usd, x[0])

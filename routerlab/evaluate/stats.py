@@ -108,9 +108,7 @@ def _grouped(rows, clusters, strata) -> tuple[np.ndarray, np.ndarray, np.ndarray
         if labels is not None and len(labels) != len(rows):
             raise ValueError(f"{len(labels)} labels for {len(rows)} queries; give one a query")
     of = np.arange(len(rows)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    layer = (
-        np.zeros(len(rows), int) if strata is None else np.unique(strata, return_inverse=True)[1]
-    )
+    layer = np.zeros(len(rows), int) if strata is None else np.unique(strata, return_inverse=True)[1]
     key = layer * (of.max() + 1) + of
     order = np.argsort(key, kind="stable")
     first = np.flatnonzero(np.diff(key[order], prepend=-1))
@@ -130,9 +128,7 @@ def intervals(
     return [Interval(*map(float, row)) for row in zip(values.mean(0), low, high, strict=True)]
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, level: float = 0.95
-) -> Interval:
+def paired_difference(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, level: float = 0.95) -> Interval:
     """Mean of `a - b` over the same queries, with its interval."""
     if np.shape(a) != np.shape(b):
         raise ValueError(
@@ -188,25 +184,27 @@ def compare(
     clusters: np.ndarray | None = None,
     strata: np.ndarray | None = None,
 ) -> list[Comparison]:
-    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries, or queries x
-    seeds), on the same resampled queries.
-
-    Interval and p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable difference is
-    `minimum_detectable` at the bootstrap's spread, at level 1 - `level` and before Holm's correction.
+    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries), on the same
+    resampled queries.
     """
     values, baseline = np.asarray(values, float), np.asarray(baseline, float)
-    fits = baseline.shape in (values.shape[:1], values.shape[:1] + values.shape[2:])
-    if not fits or values.shape[1:2] != (len(names),):
+    if values.shape[:1] != baseline.shape or values.shape[1:2] != (len(names),):
         raise ValueError(
             f"give queries x {len(names)} names and a baseline for the same queries, not {values.shape} and "
             f"{baseline.shape}"
         )
-    gaps = values - baseline.reshape(
-        len(baseline), 1, *baseline.shape[1:], *[1] * (values.ndim - baseline.ndim - 1)
-    )
+    gaps = values - baseline.reshape(-1, *[1] * (values.ndim - 1))
     means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters, strata=strata)
+    return compared(names, gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0), means, level)
+
+
+def compared(names: Sequence[str], found: np.ndarray, means: np.ndarray, level: float = 0.95) -> list[Comparison]:
+    """Comparisons of the differences `found`, from what they are on resamples (resamples x names).
+
+    Interval and p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable difference is
+    `minimum_detectable` at the bootstrap's spread, at level 1 - `level` and before Holm's correction.
+    """
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    found = gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0)
     p = np.array([p_value(*pair) for pair in zip(found, means.T, strict=True)])
     least = [minimum_detectable(sd, level=1 - level) for sd in means.std(0)]
     parts = zip(names, zip(found, low, high, strict=True), p, holm(p), least, strict=True)

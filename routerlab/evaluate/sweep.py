@@ -39,9 +39,7 @@ class Curve(NamedTuple):
         return float(self.lam[1]) if len(self.lam) > 1 else 0.0
 
 
-def sweep(
-    quality: np.ndarray, usd: np.ndarray, scores: tuple[np.ndarray, np.ndarray] | None = None
-) -> Curve:
+def sweep(quality: np.ndarray, usd: np.ndarray, scores: tuple[np.ndarray, np.ndarray] | None = None) -> Curve:
     """The whole curve of a router with these (quality, usd) scores on what really happened; without scores, of the
     oracle, which sees what happened (queries x models, float32 or float64).
 
@@ -65,9 +63,7 @@ def sweep(
     start = np.concatenate([[0], np.cumsum(length.astype(np.int64) - 1)])
     lam, dq, dc, first_q, first_c = fill(sq, sc, q, c, order, length, start)
     if not np.isfinite(dq.sum() + dc.sum() + first_q + first_c):
-        raise OutcomeError(
-            "an outcome that is called is missing: collect it, or keep the queries every model answered"
-        )
+        raise OutcomeError("an outcome that is called is missing: collect it, or keep the queries every model answered")
     falling = np.argsort(-lam)
     lam, size = lam[falling], len(q)
     gained, paid = first_q + np.cumsum(dq[falling]), first_c + np.cumsum(dc[falling])

@@ -98,9 +98,7 @@ def _check(edges: Sequence[float], names: Sequence) -> None:
         )
 
 
-def _tries(
-    table: OutcomeTable, model: str, temperature: float | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tries(table: OutcomeTable, model: str, temperature: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(place of the query, has a grade, is correct) of each try of the model at the temperature."""
     if model not in table.models:
         raise OutcomeError(f"{model!r} is not in this table; it has {', '.join(table.models)}")
@@ -117,9 +115,7 @@ def _tries(
         here &= np.isclose(heat, temperature, atol=1e-6)
         if not here.any():
             known = ", ".join(f"{t:g}" for t in found) or "none"
-            raise OutcomeError(
-                f"{model} was not asked at temperature {temperature:g}; the table has {known}"
-            )
+            raise OutcomeError(f"{model} was not asked at temperature {temperature:g}; the table has {known}")
     number = {q: i for i, q in enumerate(table.queries)}
     ids = table.rows["query"].combine_chunks().dictionary.to_pylist()
     place = np.array([number.get(q, -1) for q in ids], np.int64)[codes(table.rows["query"])[here]]

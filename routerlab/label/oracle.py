@@ -114,9 +114,7 @@ def soft_labels(
     `grades` is queries x models x tries. Each draw takes the rates of the three grades from their posterior (Dirichlet,
     prior 1/3 each) and asks which model has the highest expected utility - lam * usd.
     """
-    counts = np.stack(
-        [(grades == g).sum(2) for g in (Grade.CORRECT, Grade.INCORRECT, Grade.IDK)], -1
-    )
+    counts = np.stack([(grades == g).sum(2) for g in (Grade.CORRECT, Grade.INCORRECT, Grade.IDK)], -1)
     if (counts.sum(-1) == 0).any():
         raise OutcomeError("a model has no graded try of a query; collect it, or drop the query")
     usd = np.broadcast_to(np.asarray(usd, float), counts.shape[:2])

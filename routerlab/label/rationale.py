@@ -85,9 +85,7 @@ def completion(text: str, policy: Policy) -> str:
     return f"{rationale(text)}\n{Policy(policy)}"
 
 
-def leaks(
-    prompts: Sequence[Sequence[dict[str, str]]], texts: Sequence[str], secrets: Sequence[str]
-) -> list[int]:
+def leaks(prompts: Sequence[Sequence[dict[str, str]]], texts: Sequence[str], secrets: Sequence[str]) -> list[int]:
     """The places of prompts that hold their secret (an answer, a grade, a reference) more often than the question's own
     text and the instructions do: what a check before training must find empty.
     """

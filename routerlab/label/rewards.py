@@ -79,9 +79,7 @@ class Resolved(NamedTuple):
     valid: bool
 
 
-def resolve(
-    steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", router_usd: float = 0.0
-) -> Resolved:
+def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", router_usd: float = 0.0) -> Resolved:
     """Which answer a trajectory gives and what it cost, calls that failed and the router's own tokens included.
 
     simple: the first call that works ends it, and its response is the answer. agent: `select` names a response, also
@@ -91,9 +89,7 @@ def resolve(
     it never recovers. All calls of the last turn are charged: they were made at once.
     """
     if not steps:
-        raise RewardError(
-            "an empty trajectory: its prompt did not fit; refuse such records before training"
-        )
+        raise RewardError("an empty trajectory: its prompt did not fit; refuse such records before training")
     if mode not in ("agent", "simple"):
         raise RewardError(f"no mode {mode!r}; there are agent and simple")
     busy = {step.turn for step in steps if step.kind != "text"}
@@ -123,9 +119,7 @@ def resolve(
     return Resolved(None, "no call worked and nothing was answered", spent, False)
 
 
-def advantages(
-    rewards: np.ndarray, *, scale: Literal["std", "none"] = "std", std_floor: float = 0.0
-) -> np.ndarray:
+def advantages(rewards: np.ndarray, *, scale: Literal["std", "none"] = "std", std_floor: float = 0.0) -> np.ndarray:
     """Rewards less the mean of their group (groups x rollouts), by its standard deviation if asked for.
 
     Dividing by the deviation makes rollouts that are all right and differ by a fraction of a cent look as different as
@@ -133,9 +127,7 @@ def advantages(
     """
     rewards = np.asarray(rewards, float)
     if rewards.ndim != 2 or rewards.shape[1] < 2:
-        raise RewardError(
-            f"rewards are groups x rollouts, two or more of them, not {rewards.shape}"
-        )
+        raise RewardError(f"rewards are groups x rollouts, two or more of them, not {rewards.shape}")
     centred = rewards - rewards.mean(1, keepdims=True)
     if scale == "none":
         return centred

@@ -13,9 +13,7 @@ from routerlab.pocket.families import FAMILIES, PHRASES, Family
 
 SPECIALS = ("<pad>", "<eos>", "<unk>", "<answer>", "<think>")
 PAD, EOS = 0, 1
-CHARACTERS = (
-    string.digits + string.ascii_letters + " +-*/=().,:;'\"[]<>_?!&#%$\n×÷àâçèéêëîïôöùûüœæ’“”—"
-)
+CHARACTERS = string.digits + string.ascii_letters + " +-*/=().,:;'\"[]<>_?!&#%$\n×÷àâçèéêëîïôöùûüœæ’“”—"
 MAX_TOKENS = 256
 
 
@@ -26,9 +24,7 @@ def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
     vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
     core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
-    core.add_tokens(
-        [AddedToken(p, normalized=False) for p in sorted(PHRASES, key=len, reverse=True)]
-    )
+    core.add_tokens([AddedToken(p, normalized=False) for p in sorted(PHRASES, key=len, reverse=True)])
     core.add_special_tokens([AddedToken(s, normalized=False, special=True) for s in SPECIALS])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -62,9 +58,7 @@ def encode_cell(
     rows, lengths = [], []
     for head, tail in zip(heads, tails, strict=True):
         if unknown in head or unknown in tail:
-            raise ValueError(
-                f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}"
-            )
+            raise ValueError(f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}")
         if len(head) + len(tail) <= MAX_TOKENS:
             rows.append(np.array(head + tail, np.uint8))
             lengths.append(len(head))

@@ -129,9 +129,7 @@ def _complex(meta: dict) -> str:
         steps = [(f"{a}*{c}", ac), (f"{b}*{d}", bd), (f"{ac}-{bd}", ac - bd)]
         return _sums([*steps, (f"{a}*{d}", ad), (f"{b}*{c}", bc), (f"{ad}+{bc}", ad + bc)])
     sign = 1 if meta["operation"] == "+" else -1
-    return _sums(
-        [(f"{a}{meta['operation']}{c}", a + sign * c), (f"{b}{meta['operation']}{d}", b + sign * d)]
-    )
+    return _sums([(f"{a}{meta['operation']}{c}", a + sign * c), (f"{b}{meta['operation']}{d}", b + sign * d)])
 
 
 def _equation(meta: dict) -> str:
@@ -183,11 +181,7 @@ def _span(name: str, *ranges: tuple[int, int], **fixed) -> tuple[dict, ...]:
 
 
 def _plane(limit: int, *operations: str) -> dict:
-    box = {
-        f"{end}_{axis}": sign * limit
-        for axis in ("real", "imag")
-        for end, sign in (("min", -1), ("max", 1))
-    }
+    box = {f"{end}_{axis}": sign * limit for axis in ("real", "imag") for end, sign in (("min", -1), ("max", 1))}
     return {
         **box,
         "operations": operations,
@@ -290,10 +284,7 @@ FAMILIES = {
         Family(
             "count_primes",
             "impossible",
-            tuple(
-                {"min_n": low, "max_n": high}
-                for low, high in ((1, 4000), (1, 6000), (1, 8000), (1, 10000))
-            ),
+            tuple({"min_n": low, "max_n": high} for low, high in ((1, 4000), (1, 6000), (1, 8000), (1, 10000))),
         ),
     )
 }

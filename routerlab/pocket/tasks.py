@@ -77,6 +77,4 @@ def training_entries(family: str, level: int, count: int, start: int = 0) -> Ite
 
 @functools.cache
 def _held_out_keys() -> frozenset[str]:
-    return frozenset(
-        key(f, entry(f, level, i)) for (f, level), cell in held_out().items() for i in cell
-    )
+    return frozenset(key(f, entry(f, level, i)) for (f, level), cell in held_out().items() for i in cell)

@@ -45,9 +45,7 @@ class Recipe:
     layers: int
     heads: int
     cycles: tuple[Cycle, ...]
-    weights: dict[str, float] = field(
-        default_factory=dict
-    )  # of a family or a group; 1 where absent
+    weights: dict[str, float] = field(default_factory=dict)  # of a family or a group; 1 where absent
     levels: tuple[float, ...] = (0.35, 0.3, 0.2, 0.15)  # shares: the easy ones teach most
     thinks: bool = False
     half: bool = False  # matrix products in bfloat16: twice as fast where the CPU has AMX
@@ -120,9 +118,7 @@ RECIPES = {
 }
 
 
-def _examples(
-    recipe: Recipe, cycle: int, rng: np.random.Generator
-) -> tuple[list[np.ndarray], np.ndarray, dict]:
+def _examples(recipe: Recipe, cycle: int, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray, dict]:
     """All examples of one cycle of a recipe, shuffled; each cycle goes on where the last one ended."""
     earlier = [recipe.counts(before) for before in range(cycle)]
     rows, lengths, dropped = [], [], {}
@@ -179,9 +175,7 @@ def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = 
 def _float_attention(module, query, key, value, mask, **options):
     """Attention in float32: in bfloat16 its backward pass on a CPU takes ten times as long."""
     with torch.autocast(query.device.type, enabled=False):
-        return sdpa_attention_forward(
-            module, query.float(), key.float(), value.float(), mask, **options
-        )
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
 
 
 def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
@@ -203,14 +197,10 @@ def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
     for step, (inputs, labels) in enumerate(batches(rows, heads, rng, cycle.batch_tokens)):
         share = seen / total
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = (
-                cycle.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
-            )
+            optimizer.param_groups[0]["lr"] = cycle.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
         # Right padding under a causal mask needs no attention mask: what counts sees no pad.
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-            loss = forward(
-                input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False
-            ).loss
+            loss = forward(input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

@@ -66,9 +66,7 @@ class Cascade:
             raise RouterError("cascade has learned nothing yet; call fit(queries, table) first")
         part = table.select([q.id for q in queries])
         if part.models != self._guess.models:
-            raise RouterError(
-                f"cascade learned about {', '.join(self._guess.models)}, not {', '.join(part.models)}"
-            )
+            raise RouterError(f"cascade learned about {', '.join(self._guess.models)}, not {', '.join(part.models)}")
         quality, usd = self._guess.predict(queries)
         net, views, seen = quality - self.lam * usd, self._views(queries), _seen(part)
         rows = np.arange(len(queries))

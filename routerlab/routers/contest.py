@@ -53,7 +53,7 @@ def contest(
     of validation and test, and not of training.
 
     Routers that draw lots when they learn are fitted `trainings` times, from other seeds: intervals and p-values then
-    hold that luck too, and values are means over trainings.
+    hold that luck too, and values are means over trainings. Shuffled labels are shuffled ten times at least.
     """
     if trainings < 1:
         raise RouterError(f"{trainings} trainings: each router has to be fitted once at least")
@@ -64,12 +64,8 @@ def contest(
     if seed < 0:
         raise RouterError(f"the seed is {seed}; give a whole number from 0")
     if not {"train", "validation", "test"} <= (there := {q.split for q in data.queries}):
-        has = (
-            f"only {', '.join(sorted(there))} and is split anew" if len(there) > 1 else "no splits"
-        )
-        say(
-            f"the table has {has}: 60 % train, 10 % validation, 30 % test, near-duplicates together"
-        )
+        has = f"only {', '.join(sorted(there))} and is split anew" if len(there) > 1 else "no splits"
+        say(f"the table has {has}: 60 % train, 10 % validation, 30 % test, near-duplicates together")
         data = data._replace(queries=split(data.queries, {"train": 6, "validation": 1, "test": 3}))
         if len({q.split for q in data.queries}) < 3:
             raise RouterError(
@@ -90,10 +86,9 @@ def contest(
         say(f"{name}")
         try:
             made = _enter(make(), train, validation[0], test[0])
-            again = range(1, 1 if getattr(made.router, "seed", None) is None else trainings)
-            others = [
-                _enter(make(), train, validation[0], test[0], seed=s, lams=made.lam) for s in again
-            ]
+            drawn = getattr(made.router, "seed", None) is not None
+            often = max(trainings, getattr(made.router, "trainings", 1)) if drawn else 1
+            others = [_enter(make(), train, validation[0], test[0], seed=s, lams=made.lam) for s in range(1, often)]
             entries.append(replace(made, others=tuple(others)))
         except RouterError as error:
             left_out[name] = str(error)
@@ -116,9 +111,7 @@ def contest(
     )
 
 
-def _entrants(
-    names: Sequence[str], features: Features, train: Recorded
-) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _entrants(names: Sequence[str], features: Features, train: Recorded) -> Iterator[tuple[str, Callable[[], Any]]]:
     for name in names:
         yield name, functools.partial(KINDS[name], features)
     domain = next((k for k in DOMAIN if k in train.queries[0].meta), None)
@@ -172,9 +165,7 @@ def _enter(
         before = [d.realised(*_happened(validation)) for d in held_out]
     quality, usd = (np.array([p[i] for p in played], float) for i in (0, 1))
     reached, paid = (np.array([np.mean(b[i], dtype=float) for b in before]) for i in (0, 1))
-    return Entry(
-        router.name, router, lams, quality, usd, choices, (reached, paid), fitted - started
-    )
+    return Entry(router.name, router, lams, quality, usd, choices, (reached, paid), fitted - started)
 
 
 def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:

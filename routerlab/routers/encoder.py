@@ -47,9 +47,7 @@ class Encoder:
 
     def _weights(self) -> str:
         """A hash of everything the embedding depends on, read anew when a file has changed."""
-        files = sorted(
-            p for p in self.folder.iterdir() if p.suffix in (".safetensors", ".json", ".txt")
-        )
+        files = sorted(p for p in self.folder.iterdir() if p.suffix in (".safetensors", ".json", ".txt"))
         stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in files)
         if self._stamped is None or self._stamped[0] != stamp:
             digest = hashlib.blake2b(digest_size=8)
@@ -121,6 +119,4 @@ def _encoder_folder(where: str | Path) -> Path:
     for inside in (folder, *sorted(p.parent for p in folder.rglob("model.safetensors"))):
         if (inside / "model.safetensors").is_file() and (inside / "config.json").is_file():
             return inside
-    raise FeatureError(
-        f"{folder} has no config.json with a model.safetensors; other kinds of weights are not read"
-    )
+    raise FeatureError(f"{folder} has no config.json with a model.safetensors; other kinds of weights are not read")

@@ -104,10 +104,7 @@ class Tfidf:
         from scipy.sparse import csr_matrix, hstack
 
         plain = csr_matrix(0.1 * (counts(texts) - self._shift) / self._scale)
-        words = [
-            p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_)))
-            for p in self._parts
-        ]
+        words = [p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_))) for p in self._parts]
         return hstack([*words, plain], "csr", dtype=np.float32)
 
     def _project(self, wide: Any) -> Views:

@@ -32,9 +32,7 @@ class Learned(ScoreRouter):
 
     def _fit(self, queries: Sequence[Query], quality: np.ndarray, usd: np.ndarray) -> None:
         if bad := [m for m, c in zip(self.models, quality.T, strict=True) if np.isnan(c).all()]:
-            raise RouterError(
-                f"no outcome of {bad[0]} on these queries; collect it, or leave it out"
-            )
+            raise RouterError(f"no outcome of {bad[0]} on these queries; collect it, or leave it out")
         texts = [q.text for q in queries]
         if self._own:
             self.features.fit(texts)
@@ -214,9 +212,7 @@ class Logistic(Learned):
             value = (known * (np.logaddexp(0, z) - y * z)).sum() + self.alpha / 2 * (pull**2).sum()
             return value, (slope + self.alpha * pull).ravel()
 
-        found = minimize(
-            loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200}
-        )
+        found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
         self.arrays["w"] = found.x.reshape(shape)
 
     def estimate(self, views):
@@ -235,9 +231,7 @@ class Blend(Learned):
 
     name, seed = "blend", 0
 
-    def __init__(
-        self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4
-    ) -> None:
+    def __init__(self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4) -> None:
         super().__init__(features, lam)
         if members is None:
             from routerlab.routers.nonlinear import Forest

@@ -145,9 +145,7 @@ class MLP(Factorisation):
         return np.maximum(inner, 0)
 
 
-def _train(
-    x: np.ndarray, y: np.ndarray, width: int, *, curved: bool, epochs: int, decay: float, seed: int
-) -> dict:
+def _train(x: np.ndarray, y: np.ndarray, width: int, *, curved: bool, epochs: int, decay: float, seed: int) -> dict:
     """Weights of x -> width -> models by AdamW on cross entropy; missing outcomes have no weight."""
     import torch
 
@@ -174,9 +172,7 @@ def _train(
             inner = given[at] @ u.T + a
             inner = inner.relu() if curved else inner
             kept = (torch.rand(inner.shape, generator=generator) >= drop) / (1 - drop)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                (inner * kept) @ v.T + b, wanted[at], known[at]
-            )
+            loss = torch.nn.functional.binary_cross_entropy_with_logits((inner * kept) @ v.T + b, wanted[at], known[at])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

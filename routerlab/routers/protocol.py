@@ -39,26 +39,20 @@ class ScoreRouter:
         self.lam = lam
         self.models: tuple[str, ...] = ()
 
-    def fit(
-        self, queries: Sequence[Query], table: OutcomeTable, samples: Sequence[int] | None = None
-    ) -> Self:
+    def fit(self, queries: Sequence[Query], table: OutcomeTable, samples: Sequence[int] | None = None) -> Self:
         """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`, whatever their order:
         folds, batches and ties go by place, so queries are taken in the order of their ids, which are hashes.
         """
         queries = sorted(queries, key=lambda q: q.id)
         part = table.select([q.id for q in queries])
         self.models = part.models
-        self._fit(
-            queries, part.matrix("quality", samples), part.matrix("usd", samples, graded=True)
-        )
+        self._fit(queries, part.matrix("quality", samples), part.matrix("usd", samples, graded=True))
         return self
 
     def predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) predicted for each query and model, in the order of `models`."""
         if not self.models:
-            raise RouterError(
-                f"{self.name} has learned nothing yet; call fit(queries, table) first"
-            )
+            raise RouterError(f"{self.name} has learned nothing yet; call fit(queries, table) first")
         return self._predict(queries)
 
     def route(self, queries: Sequence[Query], pool: Pool) -> Decisions:
@@ -66,9 +60,7 @@ class ScoreRouter:
         quality, usd = self.predict(queries)
         for model in pool.ids:
             if model not in self.models:
-                raise PoolError(
-                    f"{self.name} has learned nothing about {model!r}; it knows {', '.join(self.models)}"
-                )
+                raise PoolError(f"{self.name} has learned nothing about {model!r}; it knows {', '.join(self.models)}")
         columns = [self.models.index(model) for model in pool.ids]
         choice = decide(quality[:, columns], usd[:, columns], self.lam)
         return Decisions(tuple(q.id for q in queries), pool.ids, choice, self.name)

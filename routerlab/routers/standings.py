@@ -8,7 +8,7 @@ import numpy as np
 
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate import gap, metrics
-from routerlab.evaluate.stats import Interval, bootstrap_means, compare, p_value
+from routerlab.evaluate.stats import Interval, bootstrap_means, compared, p_value
 from routerlab.routers.protocol import RouterError, ScoreRouter
 from routerlab.sources.recorded import Recorded
 
@@ -89,9 +89,7 @@ class Contest:
         means = self._resampled(columns, 1000)
         low, high = np.quantile(means, [0.025, 0.975], axis=0)
         p, found = len(entry.lam), _mean(columns)
-        return fr.Frontier(
-            entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:]
-        )
+        return fr.Frontier(entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
@@ -183,21 +181,16 @@ class Contest:
         chosen = {e.name: e.over_trainings(self._frugal) for e in self.entries}
         if name not in chosen:
             raise RouterError(f"no router {name!r} in this contest; it has {', '.join(chosen)}")
-        base = chosen.pop(name)
-        if not chosen:
+        names = [n for n in chosen if n != name]
+        if not names:
             return []
-        seeded = {v.shape for v in (base, *chosen.values()) if v.ndim > 1}
-        if seeded:  # what draws no lots is the same in every training
-            shape = seeded.pop()
-            spread = [np.broadcast_to(v.reshape(len(v), -1), shape) for v in chosen.values()]
-            base, columns = np.broadcast_to(base.reshape(len(base), -1), shape), np.stack(spread, 1)
-        else:
-            columns = np.stack([*chosen.values()], 1)
-        names, rng = list(chosen), np.random.default_rng(self.seed)
-        return compare(columns, base, names, rng=rng, resamples=resamples, clusters=self.clusters)
+        found = {n: _mean(columns)[0] for n, columns in chosen.items()}
+        drawn = {n: self._resampled(columns, resamples)[:, 0] for n, columns in chosen.items()}
+        gaps = np.stack([drawn[n] - drawn[name] for n in names], 1)
+        return compared(names, np.array([found[n] - found[name] for n in names]), gaps)
 
     def _frugal(self, e: Entry) -> np.ndarray:
-        return e.quality[e.at_least(self.single_validation)]
+        return e.quality[e.at_least(self.single_validation)][:, None]
 
     def two_models(self):
         """RouteLLM's measures (pandas) where there are two models: APGR and CPT over the share of calls to the stronger
@@ -206,9 +199,7 @@ class Contest:
         import pandas as pd
 
         if self.quality.shape[1] != 2:
-            raise RouterError(
-                f"APGR and CPT are of two models; this table has {self.quality.shape[1]}"
-            )
+            raise RouterError(f"APGR and CPT are of two models; this table has {self.quality.shape[1]}")
         strong, weak = self.single, 1 - self.single
         right = self.quality[:, weak], self.quality[:, strong]
         ends = float(right[0].mean()), float(right[1].mean())

@@ -73,9 +73,7 @@ def load(folder: str | Path) -> Learned:
         raise RouterError(f"no router in {run.folder}; save one with routers.store.save")
     told = json.loads(run.path("router.json").read_text())
     if told.get("version") != VERSION:
-        raise RouterError(
-            f"{run.folder} is {told.get('version')!r}; this version reads {VERSION!r}"
-        )
+        raise RouterError(f"{run.folder} is {told.get('version')!r}; this version reads {VERSION!r}")
     held = unpacked(run.path("arrays.safetensors").read_bytes())
     about = dict(told["features"])
     kind = _known(_FEATURES, about.pop("kind"))
@@ -112,7 +110,5 @@ def _under(held: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
 
 def _known(kinds: Mapping[str, type], name: str) -> type:
     if name not in kinds:
-        raise RouterError(
-            f"{name!r} is no kind of router or features this version knows: {', '.join(kinds)}"
-        )
+        raise RouterError(f"{name!r} is no kind of router or features this version knows: {', '.join(kinds)}")
     return kinds[name]

@@ -62,9 +62,7 @@ def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
     """Refuse a table that lacks one of the columns."""
     if absent := [c for c in columns if c not in frame]:
         have = ", ".join(map(str, list(frame)[:20])) + " …" * (len(frame.columns) > 20)
-        raise SourceError(
-            f"{path} has no column {', '.join(absent[:5])}; it has {have}: name the columns"
-        )
+        raise SourceError(f"{path} has no column {', '.join(absent[:5])}; it has {have}: name the columns")
 
 
 def numbers(column: Any, path: str | Path) -> np.ndarray:
@@ -78,9 +76,7 @@ def numbers(column: Any, path: str | Path) -> np.ndarray:
         found: Any = pd.to_numeric(column)
         return found.astype("Float64").to_numpy(float, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise SourceError(
-            f"{path}: column {column.name!r} is not a number everywhere ({error}); clean it"
-        ) from error
+        raise SourceError(f"{path}: column {column.name!r} is not a number everywhere ({error}); clean it") from error
 
 
 def cells_from(
@@ -187,9 +183,7 @@ def build(
         else _counted(how, name, counts.get(name), kept, models)
         for name in ("tokens_in", "tokens_out")
     }
-    whole = {
-        n: np.rint(np.broadcast_to(t, there.shape)[there]).astype(int) for n, t in tokens.items()
-    }
+    whole = {n: np.rint(np.broadcast_to(t, there.shape)[there]).astype(int) for n, t in tokens.items()}
     row, column = np.nonzero(there)
     usd = np.zeros(len(row))
     for i, m in enumerate(models):
@@ -227,9 +221,7 @@ def _recorded(how: str, name: str, values: np.ndarray, there: np.ndarray) -> np.
     return np.nan_to_num(values)
 
 
-def _counted(
-    how: str, name: str, given: Tokens, queries: list[Query], models: Sequence[str]
-) -> np.ndarray:
+def _counted(how: str, name: str, given: Tokens, queries: list[Query], models: Sequence[str]) -> np.ndarray:
     """Tokens by the rule that was asked for: a number, one for each model, or four characters a token."""
     if given == CHARACTERS and name == "tokens_in":
         return np.array([[math.ceil(len(q.text) / 4)] for q in queries], float)

@@ -59,9 +59,7 @@ def load(
     if name.startswith("file:"):
         found = _own(name[5:], split, question, answer, verifier, keep)
     elif any(x is not None for x in (question, answer, verifier)) or keep:
-        raise SourceError(
-            f"question, answer, verifier and keep are for file:, and {name!r} declares its own"
-        )
+        raise SourceError(f"question, answer, verifier and keep are for file:, and {name!r} declares its own")
     else:
         base, _, part = name.partition(":")
         split = split or part or None
@@ -79,14 +77,10 @@ def load(
     return unique
 
 
-def _declared(
-    name: str, split: str | None, folder: str | Path | None, revision: str | None
-) -> list[Query]:
+def _declared(name: str, split: str | None, folder: str | Path | None, revision: str | None) -> list[Query]:
     known = benchmarks()
     if name not in known:
-        raise SourceError(
-            f"no benchmark {name!r}; there are {', '.join(known)}, pocket, and file:PATH for your own"
-        )
+        raise SourceError(f"no benchmark {name!r}; there are {', '.join(known)}, pocket, and file:PATH for your own")
     b = known[name]
     split = split or b.known_splits[0]
     if split not in b.known_splits:
@@ -132,9 +126,7 @@ def to_queries(
         except QueryError as error:
             raise SourceError(f"{source}: row {number}: {error}") from error
     if not out:
-        raise SourceError(
-            f"{source}: no questions in split {split!r}; is the file of another split or benchmark?"
-        )
+        raise SourceError(f"{source}: no questions in split {split!r}; is the file of another split or benchmark?")
     return out
 
 
@@ -145,9 +137,7 @@ def _pocket(split: str | None) -> list[Query]:
     return pocket.split(split).queries if split else pocket.queries
 
 
-def _own(
-    name: str, split: str | None, question, answer, verifier, keep: Sequence[str]
-) -> list[Query]:
+def _own(name: str, split: str | None, question, answer, verifier, keep: Sequence[str]) -> list[Query]:
     path, _, options = name.partition("?")
     named = dict(parse_qsl(options, keep_blank_values=True))
     if unknown := set(named) - {"question", "answer", "verifier", "keep", "split"}:
@@ -170,6 +160,4 @@ def _own(
         )
     by = verifier or named.get("verifier") or ("exact" if answer else "judge")
     asked = partial(plain, question=question, answer=answer, keep=keep)
-    return to_queries(
-        read_rows(path), asked, source=Path(path).stem, split=split or "test", verifiers=[by]
-    )
+    return to_queries(read_rows(path), asked, source=Path(path).stem, split=split or "test", verifiers=[by])

@@ -173,7 +173,5 @@ def _guru_code(text: str, truth: Any, meta: dict[str, Any]) -> Asked:
         tests = {"cases": [{"stdin": jsonable(i), "stdout": jsonable(o)} for i, o in pairs]}
     else:
         keys = ", ".join(truth) if isinstance(truth, dict) else type(truth).__name__
-        raise SourceError(
-            f"a code record whose ground truth is {keys}; known are functional, and inputs with outputs"
-        )
+        raise SourceError(f"a code record whose ground truth is {keys}; known are functional, and inputs with outputs")
     return Asked(text, None, {**meta, "tests": tests}, "code")

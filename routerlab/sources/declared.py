@@ -66,9 +66,7 @@ def benchmarks() -> dict[str, Benchmark]:
     return {name: Benchmark(name, **fields) for name, fields in raw.items()}
 
 
-def raw_rows(
-    b: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None
-) -> list[Row]:
+def raw_rows(b: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
     """The rows of a split as published: from the raw files in `folder`, else fetched at the pinned revision or at
     `revision`.
     """
@@ -120,9 +118,7 @@ def _cure(b: Benchmark, split: str, folder: str | Path) -> str:
     if b.urls:
         urls = _urls(b, split, b.revision)
         urls += [b.tables.format(revision=b.revision)] if b.tables else []
-        gets = " && ".join(
-            f"curl -L --create-dirs -o {folder}/{b.name}/{named(u)} {u}" for u in urls
-        )
+        gets = " && ".join(f"curl -L --create-dirs -o {folder}/{b.name}/{named(u)} {u}" for u in urls)
     else:
         pin = f"--revision {b.revision} " if b.revision else ""
         gets = f"hf download --repo-type dataset {b.hub} {pin}--local-dir {folder}/{b.name}"
@@ -148,9 +144,7 @@ def _from_folder(b: Benchmark, split: str, folder: Path) -> list[Row]:
             tables = next(folder.glob("**/tables.zip"), None) if b.tables else None
             return _read(b, split, paths, tables)
     looked = ", ".join(g for group in groups[:4] for g in group)
-    raise SourceError(
-        f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}"
-    )
+    raise SourceError(f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}")
 
 
 def _read(b: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:
@@ -159,9 +153,7 @@ def _read(b: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) 
     if not b.tables:
         return found
     if tables is None:
-        raise SourceError(
-            f"{b.name} also needs tables.zip beside its samples; {_cure(b, split, 'FOLDER')}"
-        )
+        raise SourceError(f"{b.name} also needs tables.zip beside its samples; {_cure(b, split, 'FOLDER')}")
     by = {row["_file"]: row for row in read_rows(tables, inside)}
     if absent := [row["table_id"] for row in found if str(row["table_id"]) not in by]:
         raise SourceError(

@@ -55,15 +55,11 @@ def readable(path: str | Path) -> Iterator[None]:
         raise
     except (ValueError, EOFError, csv.Error, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as e:
         why = " ".join(str(e).split()) or type(e).__name__
-        raise SourceError(
-            f"{path} cannot be read ({why}); is it whole, in UTF-8, and what its name says?"
-        ) from e
+        raise SourceError(f"{path} cannot be read ({why}); is it whole, in UTF-8, and what its name says?") from e
 
 
 def refuse_pickle(path: Path) -> None:
-    if path.suffixes and (
-        path.suffix in PICKLES or (path.suffix == ".gz" and PICKLES & {*path.suffixes})
-    ):
+    if path.suffixes and (path.suffix in PICKLES or (path.suffix == ".gz" and PICKLES & {*path.suffixes})):
         raise SourceError(
             f"{path} may be a pickle, which runs code when it is opened; where you trust it, convert it once: "
             f"python -c \"import pandas; pandas.read_pickle('{path}').to_parquet('{path.with_suffix('.parquet')}')\""
@@ -82,21 +78,15 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
     elif path.suffix == ".json":
         found = _parse(path, 1, text)
         if isinstance(found, dict):
-            lists = [
-                v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)
-            ]
+            lists = [v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
             found = lists[0] if len(lists) == 1 else [found]
         elif not isinstance(found, list):
             raise SourceError(f"{path} is {found!r:.60}, not rows; make it a list of objects")
     else:
-        raise SourceError(
-            f"{path} is no JSONL, JSON, CSV, TSV, Parquet or zip file; convert it to one"
-        )
+        raise SourceError(f"{path} is no JSONL, JSON, CSV, TSV, Parquet or zip file; convert it to one")
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict):
-            raise SourceError(
-                f"{path}: row {number} is {row!r:.60}, not named columns; make each row an object"
-            )
+            raise SourceError(f"{path}: row {number} is {row!r:.60}, not named columns; make each row an object")
         if None in row or (isinstance(found, csv.DictReader) and None in row.values()):
             raise SourceError(
                 f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the header names; put "
@@ -109,9 +99,7 @@ def _parse(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SourceError(
-            f"{path}: line {line} is not JSON ({error}); repair or drop it"
-        ) from error
+        raise SourceError(f"{path}: line {line} is not JSON ({error}); repair or drop it") from error
 
 
 def named(url: str) -> str:

@@ -48,9 +48,7 @@ def check(pool: Pool) -> list[Difference]:
                 continue
             for name, price in zip(FIELDS, theirs, strict=True):
                 ours = getattr(card, name)
-                if price is None or (
-                    name == FIELDS[2] and card.usd_per_mtok_in == price and ours is None
-                ):
+                if price is None or (name == FIELDS[2] and card.usd_per_mtok_in == price and ours is None):
                     continue
                 if ours is None or abs(ours - price) > 1e-6 * max(ours, price):
                     out.append(Difference(card.id, name, ours, price, source))
@@ -60,10 +58,7 @@ def check(pool: Pool) -> list[Difference]:
 def report(found: Sequence[Difference]) -> str:
     """Disagreements as lines, then which models each source does not know."""
     wrong = [d for d in found if d.field != "model"]
-    lines = [
-        f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}"
-        for d in wrong
-    ]
+    lines = [f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}" for d in wrong]
     for source in dict.fromkeys(d.source for d in found if d.field == "model"):
         unknown = [d.model for d in found if d.field == "model" and d.source == source]
         lines.append(f"unknown to {source}: {', '.join(unknown)}")
@@ -82,9 +77,7 @@ def _litellm() -> dict[str, Any]:
     name = "litellm/model_prices_and_context_window_backup.json"
     path = Path(str(metadata.distribution("litellm").locate_file(name)))
     if not path.is_file():
-        raise SourceError(
-            f"no price map at {path}; install a litellm of the range in pyproject.toml"
-        )
+        raise SourceError(f"no price map at {path}; install a litellm of the range in pyproject.toml")
     return json.loads(path.read_text())
 
 

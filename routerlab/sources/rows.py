@@ -166,8 +166,7 @@ def bbh(row: Row, split: str) -> Asked:
 def arc_agi(row: Row, split: str) -> Asked:
     """The first test grid of a task; tasks with more than one are the exception."""
     shown = "\n\n".join(
-        f"Input: {json.dumps(pair['input'])}\nOutput: {json.dumps(pair['output'])}"
-        for pair in row["train"]
+        f"Input: {json.dumps(pair['input'])}\nOutput: {json.dumps(pair['output'])}" for pair in row["train"]
     )
     last = row["test"][0]
     text = (
@@ -182,9 +181,7 @@ def zebra(row: Row, split: str) -> Asked:
     house, *features = solution["header"]
     houses = {f"{house} {r[0]}": dict(zip(features, r[1:], strict=True)) for r in solution["rows"]}
     form = {name: dict.fromkeys(features, "...") for name in houses}
-    text = (
-        f"{row['puzzle']}\n\nAnswer with a JSON object of this form:\n{json.dumps(form, indent=1)}"
-    )
+    text = f"{row['puzzle']}\n\nAnswer with a JSON object of this form:\n{json.dumps(form, indent=1)}"
     return Asked(text, json.dumps(houses), {"size": row.get("size", "")})
 
 
@@ -195,9 +192,7 @@ def zebra_mc(row: Row, split: str) -> Asked:
 
 def finqa(row: Row, split: str) -> Asked:
     asked = row["qa"]
-    text = "\n".join(
-        [*row["pre_text"], "", grid(row["table"]), "", *row["post_text"], "", asked["question"]]
-    )
+    text = "\n".join([*row["pre_text"], "", grid(row["table"]), "", *row["post_text"], "", asked["question"]])
     answer = asked.get("exe_ans", asked.get("answer"))
     return short(text, answer, {"program": asked.get("program", ""), "tolerance": 0.005})
 
@@ -220,9 +215,7 @@ def grid(rows: Sequence[Sequence[Any]]) -> str:
 
 def short(text: str, answer: Any, meta: dict[str, Any]) -> Asked:
     """A number is graded as one, anything else as text."""
-    number = isinstance(answer, int | float) or re.fullmatch(
-        r"[-+]?[\d,]*\.?\d+%?", str(answer).strip()
-    )
+    number = isinstance(answer, int | float) or re.fullmatch(r"[-+]?[\d,]*\.?\d+%?", str(answer).strip())
     return Asked(text, str(answer), jsonable(meta), "numeric" if number else "exact")
 
 

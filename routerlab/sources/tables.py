@@ -44,9 +44,7 @@ __all__ = [
 ]
 
 
-def save(
-    made: Recorded, run: Run | str | Path, shares: Mapping[str, float] | None = None
-) -> Recorded:
+def save(made: Recorded, run: Run | str | Path, shares: Mapping[str, float] | None = None) -> Recorded:
     """Write an imported table as a run; `shares` first splits its queries, near-duplicates together."""
     queries = split(made.queries, shares) if shares else made.queries
     return record(run, queries, made.pool, made.table, made.card)
@@ -98,9 +96,7 @@ def _models(columns: Sequence[str], pattern: str) -> list[str]:
     match = re.compile(re.escape(pattern).replace(re.escape("{model}"), "(.+)"))
     found = [m[1] for c in columns if (m := match.fullmatch(str(c)))]
     if not found:
-        raise SourceError(
-            f"no column fits {pattern!r}; the columns are {', '.join(map(str, columns))[:300]}"
-        )
+        raise SourceError(f"no column fits {pattern!r}; the columns are {', '.join(map(str, columns))[:300]}")
     return found
 
 
@@ -131,9 +127,7 @@ def long(
     frame = frame.assign(**{model: frame[model].astype(str)})
     if (again := frame.duplicated([question, model])).any():
         row = int(np.flatnonzero(again)[0]) + 1
-        raise SourceError(
-            f"{path}: row {row} is a second outcome of one question and model; keep one of them"
-        )
+        raise SourceError(f"{path}: row {row} is a second outcome of one question and model; keep one of them")
     first = frame.drop_duplicates(question)
     models = list(dict.fromkeys(frame[model]))
     row_of = {q: i for i, q in enumerate(first[question])}
@@ -186,9 +180,7 @@ def routellm(
     frame = read_frame(path)
     need(frame, ["bench", "domain", "prompt"], path)
     if bench is not None and bench not in set(frame["bench"]):
-        raise SourceError(
-            f"no bench {bench!r} in {path}; it has {', '.join(frame['bench'].unique())}"
-        )
+        raise SourceError(f"no bench {bench!r} in {path}; it has {', '.join(frame['bench'].unique())}")
     frame = frame if bench is None else frame[frame["bench"] == bench]
     frame = frame.assign(prompt=frame["prompt"].str.removesuffix("\nAnswer:"))
     models = [c for c in frame if frame[c].dtype == bool]
@@ -265,9 +257,7 @@ def mt_bench_judgements(
     need(frame, ["question_id", "model", "score"], judgements)
     frame = frame[frame["model"].isin(pool.ids) & (frame["score"] > 0)]
     if absent := set(pool.ids) - set(frame["model"]):
-        raise SourceError(
-            f"no scores of {', '.join(sorted(absent))} in {judgements}; leave them out"
-        )
+        raise SourceError(f"no scores of {', '.join(sorted(absent))} in {judgements}; leave them out")
     scores = frame.pivot_table(index="question_id", columns="model", values="score", aggfunc="mean")
     found = [r for r in read_rows(questions) if r["question_id"] in scores.index]
     queries = []
