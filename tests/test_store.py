@@ -86,7 +86,9 @@ def test_a_folder_given_as_a_relative_path_is_found_from_elsewhere(task, tmp_pat
     features = Encoder("enc")
     monkeypatch.chdir(tmp_path / "elsewhere")
     router = Linear(features).fit(queries[:60], table)
-    _same(router, load(save(router, tmp_path / "r", CARD)), queries)
+    again = load(save(router, tmp_path / "r", CARD))
+    assert again.features.folder == tmp_path / "enc"
+    _same(router, again, queries)
 
 
 def test_files_are_data_and_never_code(task, shared, tmp_path, monkeypatch):

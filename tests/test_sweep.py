@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerlab.evaluate import frontier as fr
-from routerlab.evaluate.sweep import sweep
+from routerlab.evaluate.sweep import _compiled, sweep
 from routerlab.outcomes import OutcomeError
 
 
@@ -88,3 +88,12 @@ def test_what_is_missing_is_not_called_or_refused():
         sweep(np.full((1, 2), np.nan), np.ones((1, 2)))
     with pytest.raises(OutcomeError, match="one shape"):
         sweep(np.ones((2, 2)), np.ones((2, 3)))
+
+
+def test_the_sort_is_stable_and_knows_all_magnitudes():
+    rng = np.random.default_rng(0)
+    wide = np.concatenate([10.0 ** rng.uniform(-300, 300, 5000), [5e-324, 1.7e308, np.inf], np.ones(99)])
+    lam = rng.choice(wide, 20_000)  # with ties
+    descending = _compiled()[2]
+    np.testing.assert_array_equal(descending(lam), np.argsort(-lam, kind="stable"))
+    assert len(descending(lam[:0])) == 0

@@ -294,6 +294,8 @@ def test_no_scorer_runs_what_a_model_wrote(tmp_path):
         f"(lambda: open({str(mark)!r}, 'w'))()",
         f"exp(open({str(mark)!r}, 'w'))",
         "9**9**9**9",
+        "[1] * 999999999",
+        "[[1], 9**9**9**9]",
         "9" * 5000,
         "(" * 500 + "1" + ")" * 500,
     ]
