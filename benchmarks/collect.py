@@ -19,7 +19,7 @@ from routerlab import Pool, recorded
 from routerlab.collect.ask import Settings, ask, plan
 from routerlab.collect.backends import backend
 from routerlab.collect.ledger import Ledger
-from routerlab.runs import root
+from routerlab.core.runs import root
 
 REPEATS, CONCURRENCY = 3, 32
 CARD = """

@@ -13,8 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from routerlab import recorded
+from routerlab.core.runs import root
 from routerlab.pocket.generate import answer, load, prompt
-from routerlab.runs import root
 
 BATCH, LIMIT = 256, 160
 

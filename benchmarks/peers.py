@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from others.talk import Row, environment, given_features, run_peer
 
+from routerlab.core.queries import Query
+from routerlab.core.recorded import Recorded
 from routerlab.evaluate.frontier import decide, hull
 from routerlab.evaluate.stats import paired_difference
-from routerlab.queries import Query
-from routerlab.routers import learned, nonlinear
+from routerlab.routers import blend, learned
 from routerlab.routers.features import Features, Tfidf
 from routerlab.routers.protocol import ScoreRouter
 from routerlab.sources import tables
-from routerlab.sources.recorded import Recorded
 from routerlab.sources.split import split
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def ours(own: Features, given: Features) -> dict[str, tuple[str, ScoreRouter]]:
     """Our routers by name, each with the name of its features: its own, or those that the peers are given."""
     made: dict[str, tuple[str, ScoreRouter]] = {}
     for kind in KINDS:
-        if router := getattr(learned, kind, None) or getattr(nonlinear, kind, None):
+        if router := getattr(learned, kind, None) or getattr(blend, kind, None):
             made[f"ours: {kind}, own"] = own.name, router(own)
             made[f"ours: {kind}"] = given.name, router(given)
     return made

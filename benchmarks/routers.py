@@ -11,9 +11,10 @@ from statistics import median
 import numpy as np
 
 from routerlab import recorded
-from routerlab.routers.contest import KINDS
+from routerlab.contest.run import KINDS
+from routerlab.routers.blend import Blend
 from routerlab.routers.features import Tfidf, Views
-from routerlab.routers.learned import KNN, Blend, Learned, Linear, Logistic, Ridge
+from routerlab.routers.learned import KNN, Learned, Linear, Logistic, Ridge
 from routerlab.routers.nonlinear import MLP, Boosting, Factorisation, Forest
 
 QUERIES, WIDTH, MODELS = 15_000, 384, 30

@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routerlab.dense import build_dense
-from routerlab.outcomes import SCHEMA
+from routerlab.core.dense import build_dense
+from routerlab.core.outcomes import SCHEMA
 
 QUERIES, MODELS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, 30
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Query": "queries",
-    "read_queries": "queries",
-    "ModelCard": "pools",
-    "Pool": "pools",
-    "Decisions": "decisions",
-    "Grade": "outcomes",
-    "OutcomeTable": "outcomes",
-    "Recorded": "sources.recorded",
-    "Run": "runs",
-    "recorded": "sources.recorded",
+    "Query": "core.queries",
+    "read_queries": "core.queries",
+    "ModelCard": "core.pools",
+    "Pool": "core.pools",
+    "Decisions": "core.decisions",
+    "Grade": "core.outcomes",
+    "OutcomeTable": "core.outcomes",
+    "Recorded": "core.recorded",
+    "Run": "core.runs",
+    "recorded": "core.recorded",
 }
 __all__ = [
     "Decisions",
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from routerlab.decisions import Decisions
-    from routerlab.outcomes import Grade, OutcomeTable
-    from routerlab.pools import ModelCard, Pool
-    from routerlab.queries import Query, read_queries
-    from routerlab.runs import Run
-    from routerlab.sources.recorded import Recorded, recorded
+    from routerlab.core.decisions import Decisions
+    from routerlab.core.outcomes import Grade, OutcomeTable
+    from routerlab.core.pools import ModelCard, Pool
+    from routerlab.core.queries import Query, read_queries
+    from routerlab.core.recorded import Recorded, recorded
+    from routerlab.core.runs import Run
 
 
 def __getattr__(name: str):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerlab.runs import root, write_atomic
+from routerlab.core.runs import root, write_atomic
 
 # Waiting threads must not spin (generation was six times slower), and bars belong in terminals.
 _ENVIRONMENT = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from routerlab import OutcomeTable, recorded
-from routerlab.runs import root
+from routerlab.core.runs import root
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ CONCURRENCY = 32
 
 def calls_and_pool(count: int, model: str = "m"):
     from routerlab.collect.ask import Settings, plan
-    from routerlab.pools import Pool
-    from routerlab.queries import Query
+    from routerlab.core.pools import Pool
+    from routerlab.core.queries import Query
 
     card = f"{{id: m, provider_id: '{model}', tier: budget, usd_per_mtok_in: 1, usd_per_mtok_out: 2, context: 99}}"
     text = f"name: fake\nas_of: 2026-01-01\nmodels:\n  - {card}\n"

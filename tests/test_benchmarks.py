@@ -23,8 +23,8 @@ import pytest
 from benchmark_samples import CHOICE, SAMPLES
 
 from routerlab import Query, Run
-from routerlab.collect.verify import VERIFIERS, grade, grade_many
-from routerlab.queries import QueryError, to_arrow
+from routerlab.core.queries import QueryError, to_arrow
+from routerlab.grade.verify import VERIFIERS, grade, grade_many
 from routerlab.sources import benchmarks as catalogue
 from routerlab.sources import files
 from routerlab.sources.benchmarks import benchmarks, listing, load

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from routerlab import book
-from routerlab.runs import root
+from routerlab.core.runs import root
 
 
 def notebook(*sources, parameters="profile = 'pocket'  # which"):

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from routerlab import Run
-from routerlab.routers import breakdown, store
-from routerlab.routers.contest import contest
+from routerlab.contest import breakdown
+from routerlab.contest.run import contest
+from routerlab.routers import store
 from routerlab.routers.protocol import RouterError
 
 

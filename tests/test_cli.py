@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from routerlab import Pool, cli, read_queries, verbs
+from routerlab import Pool, cli, read_queries
 from routerlab.book import notebooks
-from routerlab.runs import root
+from routerlab.cli import tables
+from routerlab.core.runs import root
 
 MODELS = Pool.load("pocket").ids
 
@@ -38,7 +39,7 @@ def test_an_interrupted_verb_ends_in_one_line(capsys, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "show", interrupted)
+    monkeypatch.setattr(tables, "show", interrupted)
     assert run(capsys, "show") == (130, "", "routerlab: interrupted; run the same command again\n")
 
 

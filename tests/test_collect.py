@@ -16,11 +16,11 @@ from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import BackendError, PocketBackend, backend
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
-from routerlab.collect.collect import collect
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
-from routerlab.runs import root
+from routerlab.collect.run import collect
+from routerlab.core.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
 ROW = {"content_filter", "context_length", "bad_request", "no_usage", "too_large"}

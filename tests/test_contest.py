@@ -6,15 +6,15 @@ import pytest
 from test_learned import pool_of, table_of
 
 from routerlab import Query, cli
-from routerlab.evaluate import gap
+from routerlab.contest.results import Contest, Entry
+from routerlab.contest.run import KINDS, contest
+from routerlab.core.recorded import Recorded
+from routerlab.core.runs import Run
+from routerlab.evaluate import routellm_metrics as gap
 from routerlab.evaluate.metrics import aiq, quality_at
-from routerlab.routers.contest import KINDS, contest
 from routerlab.routers.features import Tfidf
 from routerlab.routers.protocol import RouterError
-from routerlab.routers.standings import Contest, Entry
 from routerlab.routers.store import load
-from routerlab.runs import Run
-from routerlab.sources.recorded import Recorded
 from routerlab.sources.split import clusters
 
 NAMES = ("length", "linear", "cascade")
@@ -450,7 +450,7 @@ def _run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def small_run(part, tmp_path_factory):
-    from routerlab.sources.recorded import record
+    from routerlab.core.recorded import record
 
     folder = tmp_path_factory.mktemp("runs") / "part"
     record(Run(folder), part.queries, part.pool, part.table, {"how": "a part of the pocket table"})

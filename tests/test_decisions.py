@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from routerlab.decisions import DecisionError, Decisions
+from routerlab.core.decisions import DecisionError, Decisions
 
 QUALITY = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, np.nan]])
 USD = np.array([[0.1, 0.2, 0.4], [0.1, 0.2, np.nan]])

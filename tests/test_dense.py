@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from routerlab import OutcomeTable, Run
-from routerlab.dense import Dense, build_dense
-from routerlab.outcomes import OutcomeError
+from routerlab.core.dense import Dense, build_dense
+from routerlab.core.outcomes import OutcomeError
 
 
 def test_dense_equals_the_table_and_is_mapped(tmp_path, rng):

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from routerlab import OutcomeTable
+from routerlab.core.outcomes import OutcomeError
 from routerlab.evaluate.stats import wilson
 from routerlab.label.difficulty import band_of, difficulty, needs_more
-from routerlab.outcomes import OutcomeError
 
 
 def table(results, temperature=1.0, model="ref"):

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routerlab import Run, export, figures
+from routerlab import Run
+from routerlab.figures import export
+from routerlab.figures import pareto as figures
 
 
 def _pdf(path) -> bytes:

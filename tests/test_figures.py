@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from routerlab import figures
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate.sweep import sweep
+from routerlab.figures import pareto as figures
 
 
 @pytest.fixture(scope="module")

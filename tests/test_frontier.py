@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from routerlab.core.outcomes import OutcomeError
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate import metrics
 from routerlab.evaluate.metrics import regret
-from routerlab.outcomes import OutcomeError
 
 Q = np.array([[1.0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]])
 C = np.array([[1.0, 2, 4]] * 4)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from routerlab.core.runs import root
 from routerlab.pocket.generate import _batch, answer, load, prompt
-from routerlab.pocket.record import IDK, ask, right, threshold
-from routerlab.runs import root
+from routerlab.pocket.make.record import IDK, ask, right, threshold
 
 MODELS = ("pocket-nano", "pocket-think")
 

@@ -8,7 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from routerlab.collect.judge import (
+from routerlab.core.invariants import Grade
+from routerlab.core.queries import Query
+from routerlab.grade.judge import (
     Comparison,
     JudgeError,
     Preference,
@@ -19,7 +21,7 @@ from routerlab.collect.judge import (
     pair_prompt,
     read_verdict,
 )
-from routerlab.collect.judge_audit import (
+from routerlab.grade.judge_audit import (
     AuditError,
     attacks,
     injection_rate,
@@ -28,8 +30,6 @@ from routerlab.collect.judge_audit import (
     share,
     swap_rate,
 )
-from routerlab.invariants import Grade
-from routerlab.queries import Query
 
 QUESTION = Query.ask("What is the capital of France?", "Paris", verifier="judge")
 WORDS = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")
@@ -165,7 +165,7 @@ def test_no_answer_gets_out_of_its_fence():
 
 
 def test_a_nonce_that_occurs_in_the_answer_is_replaced(monkeypatch):
-    from routerlab.collect import judge as module
+    from routerlab.grade import judge as module
 
     real, given = module.hashlib.blake2b, iter(["aaaa", "bbbb"])
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from routerlab import OutcomeTable, Pool, Query
-from routerlab.pools import ModelCard
+from routerlab.core.pools import ModelCard
 from routerlab.routers.baselines import best_single
+from routerlab.routers.blend import Blend
 from routerlab.routers.features import Tfidf, Views
-from routerlab.routers.learned import KNN, Blend, Linear, Logistic, Ridge, filled, linear
+from routerlab.routers.learned import KNN, Linear, Logistic, Ridge, filled, linear
 from routerlab.routers.nonlinear import MLP, Boosting, Factorisation, Forest
 from routerlab.routers.protocol import RouterError
 

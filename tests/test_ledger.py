@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from routerlab.collect.calls import Reply
-from routerlab.collect.framing import HEADER, LedgerError, decode, encode, scan
 from routerlab.collect.ledger import Ledger
+from routerlab.collect.ledger_format import HEADER, LedgerError, decode, encode, scan
 
 REPLY = Reply("42", "stop", 10, 2, 0.5)
 

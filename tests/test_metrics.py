@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routerlab.evaluate import calibration, gap, metrics
+from routerlab.evaluate import calibration, metrics
+from routerlab.evaluate import routellm_metrics as gap
 from routerlab.evaluate.frontier import decide, hull, lam_grid, realised, singles, trace
 from routerlab.evaluate.sweep import sweep
 

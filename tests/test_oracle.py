@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routerlab.core.outcomes import Grade, OutcomeError
 from routerlab.label.oracle import (
     CELLS,
     Policy,
@@ -17,7 +18,6 @@ from routerlab.label.oracle import (
     soft_labels,
     utility,
 )
-from routerlab.outcomes import Grade, OutcomeError
 
 C, I, K = Grade.CORRECT, Grade.INCORRECT, Grade.IDK  # noqa: E741
 

@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from routerlab import Decisions, OutcomeTable, Run
-from routerlab.decisions import DecisionError
-from routerlab.outcomes import SCHEMA, OutcomeError, check
+from routerlab.core.decisions import DecisionError
+from routerlab.core.outcomes import SCHEMA, OutcomeError, check
 
 
 def test_matrices(small_table):

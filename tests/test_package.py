@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import routerlab
-from routerlab.runs import root
+from routerlab.core.runs import root
 
 GIVEN = {
     *("jupyterlab", "papermill", "torch", "transformers", "trl", "peft", "vllm", "litellm"),

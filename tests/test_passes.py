@@ -7,7 +7,7 @@ from test_collect import Scripted, two_models
 from routerlab import Query, Run
 from routerlab.collect.ask import Settings
 from routerlab.collect.calls import CallError, Reply, Scope
-from routerlab.collect.passes import pass_rates
+from routerlab.collect.pass_rates import pass_rates
 from routerlab.label.difficulty import difficulty
 
 RATES = (0.0, 0.05, 0.4, 0.95, 1.0)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from routerlab import figures, plots
 from routerlab.evaluate.calibration import reliability
+from routerlab.figures import pareto as figures
+from routerlab.figures import plots
 
 Text = matplotlib.text.Text
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from routerlab import Run
+from routerlab.core.outcomes import Grade
+from routerlab.core.runs import root, sha256
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate.stats import paired_difference
-from routerlab.outcomes import Grade
 from routerlab.routers.baselines import FamilyLookup
 from routerlab.routers.learned import Ridge
-from routerlab.runs import root, sha256
 
 FOLDER = root() / "data" / "pocket"
 

@@ -3,7 +3,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from routerlab.pools import ModelCard, Pool, PoolError
+from routerlab.core.pools import ModelCard, Pool, PoolError
 
 GOOD = """
 name: duo

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from routerlab.pools import Pool
+from routerlab.core.pools import Pool
 from routerlab.sources.prices import Difference, check, report
 
 

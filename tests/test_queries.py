@@ -3,7 +3,7 @@ import hashlib
 import pyarrow.parquet as pq
 import pytest
 
-from routerlab.queries import Query, QueryError, by_split, from_arrow, read_queries, to_arrow
+from routerlab.core.queries import Query, QueryError, by_split, from_arrow, read_queries, to_arrow
 
 
 def test_the_id_is_of_the_content_alone():

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from routerlab import Run, cli, recorded
-from routerlab.runs import sha256
+from routerlab.core.runs import sha256
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_it_trains_every_model_and_records_a_whole_table(quick):
 
 
 def test_a_second_run_trains_and_asks_nothing(quick, capsys, monkeypatch):
-    from routerlab.pocket import record
+    from routerlab.pocket.make import record
 
     def refuse(*_, **__):
         raise AssertionError("a model was asked again")
@@ -51,7 +51,7 @@ def test_training_learns():
     """A tiny model on one-term questions: the loss falls far below that of a guess over the vocabulary."""
     import torch
 
-    from routerlab.pocket import examples, train
+    from routerlab.pocket.make import examples, train
 
     recipe = train.Recipe(hidden=32, layers=1, heads=2, cycles=())
     rows, heads, _ = examples.encode_cell("spell_backward", 0, 600, thinks=False)
@@ -69,7 +69,7 @@ def test_training_learns():
 
 
 def test_weights_of_another_recipe_are_not_taken_for_these(quick):
-    from routerlab.pocket.make import _recipe
+    from routerlab.pocket.make.build import _recipe
 
     folder = quick / "models" / "pocket-nano"
     assert _recipe(folder) == json.loads((folder / "recipe.json").read_text())["recipe"]

@@ -3,8 +3,8 @@ import pytest
 from test_learned import pool_of, table_of
 
 from routerlab import OutcomeTable, Pool, Query
+from routerlab.core.pools import PoolError
 from routerlab.label.oracle import Policy
-from routerlab.pools import PoolError
 from routerlab.routers.baselines import (
     Always,
     FamilyLookup,

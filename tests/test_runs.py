@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from routerlab import Run
-from routerlab.runs import RunError, root, write_atomic
+from routerlab.core.runs import RunError, root, write_atomic
 
 
 def test_what_was_written_is_read_and_listed(tmp_path):
@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     write_atomic(tmp_path / "a", lambda p: p.write_text("old"))
     code = (
-        "import os, pathlib, sys; from routerlab.runs import write_atomic\n"
+        "import os, pathlib, sys; from routerlab.core.runs import write_atomic\n"
         "def die(p): p.write_text('half'); os.kill(os.getpid(), 9)\n"
         "write_atomic(pathlib.Path(sys.argv[1]), die)"
     )

@@ -22,14 +22,14 @@ from probes import HEAD, OUT, PLAIN, PROBES, RAN
 from test_learned import pool_of, table_of
 
 from routerlab import Query, Run
-from routerlab.collect import sandbox
 from routerlab.collect.backends import backend
-from routerlab.collect.collect import collect
-from routerlab.collect.fusion import Fusion, executor
-from routerlab.collect.sandbox import LIMITS, Limits, SandboxError, run_code
-from routerlab.collect.seccomp import seccomp_filter
-from routerlab.runs import root
-from routerlab.sources.recorded import record
+from routerlab.collect.run import collect
+from routerlab.core.recorded import record
+from routerlab.core.runs import root
+from routerlab.grade import sandbox
+from routerlab.grade.sandbox import LIMITS, Limits, SandboxError, run_code
+from routerlab.grade.sandbox_fusion import Fusion, executor
+from routerlab.grade.seccomp import seccomp_filter
 
 boxed = pytest.mark.skipif(
     shutil.which("bwrap") is None,
@@ -202,7 +202,7 @@ def test_a_box_dies_with_the_one_who_made_it():
         [
             sys.executable,
             "-c",
-            f"from routerlab.collect.sandbox import Limits, run_code\nrun_code({program!r}, '', Limits(timeout_s=100))",
+            f"from routerlab.grade.sandbox import Limits, run_code\nrun_code({program!r}, '', Limits(timeout_s=100))",
         ]
     )
     until = time.monotonic() + 30
@@ -227,7 +227,7 @@ def test_it_works_without_root_too():
     if version.stdout.strip() != "True":
         pytest.skip("no /usr/bin/python3 of 3.11 or newer that another user can start")
     code = (
-        "from routerlab.collect.sandbox import run_code\n"
+        "from routerlab.grade.sandbox import run_code\n"
         "r = run_code('import os\\nprint(os.getuid())\\n' + 'n = 0\\ntry:\\n while n < 99:\\n  '\n"
         "  'if os.fork() == 0: import time; time.sleep(1); os._exit(0)\\n  n += 1\\n'\n"
         "  'except OSError: print(n < 40)')\n"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerlab import Query
-from routerlab.queries import QueryError
+from routerlab.core.queries import QueryError
 from routerlab.sources.split import clusters, leakage, split
 
 WORDS = [

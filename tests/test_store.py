@@ -6,15 +6,16 @@ from test_features import _bert
 from test_learned import KINDS, table_of, topics
 
 from routerlab import Run
+from routerlab.core.runs import RunError
 from routerlab.routers.baselines import LengthRule, ShuffledLabels, random_features
+from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.encoder import Encoder
 from routerlab.routers.features import FeatureError, RandomFeatures, Tfidf
-from routerlab.routers.learned import KNN, Blend, Linear, Ridge
+from routerlab.routers.learned import KNN, Linear, Ridge
 from routerlab.routers.nonlinear import MLP, Boosting, Forest
 from routerlab.routers.protocol import RouterError
 from routerlab.routers.store import load, save
-from routerlab.runs import RunError
 
 CARD = {"data": "sha256 of the table", "pool": "made"}
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routerlab.core.outcomes import OutcomeError
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate.sweep import _compiled, sweep
-from routerlab.outcomes import OutcomeError
 
 
 def one_by_one(scores, quality, usd, lams):

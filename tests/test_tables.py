@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from routerlab import Run, recorded
-from routerlab.queries import QueryError
-from routerlab.runs import RunError
+from routerlab.core.queries import QueryError
+from routerlab.core.runs import RunError
 from routerlab.sources import tables
 from routerlab.sources.files import SourceError
 from routerlab.sources.split import leakage

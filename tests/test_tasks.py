@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from routerlab.pocket import examples, tasks
+from routerlab.pocket import tasks
 from routerlab.pocket.families import FAMILIES, LEVELS
-from routerlab.pocket.record import SPLITS, questions
+from routerlab.pocket.make import examples
+from routerlab.pocket.make.record import SPLITS, questions
 
 CELLS = [(family, level) for family in FAMILIES for level in range(LEVELS)]
 

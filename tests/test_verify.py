@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from routerlab.collect import code as codes
-from routerlab.collect import verify, workers
-from routerlab.collect.answers import EVALUATE, Result, boxed, normal
-from routerlab.collect.instructions import CHECKS, followed, sentences
-from routerlab.collect.numeric import numbers
-from routerlab.collect.sandbox import Ran, SandboxError
-from routerlab.collect.verify import Verdict, VerifyError, abstains, grade, grade_many
-from routerlab.invariants import Grade
-from routerlab.queries import Query
+from routerlab.core.invariants import Grade
+from routerlab.core.queries import Query
+from routerlab.grade import code as codes
+from routerlab.grade import math_pool as workers
+from routerlab.grade import verify
+from routerlab.grade.answers import EVALUATE, Result, boxed, normal
+from routerlab.grade.instructions import CHECKS, followed, sentences
+from routerlab.grade.numeric import numbers
+from routerlab.grade.sandbox import Ran, SandboxError
+from routerlab.grade.verify import Verdict, VerifyError, abstains, grade, grade_many
 
 RIGHT = Verdict(Grade.CORRECT, 1.0, "match")
 WRONG = Verdict(Grade.INCORRECT, 0.0, "mismatch")
@@ -537,7 +538,7 @@ def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
 
 def test_the_deadline_of_an_answer_does_not_pay_for_the_import():
     """A process that was asked nothing has the algebra loaded: on a busy machine that takes longer than an answer."""
-    code = "from routerlab.collect.workers import serve; serve()"
+    code = "from routerlab.grade.math_pool import serve; serve()"
     command = [sys.executable, "-X", "importtime", "-c", code]
     ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert json.loads(ran.stdout) == {"ready": True}

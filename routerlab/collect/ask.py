@@ -16,8 +16,8 @@ from routerlab.collect.backends import Backend
 from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s, sum_usd
 from routerlab.collect.calls import Call, CallError, Reply, Scope
 from routerlab.collect.ledger import Ledger
-from routerlab.pools import ModelCard, Pool
-from routerlab.queries import Query
+from routerlab.core.pools import ModelCard, Pool
+from routerlab.core.queries import Query
 
 
 class CollectError(RuntimeError):

@@ -12,12 +12,8 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from routerlab.collect.calls import Call, CallError, Reply, Scope
-from routerlab.runs import root
-
-
-class BackendError(ValueError):
-    """A backend that does not exist or cannot be used as asked."""
+from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
+from routerlab.core.runs import root
 
 
 class Backend(Protocol):
@@ -61,8 +57,8 @@ class PocketBackend:
             return await asyncio.to_thread(self._answer, calls)
 
     def _answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
-        from routerlab.pocket.record import replies
-        from routerlab.pools import PoolError
+        from routerlab.core.pools import PoolError
+        from routerlab.pocket.make.record import replies
 
         out: list[Reply | CallError | None] = [None] * len(calls)
         kinds = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
@@ -87,7 +83,7 @@ class ReplayBackend:
     batch = concurrency = 1024
 
     def __init__(self, name: str | Path) -> None:
-        from routerlab.sources.recorded import recorded
+        from routerlab.core.recorded import recorded
 
         self.name, table = str(name), recorded(name).table
         kept = "query model sample temperature answer finish tokens_in tokens_out tokens_cached latency_s error"

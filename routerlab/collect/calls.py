@@ -13,6 +13,10 @@ from email.utils import parsedate_to_datetime
 from blake3 import blake3
 
 
+class BackendError(ValueError):
+    """A backend that does not exist or cannot be used as asked."""
+
+
 class Scope(enum.StrEnum):
     """What a failed call means: try it again, give up this row, or stop the run."""
 

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from routerlab.collect.budget import UNIT, units
 from routerlab.collect.calls import UNSURE, Reply
-from routerlab.collect.framing import HEADER, LedgerError, Recovery, Scan, encode, scan
-from routerlab.runs import write_atomic
+from routerlab.collect.ledger_format import HEADER, LedgerError, Recovery, Scan, encode, scan
+from routerlab.core.runs import write_atomic
 
 
 @dataclass

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
-from routerlab.collect.backends import BackendError
-from routerlab.collect.calls import Call, CallError, Reply, Scope, from_exception, from_status
+from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, from_exception, from_status
 
 _LOCAL_PREFIXES = {"openai", "vllm", "hosted_vllm", "llamacpp", "ollama"}
 

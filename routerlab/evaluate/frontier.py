@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from routerlab.core.outcomes import OutcomeError
 from routerlab.evaluate.stats import bootstrap_means
-from routerlab.outcomes import OutcomeError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from routerlab.outcomes import OutcomeError
+from routerlab.core.outcomes import OutcomeError
 
 
 class Curve(NamedTuple):

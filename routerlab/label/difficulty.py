@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from routerlab.core.invariants import codes
+from routerlab.core.outcomes import OutcomeError, OutcomeTable
 from routerlab.evaluate.stats import wilson
-from routerlab.invariants import codes
-from routerlab.outcomes import OutcomeError, OutcomeTable
 
 if TYPE_CHECKING:
     import pandas as pd

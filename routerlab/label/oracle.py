@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from routerlab.core.invariants import Grade, OutcomeError
 from routerlab.evaluate.frontier import decide
-from routerlab.invariants import Grade, OutcomeError
 
 WRONG = 0.5  # how much worse than silence a wrong answer is, in right answers
 

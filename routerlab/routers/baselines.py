@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from routerlab.decisions import Decisions
-from routerlab.outcomes import OutcomeTable
-from routerlab.pools import Pool
-from routerlab.queries import Query
+from routerlab.core.decisions import Decisions
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.pools import Pool
+from routerlab.core.queries import Query
 from routerlab.routers.features import RandomFeatures
 from routerlab.routers.learned import Linear, linear
 from routerlab.routers.protocol import RouterError, ScoreRouter

@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 
-from routerlab.decisions import Decisions
+from routerlab.core.decisions import Decisions
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.queries import Query
 from routerlab.evaluate.frontier import hull
-from routerlab.outcomes import OutcomeTable
-from routerlab.queries import Query
 from routerlab.routers.features import Features, Views
 from routerlab.routers.learned import Linear, Logistic
 from routerlab.routers.protocol import RouterError

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from routerlab.core.runs import write_atomic
 from routerlab.routers.features import FeatureError, State, Views, content_hash
-from routerlab.runs import write_atomic
 
 
 class Encoder:

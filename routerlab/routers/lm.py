@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from routerlab.decisions import Decisions
+from routerlab.core.decisions import Decisions
+from routerlab.core.pools import Pool
+from routerlab.core.queries import Query
 from routerlab.label.oracle import Policy
 from routerlab.label.rationale import prompt
-from routerlab.pools import Pool
-from routerlab.queries import Query
 from routerlab.routers.protocol import RouterError
 
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]

@@ -6,11 +6,11 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from routerlab.decisions import Decisions
+from routerlab.core.decisions import Decisions
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.pools import Pool, PoolError
+from routerlab.core.queries import Query
 from routerlab.evaluate.frontier import decide
-from routerlab.outcomes import OutcomeTable
-from routerlab.pools import Pool, PoolError
-from routerlab.queries import Query
 
 
 @runtime_checkable

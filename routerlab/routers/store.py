@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from routerlab.core.runs import Run
 from routerlab.routers import baselines, encoder, features, learned, nonlinear
-from routerlab.routers.learned import Blend, Learned
+from routerlab.routers.blend import Blend
+from routerlab.routers.learned import Learned
 from routerlab.routers.protocol import RouterError
-from routerlab.runs import Run
 
 _KINDS: dict[str, type[Learned]] = {
     k.__name__: k
@@ -21,7 +22,7 @@ _KINDS: dict[str, type[Learned]] = {
         learned.Ridge,
         learned.KNN,
         learned.Logistic,
-        learned.Blend,
+        Blend,
         nonlinear.Forest,
         nonlinear.Boosting,
         nonlinear.Factorisation,

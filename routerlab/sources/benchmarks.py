@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from routerlab.queries import Query, QueryError, read_queries
-from routerlab.sources.declared import benchmarks, raw_rows
+from routerlab.core.queries import Query, QueryError, read_queries
+from routerlab.sources.benchmark_specs import benchmarks, raw_rows
 from routerlab.sources.files import Row, SourceError, read_rows, readable
 from routerlab.sources.rows import Asked, plain
 
@@ -131,7 +131,7 @@ def to_queries(
 
 
 def _pocket(split: str | None) -> list[Query]:
-    from routerlab.sources.recorded import recorded
+    from routerlab.core.recorded import recorded
 
     pocket = recorded("pocket")
     return pocket.split(split).queries if split else pocket.queries

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from routerlab.queries import QueryError
-from routerlab.runs import Run
+from routerlab.core.queries import QueryError
+from routerlab.core.runs import Run
 
 Row = dict[str, Any]
 PICKLES = {".pkl", ".pickle", ".pt", ".bin", ".npy", ".joblib"}

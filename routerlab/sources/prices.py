@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from routerlab.pools import ModelCard, Pool
+from routerlab.core.pools import ModelCard, Pool
 from routerlab.sources.files import SourceError
 
 FIELDS = ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from routerlab.queries import Query, QueryError
+from routerlab.core.queries import Query, QueryError
 
 WORDS = 3  # consecutive words in a shingle
 HASHES = 128

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from routerlab.pools import Pool
-from routerlab.queries import Query
-from routerlab.runs import Run
-from routerlab.sources.assemble import (
+from routerlab.core.pools import Pool
+from routerlab.core.queries import Query
+from routerlab.core.recorded import Recorded, record
+from routerlab.core.runs import Run
+from routerlab.sources.files import SourceError, read_rows
+from routerlab.sources.import_table import (
     Tokens,
     build,
     cells_from,
@@ -26,8 +28,6 @@ from routerlab.sources.assemble import (
     read_frame,
     refuse_gaps,
 )
-from routerlab.sources.files import SourceError, read_rows
-from routerlab.sources.recorded import Recorded, record
 from routerlab.sources.rows import mt_bench
 from routerlab.sources.split import split
 

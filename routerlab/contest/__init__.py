@@ -1,0 +1,1 @@
+"""Many routers on one table, compared."""

@@ -1,0 +1,1 @@
+"""The vocabulary: queries, pools, outcomes, decisions, runs."""

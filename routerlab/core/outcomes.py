@@ -1,0 +1,171 @@
+"""The one table: what each model of a pool did on each query.
+
+Long in Parquet (a row a query x model x sample), dense query x model matrices in memory. An outcome that did not
+happen, an error or an answer cut off, has no grade: it is missing, never wrong.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from routerlab.core.invariants import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Grade,
+    OutcomeError,
+    check,
+    codes,
+    from_columns,
+    objects,
+)
+
+__all__ = ["SCHEMA", "Grade", "OutcomeError", "OutcomeTable", "check"]
+
+NUMERIC = [f.name for f in SCHEMA if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+
+
+def _mean(matrix: np.ndarray) -> np.ndarray:
+    held = (~np.isnan(matrix)).sum(0)
+    return np.where(held, np.nansum(matrix, 0) / np.maximum(held, 1), np.nan)
+
+
+def _axis(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The different values of a dictionary column in order of appearance, and the place of each row's value."""
+    array = column.combine_chunks()
+    used, first, inverse = np.unique(codes(column), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    values = array.dictionary.take(pa.array(used[order])).to_pylist() if len(column) else []
+    return tuple(values), rank[inverse]
+
+
+class OutcomeTable:
+    """Outcomes of a set of queries under a set of models; `matrix` gives what analysis needs."""
+
+    def __init__(self, rows: pa.Table | Mapping[str, Sequence], models: Sequence[str] | None = None) -> None:
+        self.rows = check(rows if isinstance(rows, pa.Table) else from_columns(rows))
+        self.queries, query = _axis(self.rows["query"])
+        found, model = _axis(self.rows["model"])
+        if models is not None and (absent := [m for m in found if m not in models]):
+            raise OutcomeError(
+                f"the table has outcomes of {', '.join(absent)}, which the pool lacks "
+                f"({', '.join(models)}); add cards or drop those rows"
+            )
+        self.models = tuple(models or found)
+        column = np.array([self.models.index(m) for m in found], np.int64)
+        self._place = query, column[model] if len(found) else model, self.rows["sample"].to_numpy()
+
+    @classmethod
+    def read(cls, path: str | Path, models: Sequence[str] | None = None) -> "OutcomeTable":
+        """Read and check a Parquet file; `models` fixes the order of columns (a pool's `ids`)."""
+        rows = pq.read_table(path)
+        version = (rows.schema.metadata or {}).get(b"schema", b"").decode()
+        if version != SCHEMA_VERSION:
+            raise OutcomeError(
+                f"{path} has schema {version!r}, this version reads {SCHEMA_VERSION!r}; write it "
+                f"with OutcomeTable.write"
+            )
+        return cls(rows, models)
+
+    def write(self, run, name: str = "outcomes.parquet") -> Path:
+        """Write to a `Run`, sorted by model, query and sample (a model's column compresses best)."""
+        query, model, sample = self._place
+        order = np.lexsort((query, sample, model))
+        return run.write_table(name, self.rows.take(order).replace_schema_metadata(SCHEMA.metadata))
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """The numbers of the tries it holds: 0 is the greedy one."""
+        return tuple(np.unique(self._place[2]).tolist())
+
+    def matrix(
+        self,
+        column: str = "quality",
+        samples: int | Sequence[int] | None = 0,
+        *,
+        graded: bool = False,
+    ) -> np.ndarray:
+        """Query x model matrix (float32) of a numeric column, NaN where there is no outcome.
+
+        `samples` is one try (0: the greedy one), several to average over those that exist, or None for all. With
+        `graded` only tries that have a grade: a call that failed was free and says nothing of what an answer costs.
+        """
+        query, model, sample = self._place
+        if column not in NUMERIC:
+            raise OutcomeError(f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}")
+        wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
+        values = self.rows[column].to_numpy().astype(np.float32)
+        if graded:
+            values = np.where(self.rows["grade"].is_null().to_numpy(), np.nan, values)
+        total = np.zeros((len(self.queries), len(self.models)), np.float32)
+        count = np.zeros_like(total)
+        for k in wanted:
+            here = (sample == k) & ~np.isnan(values)
+            total[query[here], model[here]] += values[here]
+            count[query[here], model[here]] += 1
+        with np.errstate(invalid="ignore"):
+            return np.where(count > 0, total / count, np.nan).astype(np.float32)
+
+    def text(self, column: str = "answer", sample: int = 0) -> np.ndarray:
+        """Query x model matrix of a text column (objects; None where there is no outcome)."""
+        out = np.full((len(self.queries), len(self.models)), None, dtype=object)
+        query, model, which = self._place
+        here = which == sample
+        values = self.rows[column]
+        if not pa.types.is_dictionary(values.type):
+            values = values.dictionary_encode()
+        out[query[here], model[here]] = objects(values)[here]
+        return out
+
+    def grades(self, sample: int = 0) -> np.ndarray:
+        """Query x model matrix of grades (objects; None where there is no outcome)."""
+        return self.text("grade", sample)
+
+    def select(self, queries: Sequence[str]) -> "OutcomeTable":
+        """The table of these queries, in this order; a query that is not there, or named twice, is refused."""
+        known = {q: i for i, q in enumerate(self.queries)}
+        if absent := [q for q in queries if q not in known]:
+            raise OutcomeError(f"query {absent[0]} is not in this table of {len(known)}; collect it first")
+        if len(set(queries)) < len(queries):
+            again = next(q for i, q in enumerate(queries) if q in queries[:i])
+            raise OutcomeError(f"query {again} is asked for twice; name each query once")
+        rank = np.full(len(known), -1)
+        rank[[known[q] for q in queries]] = np.arange(len(queries))
+        rows = np.flatnonzero(rank[self._place[0]] >= 0)
+        rows = rows[np.argsort(rank[self._place[0][rows]], kind="stable")]
+        return OutcomeTable(self.rows.take(rows), self.models)
+
+    def summary(self):
+        """One line a model (pandas): of its greedy answers the shares of grades, and the means of the cost in USD per
+        1,000, tokens and latency; how many are missing, which count for none of these.
+        """
+        import pandas as pd
+
+        grades = self.grades()
+        held = grades != None  # noqa: E711 (elementwise)
+        shares = {g.lower(): _mean(np.where(held, grades == g, np.nan)) for g in Grade}
+        told = ("usd", "tokens_in", "tokens_out", "latency_s")
+        mean = {n: _mean(np.where(held, self.matrix(n), np.nan)) for n in told}
+        frame = pd.DataFrame(
+            {**shares, "usd_per_1000": mean.pop("usd") * 1000, **mean},
+            index=pd.Index(self.models, name="model"),
+        )
+        frame["missing"] = (~held).sum(0)
+        return frame
+
+    def __repr__(self) -> str:
+        samples = len(np.unique(self._place[2]))
+        shape = f"{len(self.queries)} queries x {len(self.models)} models x {samples} samples"
+        return f"OutcomeTable({shape}, {len(self)} rows)"
+
+    def _repr_html_(self) -> str:
+        head = f"<b>{html.escape(repr(self))}</b>"
+        return head + self.summary().to_html(float_format="{:.4g}".format, escape=True)

@@ -1,0 +1,186 @@
+"""A `Pool` is an ordered set of dated model cards, read from YAML: what can be called, and what it costs."""
+
+import datetime as dt
+import html
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from routerlab.core.runs import root
+
+TIERS = ("premium", "standard", "budget", "specialized")
+
+
+class PoolError(ValueError):
+    """A pool or card that cannot be used; the message names the known values."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One callable model. Prices are US dollars a million tokens, true on `as_of`."""
+
+    id: str
+    provider_id: str
+    tier: str
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float
+    context: int
+    as_of: dt.date
+    usd_per_mtok_cached_in: float | None = None  # None: cached input costs what other input costs
+    strengths: tuple[str, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise PoolError(f"a model's id is {self.id!r}; give a name, in quotes if it is a number")
+        if isinstance(self.strengths, str):
+            raise PoolError(f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]")
+        if self.tier not in TIERS:
+            raise PoolError(f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}")
+        prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
+        prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
+        for name in prices:
+            price = getattr(self, name)
+            number = isinstance(price, int | float) and not isinstance(price, bool)
+            if not number or not 0 <= price < float("inf"):
+                raise PoolError(f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 or more")
+        if isinstance(self.context, bool) or not isinstance(self.context, int) or self.context <= 0:
+            raise PoolError(f"model {self.id!r}: context is {self.context!r}; give the number of tokens it can hold")
+        if not isinstance(self.as_of, dt.date):
+            raise PoolError(f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as YYYY-MM-DD")
+        object.__setattr__(self, "strengths", tuple(self.strengths))
+
+    def usd(self, tokens_in, tokens_out, tokens_cached=0):
+        """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were read from a cache."""
+        cached = self.usd_per_mtok_cached_in
+        cached = self.usd_per_mtok_in if cached is None else cached
+        given = (tokens_in - tokens_cached) * self.usd_per_mtok_in + tokens_cached * cached
+        return (given + tokens_out * self.usd_per_mtok_out) / 1e6
+
+
+class Pool:
+    """An ordered set of cards with named fixed sets, and samplers that draw models by tier."""
+
+    def __init__(self, name: str, cards: Iterable[ModelCard], sets: Mapping[str, Iterable[str]] | None = None) -> None:
+        self.name, self.cards = name, tuple(cards)
+        self.ids = tuple(c.id for c in self.cards)
+        if not self.cards:
+            raise PoolError(f"pool {name!r} has no models; list at least one under 'models'")
+        if twice := sorted({i for i in self.ids if self.ids.count(i) > 1}):
+            raise PoolError(f"pool {name!r} has two cards for {', '.join(twice)}; ids must differ")
+        self._by_id = dict(zip(self.ids, self.cards, strict=True))
+        self.sets = {key: tuple(value) for key, value in (sets or {}).items()}
+        for key, members in self.sets.items():
+            for member in members:
+                if member not in self._by_id:
+                    raise PoolError(f"set {key!r}: {self._unknown(member)}")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Pool":
+        """Read a pool from a YAML file; a bare name means `data/pools/<name>.yaml`."""
+        path = Path(path)
+        if path.suffix not in {".yaml", ".yml"}:
+            path = root() / "data" / "pools" / f"{path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+            raise PoolError(f"no pool at {path}; pools there: {known}")
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PoolError(f"{path} is not YAML ({' '.join(str(error).split())}); repair it, in UTF-8") from error
+        if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
+            raise PoolError(f"{path} needs a list 'models'; see data/pools/pocket.yaml for the form")
+        sets = raw.get("sets") or {}
+        if not isinstance(sets, dict) or not all(isinstance(v, list) for v in sets.values()):
+            raise PoolError(f"{path}: 'sets' is a mapping of names to lists of models, not {sets!r}")
+        cards = [_card(item, raw.get("as_of"), path) for item in raw["models"]]
+        return cls(raw.get("name", path.stem), cards, sets)
+
+    def to_yaml(self) -> str:
+        """This pool as the text of a file that `Pool.load` reads."""
+        cards = [
+            {
+                f.name: list(value) if isinstance(value, tuple) else value
+                for f in fields(c)
+                if (value := getattr(c, f.name)) not in (None, (), "")
+            }
+            for c in self.cards
+        ]
+        sets = {"sets": {k: list(v) for k, v in self.sets.items()}} if self.sets else {}
+        return yaml.safe_dump({"name": self.name, "models": cards, **sets}, sort_keys=False)
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    def __iter__(self) -> Iterator[ModelCard]:
+        return iter(self.cards)
+
+    def __contains__(self, model: object) -> bool:
+        return model in self._by_id
+
+    def __getitem__(self, model: str) -> ModelCard:
+        if model not in self._by_id:
+            raise PoolError(self._unknown(model))
+        return self._by_id[model]
+
+    def _unknown(self, model: str) -> str:
+        return f"{model!r} is not in pool {self.name!r} ({', '.join(self.ids)})"
+
+    def subset(self, models: str | Iterable[str]) -> "Pool":
+        """The pool of these models (or of a fixed set's name), in the order given."""
+        if isinstance(models, str):
+            if models not in self.sets:
+                raise PoolError(f"pool {self.name!r} has no set {models!r}; its sets: {', '.join(self.sets) or 'none'}")
+            return Pool(f"{self.name}:{models}", [self[m] for m in self.sets[models]])
+        return Pool(self.name, [self[m] for m in models])
+
+    def tier(self, name: str) -> tuple[ModelCard, ...]:
+        """The cards of one tier."""
+        if name not in TIERS:
+            raise PoolError(f"{name!r} is not a tier ({', '.join(TIERS)})")
+        return tuple(c for c in self.cards if c.tier == name)
+
+    def sample(self, counts: Mapping[str, tuple[int, int]], rng: np.random.Generator) -> "Pool":
+        """A random pool: of each tier a uniformly drawn number of models between (low, high), in this pool's order."""
+        chosen: set[str] = set()
+        for tier, (low, high) in counts.items():
+            members = [c.id for c in self.tier(tier)]
+            if not 0 <= low <= high or low > len(members):
+                raise PoolError(f"cannot draw {low} to {high} of tier {tier!r}: pool {self.name!r} has {len(members)}")
+            number = int(rng.integers(low, min(high, len(members)) + 1))
+            if number:
+                chosen.update(rng.choice(members, size=number, replace=False).tolist())
+        return Pool(self.name, [c for c in self.cards if c.id in chosen])
+
+    def __repr__(self) -> str:
+        return f"Pool({self.name!r}, {len(self)} models: {', '.join(self.ids)})"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{h}</th>" for h in ("model", "tier", "$ / M in", "$ / M out", "prices of", "strengths"))
+        rows = "".join(
+            f"<tr><td>{html.escape(c.id)}</td><td>{c.tier}</td><td>{c.usd_per_mtok_in:g}</td><td>{c.usd_per_mtok_out:g}</td>"
+            f"<td>{c.as_of}</td><td>{html.escape(', '.join(c.strengths))}</td></tr>"
+            for c in self.cards
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:
+    if not isinstance(item, dict):
+        raise PoolError(f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, prices")
+    item = {"as_of": as_of, **item}
+    name = item.get("id", "?")
+    known = {f.name for f in fields(ModelCard)}
+    needed = [f.name for f in fields(ModelCard) if f.default is MISSING]
+    if unknown := sorted(set(item) - known):
+        raise PoolError(
+            f"{path}: model {name!r} has unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    if missing := [key for key in needed if item.get(key) is None]:
+        extra = f" (one of {', '.join(TIERS)})" if "tier" in missing else ""
+        raise PoolError(f"{path}: model {name!r} lacks {', '.join(missing)}{extra}")
+    return ModelCard(**item)

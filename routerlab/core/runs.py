@@ -1,0 +1,139 @@
+"""Where files lie: absolute paths of the project, and `Run`, a folder whose every file is written whole and hashed."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class RunError(RuntimeError):
+    """A file of a run that is missing, altered or cannot be written; the message says what to do."""
+
+
+def root() -> Path:
+    """The project's folder; notebooks, papermill and nbval all run elsewhere, so every path starts here."""
+    home = Path(os.environ.get("ROUTERLAB_HOME") or Path(__file__).resolve().parents[2])
+    if not (home / "data" / "pools").is_dir():
+        raise RunError(
+            f"no data/pools in {home}; install with `pip install -e .` in a clone, or set ROUTERLAB_HOME to one"
+        )
+    return home
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write(temporary)` make a file beside `path`, then put it in place: readers see the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Run:
+    """A folder of artefacts with `manifest.json`: the SHA-256 and size of every file written through it.
+
+    `Run("demo")` is `data/runs/demo`; a path opens any other folder. Reading checks the hash, so a file that was
+    changed behind the run's back is refused instead of believed.
+    """
+
+    def __init__(self, name: str | Path) -> None:
+        if name in ("", "pocket"):
+            why = "names the embedded table" if name else "is no name"
+            raise RunError(f"{name!r} {why}; give the run another name")
+        plain = isinstance(name, str) and name not in {".", ".."} and not {*name} & {*"/\\"}
+        self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
+        self.name = self.folder.name
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {len(self.manifest())} files)"
+
+    def manifest(self) -> dict[str, dict]:
+        """What each file should be: {name: {"bytes": int, "sha256": str}}."""
+        path = self.folder / "manifest.json"
+        if not path.is_file():
+            return {}
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(held, dict) or [*held] != ["files"]:
+                raise ValueError("it holds something else")
+            return held["files"]
+        except ValueError as error:
+            raise RunError(
+                f"{path} is not a manifest of a run ({error}); restore it, or write to another folder"
+            ) from error
+
+    def write(self, name: str, content: bytes | str | Callable[[Path], object]) -> Path:
+        """Write one file (bytes, text, or a function that writes to the path it is given) and record its hash."""
+        path = self._inside(name)
+        self.manifest()  # of something else is refused before anything is written
+        if callable(content):
+            write_atomic(path, content)
+        else:
+            data = content.encode() if isinstance(content, str) else content
+            write_atomic(path, lambda temporary: temporary.write_bytes(data))
+        with self._locked():
+            files = self.manifest() | {name: {"bytes": path.stat().st_size, "sha256": sha256(path)}}
+            text = json.dumps({"files": dict(sorted(files.items()))}, indent=1) + "\n"
+            write_atomic(self.folder / "manifest.json", lambda temporary: temporary.write_text(text))
+        return path
+
+    def write_table(self, name: str, table: pa.Table, **options) -> Path:
+        """Write an Arrow table as Parquet (zstd)."""
+        settings = {"compression": "zstd", "compression_level": 19, **options}
+        return self.write(name, lambda path: pq.write_table(table, path, **settings))
+
+    def path(self, name: str) -> Path:
+        """The path of a file whose content still matches its hash; anything else is refused."""
+        path, known = self._inside(name), self.manifest()
+        if name not in known:
+            have = ", ".join(known) or "nothing"
+            raise RunError(f"{name!r} is not in run {self.name!r}, which has {have}; write it first")
+        if not path.is_file():
+            raise RunError(f"{path} is gone though the manifest names it; restore it or write the run again")
+        if (found := sha256(path)) != known[name]["sha256"]:
+            expected = known[name]["sha256"]
+            raise RunError(
+                f"{path} was changed: SHA-256 {found[:12]}…, manifest {expected[:12]}…; restore it or write it again"
+            )
+        return path
+
+    def verify(self) -> None:
+        """Check every file of the manifest."""
+        for name in self.manifest():
+            self.path(name)
+
+    def _inside(self, name: str) -> Path:
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder) or name in {"", "manifest.json"}:
+            raise RunError(f"{name!r} is not a name inside run {self.name!r}; use a relative path without '..'")
+        return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,1 @@
+"""House style, plots and their export."""

@@ -1,0 +1,1 @@
+"""An answer becomes a grade: verifiers, the sandbox, the judge."""

@@ -1,0 +1,251 @@
+"""Verifiers of short answers: exact, literal, json, regex and reasoning_gym, and what an answer calls its answer.
+
+A verifier is a plain function of a query and an answer that gives a `Result`; it raises `VerifyError` where the query
+lacks what it needs. An answer that nothing can be read from is wrong for its `format`, which is told apart.
+"""
+
+import ast
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from routerlab.core.queries import Query
+
+
+class VerifyError(ValueError):
+    """A query that cannot be graded as it stands; the message says what to give it."""
+
+
+class Result(NamedTuple):
+    """Quality in [0, 1] (0.5 and above is correct) and why, in one word."""
+
+    quality: float
+    why: str
+
+
+Verifier = Callable[[Query, str], Result]
+
+MATCH, MISMATCH, FORMAT = Result(1.0, "match"), Result(0.0, "mismatch"), Result(0.0, "format")
+
+
+def verdict(same: bool) -> Result:
+    return MATCH if same else MISMATCH
+
+
+def reference(query: Query) -> str:
+    """The reference answer; a query without one is refused."""
+    if query.reference is None or not query.reference.strip():
+        raise VerifyError(
+            f"query {query.id} has no reference answer, which {query.verifier!r} needs; give one or another verifier"
+        )
+    return query.reference
+
+
+_SAID = re.compile(r"\b(?:answer|result|solution)\b[*_]*\s*(?:is|are|would be|should be|[:=])[*_:\s]*(.*)", re.I)
+TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last \boxed{...}, braces balanced; None where there is none."""
+    starts = {m.end() for m in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)}
+    opened, last, found = [], -1, None
+    for brace in re.finditer(r"(?<!\\)[{}]", text) if starts else ():
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif opened and (start := opened.pop()) in starts and start > last:
+            last, found = start, text[start : brace.start()]
+    return found
+
+
+def stated(text: str) -> Iterator[str]:
+    """What a text calls its answer, the most explicit first: boxed, tagged, after ####, after "the answer is"."""
+    if (inner := boxed(text)) is not None:
+        yield inner
+    if tagged := TAG.findall(text):
+        yield tagged[-1]
+    if "####" in text:
+        yield text.rpartition("####")[2].strip().partition("\n")[0]
+    for line in reversed(_SAID.findall(text)):
+        if line.strip():
+            yield line
+
+
+def normal(text: str) -> str:
+    """Case, width, quotes, spaces, a first article and the punctuation at the ends do not count.
+
+    Inner punctuation and signs do: "1.5" is not "15" and "-5" is not "5".
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().translate(QUOTES)
+    text = " ".join(text.replace("**", "").split()).strip("\"'`_ ").rstrip(".,;:!?\"'`_ ")
+    bare = re.sub(r"^(?:the|an?) (?=\S)", "", text)
+    return bare or text
+
+
+QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-"})
+
+
+def exact(query: Query, answer: str) -> Result:
+    """The answer, or what it calls its answer, is the reference or one of meta["aliases"]."""
+    wanted = {normal(x) for x in (reference(query), *query.meta.get("aliases", ()))}
+    if not answer.strip():
+        return FORMAT
+    said = [normal(answer), *map(normal, stated(answer))]
+    return verdict(any(x in wanted for x in said))
+
+
+def literal(query: Query, answer: str) -> Result:
+    """The Python value the answer states equals the reference's: type, case and order count, spelling does not."""
+    try:
+        wanted = ast.literal_eval(reference(query).strip())
+    except (ValueError, SyntaxError) as error:
+        raise VerifyError(
+            f"query {query.id}: the reference {query.reference!r} is no Python literal; use 'exact'"
+        ) from error
+    fenced = re.findall(r"```(?:python)?\s*\n(.*?)```", answer, re.S | re.I)
+    lines = answer.strip().splitlines()[-1:]
+    for part in (answer, *reversed(fenced), *stated(answer), *lines):
+        for form in (part.strip(), part.strip().rstrip(".").strip("`*")):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                found = ast.literal_eval(form)
+                return verdict(_alike(found, wanted))
+    return FORMAT
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equality of Python values of one type, inside as well: [1] is not [True]."""
+    if type(a) is not type(b) or a != b:
+        return False
+    if isinstance(a, list | tuple):
+        return all(map(_alike, a, b))
+    return not isinstance(a, dict) or all(_alike(a[k], b[k]) for k in a)
+
+
+def find_json(text: str) -> Any:
+    """The value of a JSON answer: all of it, a fenced block, or the first object or array; ValueError if none."""
+    fenced = re.findall(r"```(?:json)?\s*\n(.*?)```", text, re.S | re.I)
+    for part in (text, *reversed(fenced)):
+        try:
+            return json.loads(part)
+        except ValueError:
+            continue
+    decoder = json.JSONDecoder()
+    for start in re.finditer(r"[{\[]", text):
+        try:
+            return decoder.raw_decode(text, start.start())[0]
+        except ValueError:
+            continue
+    raise ValueError("no JSON in the answer")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of JSON values: 1 is 1.0, and true is not 1."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b
+
+
+def json_value(query: Query, answer: str) -> Result:
+    """The JSON in the answer obeys meta["schema"], or equals the reference; both where both are given."""
+    schema = query.meta.get("schema")
+    if schema is None and query.reference is None:
+        raise VerifyError(f"query {query.id}: 'json' needs meta['schema'] or a reference")
+    try:
+        found = find_json(answer)
+    except (ValueError, RecursionError):
+        return FORMAT
+    if schema is not None:
+        from jsonschema import validators
+        from referencing import Registry
+
+        # An empty registry: a reference to another address is an error, never a download.
+        checker = validators.validator_for(schema)(schema, registry=Registry())
+        if not checker.is_valid(found):
+            return MISMATCH
+    if query.reference is None:
+        return MATCH
+    try:
+        return verdict(_same(found, json.loads(query.reference)))
+    except ValueError as error:
+        raise VerifyError(f"query {query.id}: the reference is not JSON: {error}") from error
+
+
+def regex(query: Query, answer: str) -> Result:
+    """meta["pattern"], or else the reference, is found in the answer (re.search; anchor it as you need)."""
+    pattern = query.meta.get("pattern") or reference(query)
+    try:
+        return verdict(re.search(pattern, answer) is not None)
+    except re.error as error:
+        raise VerifyError(f"query {query.id}: the pattern {pattern!r} is not one: {error}") from error
+
+
+def reasoning_gym(query: Query, answer: str) -> Result:
+    """reasoning-gym's own scorer; its partial credit counts as wrong.
+
+    meta names an embedded question (family, level, index) or carries {"dataset": name, "entry": entry}.
+    """
+    tagged = TAG.findall(answer)
+    said = tagged[-1].strip() if tagged else answer.strip()
+    if not said:
+        return FORMAT
+    meta = query.meta
+    if {"family", "level", "index"} <= set(meta):
+        from routerlab.pocket import tasks
+
+        return verdict(tasks.score(meta["family"], meta["level"], meta["index"], said) == 1.0)
+    if not {"dataset", "entry"} <= set(meta):
+        raise VerifyError(
+            f"query {query.id}: 'reasoning_gym' needs meta of family, level and index, or of dataset and entry"
+        )
+    from reasoning_gym.factory import get_score_answer_fn
+
+    if meta["dataset"] in EVALUATE and not _harmless(said):
+        # Such a scorer would run it as Python, here; of these only the very words can be right.
+        return verdict(said == str(meta["entry"]["answer"]).strip())
+    score: Callable[..., float] = get_score_answer_fn(meta["dataset"])
+    return verdict(score(said, meta["entry"]) >= 0.999)
+
+
+# Data sets whose scorers hand the answer to eval, some by way of sympy.
+EVALUATE = frozenset(
+    {
+        *("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"),
+        *("countdown", "puzzle24", "polynomial_multiplication"),
+        *("intermediate_integration", "simple_integration"),
+    }
+)
+_FUNCTIONS = {*("exp", "log", "ln", "sqrt", "Abs"), *("sin", "cos", "tan", "asin", "acos", "atan")}
+_DIGITS = 10**6  # of a number that is quickly worked out
+
+
+def _harmless(said: str) -> bool:
+    """Whether an answer is words alone, or a formula of plain numbers, letters and known functions, of bounded size."""
+    try:
+        return len(said) <= 1000 and _size(ast.parse(said, mode="eval").body) <= _DIGITS
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return re.fullmatch(r"[\w\s]*", said) is not None
+
+
+def _size(node: ast.expr) -> float:
+    """A bound on the digits of a formula's value; infinity for what is no formula."""
+    match node:
+        case ast.Constant(value=value) if type(value) in (int, float):
+            return len(str(value))
+        case ast.Name(id=name) if len(name) == 1:
+            return 1
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub(), operand=inner):
+            return _size(inner)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _size(left) * 10 ** min(_size(right), 9)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
+            return _size(left) + _size(right) + 1
+        case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in _FUNCTIONS:
+            return _size(inner) + 1
+    return math.inf

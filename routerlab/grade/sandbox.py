@@ -1,0 +1,272 @@
+"""Run code nobody has read, in bubblewrap; `fusion` does the same on a SandboxFusion server.
+
+A box has no network, sees read-only libraries, one Python and a small temporary folder, gets none of our environment,
+and is bounded in time, memory, processes, files and output. Code is never run outside a box: without one,
+`SandboxError` says what to install.
+"""
+
+import fcntl
+import functools
+import math
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from routerlab.grade.seccomp import seccomp_filter
+
+
+class SandboxError(RuntimeError):
+    """There is no box to run code in, or it broke; never the fault of the code. The message names the cure."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use. A limit passed ends the program, not the run."""
+
+    timeout_s: float = 20.0  # by the clock on the wall
+    cpu_s: float = 10.0  # of each process: what decides on a busy machine
+    memory_mb: int = 512  # address space of each process; all of them may hold twice that
+    processes: int = 16  # and threads
+    disk_mb: int = 16  # of /tmp, and of /dev/shm
+    output_kb: int = 256  # of stdout and stderr together
+    files: int = 64  # open at once, by a process
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program did. `status` is ok, error (exit code not 0), timeout, memory or output."""
+
+    stdout: str
+    stderr: str
+    status: str
+    code: int
+    seconds: float
+
+
+Executor = Callable[[str, str, Limits], Ran]
+
+INSTALL = "install it with `apt-get install bubblewrap` (0.8 or newer), or name a SandboxFusion server (--sandbox URL)"
+_NOBODY = 65534
+_MB = 2**20
+
+# Limits are set inside the box: the count of processes then is the box's own and not the user's, and binds although
+# the caller may be root.
+_START = """
+import os, resource as r, sys
+for name, value in {limits}.items():
+    r.setrlimit(getattr(r, "RLIMIT_" + name), (value, value))
+os.execv(sys.executable, [sys.executable, "-s", "-B", "/box/main.py"])
+"""
+
+
+def run_code(source: str, stdin: str = "", limits: Limits = LIMITS) -> Ran:
+    """Run a Python program in a box of its own and return what it wrote and how it ended."""
+    return _run(*_box(), source, stdin, limits)
+
+
+def check() -> str:
+    """The Python that boxes run (its path on this machine); `SandboxError` where no box can be made."""
+    return str(_box()[1])
+
+
+@functools.cache
+def _box() -> tuple[str, Path]:
+    """(bubblewrap, interpreter): the first interpreter that prints its version in a box."""
+    bwrap = shutil.which("bwrap")
+    if not bwrap:
+        raise SandboxError(f"bubblewrap is not installed, and code is never run without: {INSTALL}")
+    if seccomp_filter() is None:
+        raise SandboxError(
+            f"no filter of system calls for {os.uname().machine}; run code on a SandboxFusion "
+            f"server (--sandbox URL) or on x86_64 or aarch64"
+        )
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    ours = [Path(sys.executable), Path(sys.base_prefix, "bin", name), Path("/usr/bin/python3")]
+    reasons = []
+    for python in dict.fromkeys(p.resolve() for p in ours):
+        try:
+            ran = _run(bwrap, python, "print('boxed')", "", LIMITS)
+        except SandboxError as error:
+            reasons.append(f"{python}: {error}")
+            continue
+        if ran.stdout == "boxed\n":
+            return bwrap, python
+        reasons.append(f"{python}: {ran.stderr.strip() or ran.status}")
+    raise SandboxError(
+        "bubblewrap runs no Python in a box here: "
+        + "; ".join(reasons)
+        + ". Where it says that namespaces or uid maps are not permitted, allow them (Ubuntu: "
+        "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; Docker: "
+        "`--security-opt seccomp=unconfined`); where Python is not readable, `apt-get install "
+        "python3`; or name a SandboxFusion server (--sandbox URL)"
+    )
+
+
+def _mounts(python: Path) -> tuple[list[str], str]:
+    """(options, Python's path inside): libraries and one interpreter, read-only; no shell and no tools."""
+    out: list[str] = []
+    for name in ("lib", "lib32", "lib64"):
+        if Path("/usr", name).is_dir():
+            out += ["--ro-bind", f"/usr/{name}", f"/usr/{name}"]
+        top = Path("/", name)
+        if top.is_symlink():
+            out += ["--symlink", os.readlink(top), f"/{name}"]
+        elif top.is_dir():
+            out += ["--ro-bind", f"/{name}", f"/{name}"]
+    if python.parent == Path("/usr/bin"):
+        return [*out, "--ro-bind", str(python), str(python)], str(python)
+    # Under a name of its own, so that the box does not show where a home folder lies.
+    inside = f"/python/bin/{python.name}"
+    out += ["--ro-bind", str(python), inside]
+    out += ["--ro-bind", str(python.parent.parent / "lib"), "/python/lib"]
+    return [*out, "--setenv", "LD_LIBRARY_PATH", "/python/lib"], inside
+
+
+def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits: Limits):
+    mounts, inside = _mounts(python)
+    size = str(limits.disk_mb * _MB)
+    devices = [f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom")]
+    binds = [x for device in devices for x in ("--dev-bind", device, device)]
+    cpu = math.ceil(limits.cpu_s)
+    bounds = {
+        "CPU": cpu,
+        "AS": limits.memory_mb * _MB,
+        "FSIZE": limits.disk_mb * _MB,
+        "NOFILE": limits.files,
+        "NPROC": limits.processes + 2,  # bubblewrap's two are counted
+        "CORE": 0,
+        "MSGQUEUE": 0,
+        "MEMLOCK": 0,
+    }
+    return [
+        *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *("--new-session", "--die-with-parent", "--hostname", "box", "--clearenv"),
+        *("--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"),
+        *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "OMP_NUM_THREADS", "1"),
+        *mounts,
+        *("--size", size, "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
+        *("--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *("--ro-bind-data", str(source), "/box/main.py", "--remount-ro", "/", "--chdir", "/tmp"),
+        *("--seccomp", str(rules), "--json-status-fd", str(status)),
+        *(inside, "-I", "-S", "-c", _START.format(limits=bounds)),
+    ]
+
+
+def _sealed(content: bytes) -> int:
+    """A file in memory that nobody can change, not even the program that is given it."""
+    fd = os.memfd_create("box", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as out:
+        out.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> Ran:
+    held = [_sealed(x.encode("utf-8", "replace")) for x in (source, stdin)]
+    held.append(_sealed(seccomp_filter() or b""))
+    told, status = os.pipe()
+    user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    began = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            _argv(bwrap, python, held[0], held[2], status, limits),
+            stdin=held[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(held[0], held[2], status),
+            env={},
+            cwd="/",
+            start_new_session=True,
+            **user,
+        )
+    except OSError as error:
+        os.close(told)
+        raise SandboxError(f"bubblewrap could not be started: {error}; {INSTALL}") from error
+    finally:
+        for fd in (*held, status):
+            os.close(fd)
+    try:
+        texts, ended = _watch(process, began + limits.timeout_s, limits)
+    finally:
+        _kill(process)
+        with os.fdopen(told, "rb") as reports:
+            exited = b'"exit-code"' in reports.read()
+    seconds = time.monotonic() - began
+    stdout, stderr = (bytes(t).decode("utf-8", "replace") for t in texts)
+    if ended is None and not exited:
+        raise SandboxError(f"bubblewrap made no box: {stderr.strip()[-300:] or 'no reason given'}")
+    if ended is None:
+        ended = "ok" if process.returncode == 0 else "error"
+        if process.returncode == 128 + signal.SIGXCPU or process.returncode == 128 + signal.SIGKILL:
+            ended = "timeout" if seconds >= limits.cpu_s else "error"
+        elif stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
+            ended = "memory"
+    return Ran(stdout, stderr, ended, process.returncode, seconds)
+
+
+def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
+    """(stdout and stderr, why it was stopped or None): read what it writes until all of the box has ended."""
+    texts = bytearray(), bytearray()
+    room = limits.output_kb * 1024
+    with selectors.DefaultSelector() as selector:
+        for stream, text in zip((process.stdout, process.stderr), texts, strict=True):
+            assert stream is not None
+            selector.register(stream, selectors.EVENT_READ, text)
+        looked = 0.0
+        while selector.get_map():
+            now = time.monotonic()
+            if now >= deadline:
+                return texts, "timeout"
+            if now - looked > 0.05:
+                looked = now
+                if _resident(process.pid) > 2 * limits.memory_mb * _MB:
+                    return texts, "memory"
+            for key, _ in selector.select(min(0.05, deadline - now)):
+                part = os.read(key.fd, min(65536, room + 1))
+                key.data.extend(part[:room])
+                if len(part) > room:
+                    return texts, "output"
+                room -= len(part)
+                if not part:
+                    selector.unregister(key.fileobj)
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return texts, "timeout"
+    return texts, None
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process and all that come from it hold; what has just ended holds none."""
+    total, todo = 0, [str(pid)]
+    while todo:
+        one = todo.pop()
+        try:
+            total += int(Path("/proc", one, "statm").read_text().split()[1])
+            for task in os.listdir(f"/proc/{one}/task"):
+                todo += Path(f"/proc/{one}/task/{task}/children").read_text().split()
+        except (OSError, IndexError):
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End the box: with bubblewrap dies the first process inside, and with that all the others."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()

@@ -1,0 +1,175 @@
+"""From an answer to a grade: the verifier a query names, and what is no grade at all.
+
+What did not happen is missing, never wrong: an answer cut off, a verifier that raised and a judge that was not given
+are errors. An answer that nothing can be read from is wrong, and says so (`format`); a refusal and an honest "I don't
+know" are IDK.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from routerlab.core.invariants import Grade
+from routerlab.core.queries import Query
+from routerlab.grade import answers as short
+from routerlab.grade.answers import Result, Verifier, VerifyError
+from routerlab.grade.choice import multiple_choice
+from routerlab.grade.code import code
+from routerlab.grade.instructions import instructions
+from routerlab.grade.math_pool import grade_apart
+from routerlab.grade.numeric import numeric
+from routerlab.grade.sandbox_fusion import executor
+
+__all__ = ["VERIFIERS", "Result", "Verdict", "VerifyError", "abstains", "grade", "grade_many"]
+
+# Add a function of your own under a name, and queries can name it.
+VERIFIERS: dict[str, Verifier] = {
+    "exact": short.exact,
+    "literal": short.literal,
+    "numeric": numeric,
+    "multiple_choice": multiple_choice,
+    "json": short.json_value,
+    "regex": short.regex,
+    "instructions": instructions,
+    "reasoning_gym": short.reasoning_gym,
+}
+_APART = ("math", "code", "judge")  # in a process, in a box, by a paid call
+
+
+class Verdict(NamedTuple):
+    """What an answer is worth. `error` means there is no grade, and `why` then is what went wrong.
+
+    `why` of a grade is one word: match, mismatch, format, crash, timeout, memory or output (of code), refusal, idk.
+    """
+
+    grade: Grade | None
+    quality: float | None
+    why: str
+    error: str | None = None
+
+
+def grade(query: Query, answer: str, finish: str = "stop") -> Verdict:
+    """The verdict on one answer; `grade_many` is the one to call for more than a few of math or code."""
+    return grade_many([query], [answer], [finish])[0]
+
+
+def grade_many(
+    queries: Sequence[Query],
+    answers: Sequence[str],
+    finishes: Sequence[str] | None = None,
+    workers: int | None = None,
+    *,
+    sandbox: str | None = None,
+) -> list[Verdict]:
+    """Verdicts in order. math runs in `workers` processes, code in as many boxes (or on the server at `sandbox`).
+
+    `finishes` are stop, length (cut off: error "truncated") or refusal. Queries that name `judge` get the error
+    "judge": `judge.grade_by` grades them.
+    """
+    finishes = ["stop"] * len(answers) if finishes is None else finishes
+    if not len(queries) == len(answers) == len(finishes):
+        raise VerifyError(
+            f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
+        )
+    known = (*VERIFIERS, *_APART)
+    for query in queries:
+        if query.verifier not in known:
+            raise VerifyError(
+                f"query {query.id} names the verifier {query.verifier!r}; there are "
+                f"{', '.join(sorted(known))}, and verify.VERIFIERS takes your own"
+            )
+    texts = [visible(a) for a in answers]
+    out: list[Verdict | None] = list(map(unread, texts, finishes))
+    todo: dict[str, list[int]] = {}
+    for number, query in enumerate(queries):
+        if out[number] is None and query.verifier == "judge":
+            out[number] = Verdict(None, None, "give a judge: a model to ask", "judge")
+        elif out[number] is None:
+            todo.setdefault(query.verifier, []).append(number)
+    workers = workers or min(8, os.cpu_count() or 1)
+    for name, numbers in todo.items():
+        jobs = [(queries[i], texts[i]) for i in numbers]
+        for number, result in zip(numbers, _results(name, jobs, workers, sandbox), strict=True):
+            out[number] = _verdict(result, texts[number])
+    return [v for v in out if v is not None]
+
+
+def _results(name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None) -> list[Result | Exception]:
+    if name == "math":
+        return grade_apart(jobs, workers)
+    if name == "code":
+        run = executor(sandbox)
+        with ThreadPoolExecutor(min(workers, len(jobs))) as pool:
+            return list(pool.map(lambda job: _try(lambda q, a: code(q, a, run), *job), jobs))
+    return [_try(VERIFIERS[name], query, answer) for query, answer in jobs]
+
+
+def _try(verifier: Verifier, query: Query, answer: str) -> Result | Exception:
+    try:
+        return verifier(query, answer)
+    except Exception as error:
+        return error
+
+
+def _verdict(result: Result | Exception, answer: str) -> Verdict:
+    if isinstance(result, Exception):
+        return Verdict(None, None, str(result) or type(result).__name__, "grading")
+    if result.quality >= 0.5:
+        return Verdict(Grade.CORRECT, result.quality, result.why)
+    if said := abstains(answer):
+        return Verdict(Grade.IDK, 0.0, said)
+    return Verdict(Grade.INCORRECT, result.quality, result.why)
+
+
+def unread(answer: str, finish: str) -> Verdict | None:
+    """The verdict on an answer no verifier needs to read: cut off, or refused by the provider; else None."""
+    if finish == "length":
+        return Verdict(None, None, "the answer was cut off; raise max_tokens", "truncated")
+    if finish in {"refusal", "content_filter"}:
+        return Verdict(Grade.IDK, 0.0, "refusal")
+    return None
+
+
+def visible(answer: str) -> str:
+    """An answer without the thinking some models write before it in <think> tags."""
+    return answer.rpartition("</think>")[2] if "</think>" in answer else answer
+
+
+_ME = r"(?:i|we)(?: (?:really|honestly|truly|simply|just))?"
+_NOT = r"(?:do not|don't|dont|cannot|can't|can not|am unable to|'m unable to|am not able to|'m not able to)"
+_IDK = re.compile(
+    rf"(?:(?:sorry|i am sorry|i'm sorry|unfortunately|hmm|well|honestly|no)[,.!]? )*(?:but )?"
+    rf"(?:{_ME} {_NOT}(?: (?:really|honestly|actually))? (?:know|answer|determine|recall|remember|say)\b.*"
+    rf"|{_ME} (?:have|'ve) no (?:idea|clue|information|knowledge)\b.*"
+    rf"|(?:i am|i'm|we are) not (?:sure|certain|aware|able to (?:answer|determine|say))\b.*"
+    rf"|(?:not sure|no idea|don't know|dont know|do not know|idk|unknown to me|not attempted)\b.{{0,40}}"
+    rf"|(?:(?:the )?answer is )?(?:unknown|unsure|unclear|unanswerable|n/a))",
+    re.S,
+)
+_REFUSED = re.compile(
+    rf"(?:(?:sorry|i am sorry|i'm sorry|i apologi[sz]e|unfortunately)[,.!]? )*(?:but )?(?:as an ai\b[^,.]*, )?"
+    rf"(?:(?:{_ME} (?:cannot|can't|can not|won't|will not|am unable to|'m unable to|am not able to|"
+    rf"must decline to|have to decline to|decline to)|(?:i'm|i am) (?:unable|not able) to)"
+    rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
+    rf"|i must decline\b|i have to decline\b|it is against my)"
+)
+_ANSWERS = re.compile(r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b")
+
+
+def abstains(answer: str) -> str | None:
+    """ "idk" for an answer that is only "I don't know", "refusal" for one that only declines; else None.
+
+    It must be short and begin so; one that goes on to guess is an answer, and its guess counts.
+    """
+    text = short.normal(answer).replace("i'm not", "i am not")
+    if not text or len(text.split()) > 60:
+        return None
+    if _REFUSED.match(text):
+        return "refusal"
+    found = _IDK.fullmatch(text)
+    if not found or len(text.split()) > 30:
+        return None
+    rest = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
+    return None if _ANSWERS.search(rest) or re.search(r"####|\\boxed|```", answer) else "idk"

@@ -1,0 +1,1 @@
+"""Training the embedded models from seeds and recording their table."""

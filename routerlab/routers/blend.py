@@ -1,0 +1,50 @@
+"""Several routers as one: their predictions, weighted by how well each does on questions it had not seen."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+from routerlab.routers.learned import KNN, Learned, Linear, Ridge
+from routerlab.routers.nonlinear import Forest
+
+
+class Blend(Learned):
+    """A weighted sum of other routers and the mean of each model, the weights (none below 0) by least squares on
+    predictions for questions the members had not seen: what does not help is shrunk toward the mean. Wolpert (1992),
+    Breiman (1996).
+    """
+
+    name, seed = "blend", 0
+
+    def __init__(self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4) -> None:
+        super().__init__(features, lam)
+        if members is None:
+            members = (Linear(), Ridge(alphas=(30,)), KNN(), Forest())
+        self.members, self.folds = [copy.deepcopy(m) for m in members], folds
+
+    def learn(self, views, quality):
+        from scipy.optimize import nnls
+
+        self.arrays["mean"], known = np.nanmean(quality, 0), ~np.isnan(quality)
+        fold = np.random.default_rng(self.seed).permutation(len(quality)) % self.folds
+        unseen = np.tile(self.arrays["mean"], (len(self.members), len(quality), 1))
+        for number, member in enumerate(self.members):
+            if member.seed is not None:
+                member.seed = self.seed
+            for k in range(self.folds if len(quality) > 1 else 0):
+                part = copy.deepcopy(member)
+                shown = quality[fold != k]
+                # A model whose few outcomes all lie in one fold is shown as its mean to the others.
+                shown[:, np.isnan(shown).all(0)] = self.arrays["mean"][np.isnan(shown).all(0)]
+                part.learn(views.rows(fold != k), shown)
+                unseen[number, fold == k] = part.estimate(views.rows(fold == k))
+            member.learn(views, quality)
+        off = (unseen - self.arrays["mean"])[:, known].T
+        self.arrays["weights"] = nnls(off, (quality - self.arrays["mean"])[known])[0]
+
+    def estimate(self, views):
+        mean = self.arrays["mean"]
+        start = np.tile(mean, (len(views.dense), 1))
+        parts = zip(self.arrays["weights"], self.members, strict=True)
+        return start + sum(w * (m.estimate(views) - mean) for w, m in parts if w > 0)

@@ -1,0 +1,162 @@
+"""What `data/benchmarks.yaml` declares, and the raw rows behind it: from a folder, the hub or the web.
+
+Nothing is fetched that is not pinned to a commit or a SHA-256, no code of a dataset is run, and no pickle is opened.
+Where there is no network, the error says what to fetch and where to put it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from routerlab.core.runs import root
+from routerlab.sources import code_rows
+from routerlab.sources import rows as row_functions
+from routerlab.sources.files import Row, SourceError, fetch, named, read_rows
+from routerlab.sources.rows import Asked, plain
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A declaration of `data/benchmarks.yaml`, which says what each field means."""
+
+    name: str
+    verifier: str | list[str]
+    licence: str
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    gated: bool = False
+    urls: dict[str, list[str]] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    tables: str | None = None
+    inside: str = ""
+    rows: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    keep: list[str] = field(default_factory=list)
+
+    @property
+    def verifiers(self) -> list[str]:
+        return [self.verifier] if isinstance(self.verifier, str) else self.verifier
+
+    @property
+    def known_splits(self) -> list[str]:
+        return list(self.splits or self.urls)
+
+    def theirs(self, split: str) -> Any:
+        return self.splits.get(split, split)
+
+    def asked(self, split: str) -> Callable[[Row], Asked | None]:
+        if self.question is not None:
+            return partial(plain, question=self.question, answer=self.answer, keep=self.keep)
+        name = self.rows or self.name.replace("-", "_")
+        function = getattr(row_functions, name, None) or getattr(code_rows, name)
+        return partial(function, split=split)
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All declared benchmarks by name."""
+    raw = yaml.safe_load((root() / "data" / "benchmarks.yaml").read_text(encoding="utf-8"))
+    return {name: Benchmark(name, **fields) for name, fields in raw.items()}
+
+
+def raw_rows(b: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
+    """The rows of a split as published: from the raw files in `folder`, else fetched at the pinned revision or at
+    `revision`.
+    """
+    if folder is not None:
+        return _from_folder(b, split, Path(folder))
+    revision = revision or b.revision
+    if revision is None and not b.sha256:
+        raise SourceError(
+            f"{b.name} is not pinned: look up a commit at https://huggingface.co/datasets/{b.hub}/commits/main and "
+            "give it as revision=, or give folder= with its files"
+        )
+    if b.urls:
+        paths = [fetch(u, b.sha256.get(u.rpartition("/")[2])) for u in _urls(b, split, revision)]
+        joined = fetch(b.tables.format(revision=revision)) if b.tables else None
+        return _read(b, split, paths, joined)
+    return _hub(b, split, str(revision))
+
+
+def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
+    import datasets
+
+    theirs = b.theirs(split)
+    try:
+        if isinstance(theirs, str):
+            part = datasets.load_dataset(b.hub or "", b.config, split=theirs, revision=revision)
+            return [dict(row) for row in part]
+        found: list[Row] = []
+        for name in theirs:
+            kind = "parquet" if name.endswith(".parquet") else "json"
+            at = f"hf://datasets/{b.hub}@{revision}/{name}"
+            part = datasets.load_dataset(kind, data_files=at, split="train")
+            found += [{**dict(row), "_file": Path(name).stem} for row in part]
+        return found
+    except Exception as error:  # the hub's clients raise errors of their own, of many kinds
+        page = f"https://huggingface.co/datasets/{b.hub}"
+        terms = f"accept its terms at {page} and set HF_TOKEN; or " if b.gated else ""
+        raise SourceError(
+            f"could not load {b.hub} at {revision[:12]} ({type(error).__name__}: {error}); "
+            f"{terms}{_cure(b, split, 'FOLDER')}"
+        ) from error
+
+
+def _urls(b: Benchmark, split: str, revision: str | None) -> list[str]:
+    return [u.format(revision=revision) for u in b.urls[split]]
+
+
+def _cure(b: Benchmark, split: str, folder: str | Path) -> str:
+    """How to get the raw files by hand."""
+    if b.urls:
+        urls = _urls(b, split, b.revision)
+        urls += [b.tables.format(revision=b.revision)] if b.tables else []
+        gets = " && ".join(f"curl -L --create-dirs -o {folder}/{b.name}/{named(u)} {u}" for u in urls)
+    else:
+        pin = f"--revision {b.revision} " if b.revision else ""
+        gets = f"hf download --repo-type dataset {b.hub} {pin}--local-dir {folder}/{b.name}"
+    return f"fetch it where there is a network, `{gets}`, and give folder={folder}"
+
+
+def _from_folder(b: Benchmark, split: str, folder: Path) -> list[Row]:
+    """The first pattern that finds files wins: known raw names, then the layout of a downloaded repository."""
+    theirs = b.theirs(split)
+    names = [f.format(split=theirs) for f in b.files] + [f"{b.name}_{split}.*"]
+    names += [f"{b.name}.*"] if split == b.known_splits[0] else []
+    names += [named(u) for u in _urls(b, split, b.revision)] if b.urls else []
+    groups = [[n] for n in [*names, *(f"{b.name}/**/{n}" for n in names)]]
+    if isinstance(theirs, list):
+        groups = [[f"{b.name}/{t}" for t in theirs], [Path(t).name for t in theirs], *groups]
+    else:
+        layout = [f"{b.config}/{theirs}[-.]*", f"{b.config}/**/{theirs}[-.]*"] if b.config else []
+        layout += [b.inside.format(split=theirs).lstrip("*/")] if b.inside and not b.tables else []
+        groups += [[f"{b.name}/**/{n}"] for n in [*layout, f"{theirs}[-.]*"]]
+    for group in groups:
+        paths = [p for g in group for p in sorted(folder.glob(g)) if p.is_file()]
+        if paths:
+            tables = next(folder.glob("**/tables.zip"), None) if b.tables else None
+            return _read(b, split, paths, tables)
+    looked = ", ".join(g for group in groups[:4] for g in group)
+    raise SourceError(f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}")
+
+
+def _read(b: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:
+    inside = b.inside.format(split=b.theirs(split)) or "*"
+    found = [row for p in paths for row in read_rows(p, inside)]
+    if not b.tables:
+        return found
+    if tables is None:
+        raise SourceError(f"{b.name} also needs tables.zip beside its samples; {_cure(b, split, 'FOLDER')}")
+    by = {row["_file"]: row for row in read_rows(tables, inside)}
+    if absent := [row["table_id"] for row in found if str(row["table_id"]) not in by]:
+        raise SourceError(
+            f"{tables} lacks table {absent[0]} (and {len(absent) - 1} more) of {b.name}; fetch both at one commit"
+        )
+    return [{**row, "table": by[str(row["table_id"])]} for row in found]
