@@ -33,9 +33,9 @@ def short(value: object) -> str:
 class ModelCard:
     """One callable model. Prices are US dollars a million tokens, true on `as_of`.
 
-    `base_url` and `key_env` are for a model with a server of its own: where its OpenAI-compatible API is, and the name of
-    the environment variable that holds the key (never the key itself). Without them the backend's own address and key
-    are used.
+    `base_url` and `key_env` are for a model with a server of its own: where its OpenAI-compatible API is, and the name
+    of the environment variable that holds the key (never the key itself). Without them the backend's own address and
+    key are used.
     """
 
     id: str
