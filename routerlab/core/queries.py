@@ -35,7 +35,7 @@ class Frozen(dict):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a query's messages and meta do not change; make another query: dataclasses.replace(query, …)")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore
 
     def __reduce__(self) -> tuple[type, tuple[dict]]:
         return Frozen, (dict(self),)

@@ -1,8 +1,8 @@
 """Splits that no near-duplicate straddles: alike questions form clusters, and a hash of the cluster chooses its split.
 
-Alike means a Jaccard similarity of word shingles, computed exactly by sparse matrix products. Only pairs that can reach the
-threshold are multiplied out: with the shingles of every text sorted from rare to common, two texts as alike as t must
-share one of the first |x| - ceil(t |x|) + 1 (prefix filtering; Chaudhuri et al. 2006, Bayardo et al. 2007).
+Alike means a Jaccard similarity of word shingles, computed exactly by sparse matrix products. Only pairs that can reach
+the threshold are compared: with the shingles of every text sorted from rare to common, two texts as alike as t share
+one of the first |x| - ceil(t |x|) + 1 (prefix filtering; Chaudhuri et al. 2006, Bayardo et al. 2007).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -129,7 +130,7 @@ def _alike(doc: np.ndarray, shingle: np.ndarray, size: int, threshold: float) ->
     ends = np.searchsorted(np.cumsum(work), np.arange(BATCH, work.sum() + BATCH, BATCH), side="right")
     left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     rows, across = np.unique([0, *ends, size]), prefix.T.tocsr()
-    for begin, end in zip(rows[:-1], rows[1:], strict=True):
+    for begin, end in pairwise(rows):
         near = (prefix[begin:end] @ across).tocoo()
         i, j = near.row + begin, near.col
         i, j = i[i > j], j[i > j]
