@@ -77,7 +77,9 @@ def test_wide_by_hand(wide_csv, pool):
 
 
 def test_tokens_that_are_not_recorded_are_never_guessed(wide_csv, pool):
-    with pytest.raises(QueryError, match=r"records no tokens_in.*give tokens_in= .*'characters'"):
+    with pytest.raises(
+        QueryError, match=r"records no tokens_in.*give tokens_in \(--tokens-in\), .*'characters'.*usd \(--usd\)"
+    ):
         wide(wide_csv, pool, **WIDE)
     with pytest.raises(QueryError, match="records no tokens_out"):
         wide(wide_csv, pool, **WIDE, tokens_in="characters")

@@ -38,8 +38,9 @@ def read_frame(path: str | Path) -> Any:
             return pd.read_parquet(path)
     if not (rows := read_rows(path)):
         raise SourceError(f"{path} has no rows, so it holds no outcome; is it whole, and what its name says?")
-    frame = pd.DataFrame(rows).drop(columns="_file")
-    return frame.map(_field) if {".csv", ".tsv"} & {*path.suffixes} else frame
+    if {".csv", ".tsv"} & {*path.suffixes}:
+        rows = [{name: _field(text) for name, text in row.items()} for row in rows]
+    return pd.DataFrame(rows, dtype=object).drop(columns="_file")
 
 
 def _field(text: str) -> Any:
@@ -129,7 +130,7 @@ def _questions_elsewhere(frame: Any, layout: "Layout", source: str, path: str | 
     from routerlab.sources.benchmarks import to_queries
 
     if texts is None:
-        raise SourceError(f"{path} has only the ids of its questions: give the file of their texts (questions)")
+        raise SourceError(f"{path} has only the ids of its questions: give the file of their texts (--questions)")
     spec = benchmarks()[layout.questions or ""]
     scored = set(frame[layout.question].astype(str))
     rows = [r for r in read_rows(texts) if str(r.get(layout.question)) in scored]
@@ -280,6 +281,6 @@ def _counted(how: str, name: str, found: Outcomes):
         return lambda _, question, __: np.full(len(question), rule)
     more = f", or {CHARACTERS!r} for one every four characters" if name == "tokens_in" else ""
     raise SourceError(
-        f"{how} records no {name}, and a call's cost is prices x tokens; give {name}= a column, a number, or a number "
-        f"for each model{more}"
+        f"{how} records no {name}, and a call's cost is prices x tokens; give {name} (--{name.replace('_', '-')}), a "
+        f"column, a number, or a number for each model{more}; or the column of costs, usd (--usd)"
     )

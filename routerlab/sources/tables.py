@@ -22,7 +22,7 @@ from routerlab.sources.files import SourceError
 from routerlab.sources.import_table import Tokens, build, need, numbers, outcomes, questions_of, read_frame
 from routerlab.sources.split import split
 
-__all__ = ["Layout", "import_table", "known", "layouts", "pool_of", "save"]
+__all__ = ["Layout", "by_name", "find", "import_table", "known", "layouts", "pool_of", "save"]
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,31 @@ def save(table: Recorded, run: Run | str | Path, shares: Mapping[str, float] | N
     return record(run, queries, table.pool, table.table, table.card)
 
 
-def known(path: str | Path, bench: str | None = None) -> Recorded:
-    """A table whose columns are those of one of `layouts()`. What it does not record and its layout can estimate is
-    estimated, which its card says.
-    """
+def by_name(name: str) -> Layout:
+    """The layout of this name."""
+    if name not in layouts():
+        raise SourceError(f"no layout {name!r}; there are {', '.join(layouts())}")
+    return layouts()[name]
+
+
+def find(path: str | Path) -> Layout:
+    """The layout whose columns a table has."""
     columns = list(map(str, read_frame(path)))
-    for layout in layouts().values():
-        if layout.columns and all(models_in(columns, c) if "{model}" in c else c in columns for c in layout.columns):
-            return import_table(path, replace(layout, **layout.estimates or {}), bench=bench)
+    for candidate in layouts().values():
+        if all(models_in(columns, c) if "{model}" in c else c in columns for c in candidate.columns):
+            return candidate
     raise SourceError(
         f"{path} has the columns of no known layout ({', '.join(layouts())}); make a run of it with `routerlab import "
         f"{path} --run NAME --question COLUMN --quality COLUMN`, and give the run's name"
     )
+
+
+def known(path: str | Path, bench: str | None = None) -> Recorded:
+    """A table whose columns are those of one of `layouts()`. What it does not record and its layout can estimate is
+    estimated, which its card says.
+    """
+    found = find(path)
+    return import_table(path, replace(found, **found.estimates or {}), bench=bench)
 
 
 def import_table(
@@ -110,10 +123,7 @@ def import_table(
         queries, pool and outcomes. Of a question that is there twice the first is kept, and one that no model answered
         is left out; the card counts both.
     """
-    if isinstance(layout, str):
-        if layout not in layouts():
-            raise SourceError(f"no layout {layout!r}; there are {', '.join(layouts())}")
-        layout = layouts()[layout]
+    layout = by_name(layout) if isinstance(layout, str) else layout
     frame, how = read_frame(path), Path(path).name
     columns = list(map(str, frame))
     if bench is not None:
@@ -133,14 +143,14 @@ def import_table(
     if pool is None:
         if layout.usd is None:
             raise SourceError(
-                f"{path} records no costs, and prices are not known: name the column of costs (usd), or give a pool "
-                f"with a card of {', '.join(models[:5])}"
+                f"{path}: no column of costs is named and no prices are known; name it, usd (--usd), or give a pool "
+                f"(--pool) or prices (--prices) of {', '.join(models[:5])}, and tokens (--tokens-in, --tokens-out)"
             )
         pool = pool_of(Path(path).stem, dict.fromkeys(models, (0, 0)), as_of=layout.as_of or dt.date.today(), context=1)
     if absent := [m for m in models if m not in pool]:
         raise SourceError(
-            f"{how}: pool {pool.name!r} has no card of {', '.join(absent)}; add them, or make a pool from prices with "
-            f"pool_of"
+            f"{how}: pool {pool.name!r} has no card of {', '.join(absent)}; add them, or make a pool of prices with "
+            f"pool_of (--prices)"
         )
     row, queries = questions_of(frame, layout, path, questions)
     return build(
@@ -160,7 +170,7 @@ def _models(frame: Any, layout: Layout, pool: Pool | None, path: str | Path) -> 
         return list(map(str, wanted))
     if wanted == "pool":
         if pool is None:
-            raise SourceError(f"{path} has outcomes of many models: give the pool of those that are meant")
+            raise SourceError(f"{path}: give the pool (--pool) of the models that are meant")
         return list(pool.ids)
     if wanted == "boolean":
         words = {"True", "False", "true", "false"}
@@ -170,7 +180,7 @@ def _models(frame: Any, layout: Layout, pool: Pool | None, path: str | Path) -> 
         return list(dict.fromkeys(frame[layout.model].dropna().astype(str)))
     pattern = wanted or layout.quality
     if pattern.strip() == "{model}":
-        raise SourceError("say which models (models=): with the pattern '{model}' any column could be one")
+        raise SourceError("say which models (--models): with the pattern '{model}' any column could be one")
     if "{model}" not in pattern:
         raise SourceError(
             f"{pattern!r} is one column for all models: give a pattern such as 'ok/{{model}}', or, if each row is one "
