@@ -1,11 +1,11 @@
-"""The verifier of code: take the program out of an answer, put the tests behind it, and run it in a box.
+"""The verifier of code: extract the program from an answer, append the tests, and run both in a box.
 
-The tests are meta["tests"], in the shapes data sets publish:
+The tests are meta["tests"], in one of the forms in which data sets publish them:
     {"test", "entry_point", "prompt"}      a check(candidate) function, as HumanEval has it
     {"test_list", "test_setup_code"}       assert lines, as MBPP has them
     {"entry_point", "calls": [{"args", "expect"}]}     a function, or a method of class Solution
     {"cases": [{"stdin", "stdout"}]}       a whole program (also {"inputs": [...], "outputs": [...]})
-Any of them may give "timeout_s" of processor time, and the "start" of a program that the answer goes on with.
+Each may also hold "timeout_s" (processor time) and "start" (the beginning of a program that the answer continues).
 """
 
 import json
@@ -46,7 +46,7 @@ def code(query: Query, answer: str, run: Executor) -> Result:
     program = _with_prompt(answer, tests.get("prompt") or "", tests.get("entry_point"))
     if program is None:
         return FORMAT
-    # Leaving before the last test, with whatever exit code, is not passing them: only the last line says so.
+    # A program that exits before the last test has not passed, whatever its exit code: only this last line says so.
     token = secrets.token_hex(16)
     source = f"{program}\n\n{checks}\n__import__('os').write(1, b'\\n{token}\\n')\n"
     ran = run(source, "", limits)
@@ -63,18 +63,18 @@ def _failed(ran: Ran) -> Result:
 
 
 def _cases(tests: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(stdin, stdout) of each case, however the data set names them."""
+    """(stdin, expected stdout) of each case, under any of the names that data sets use."""
     names = ("stdin", "stdout"), ("input", "output"), ("inputs", "outputs")
-    for given, wanted in names:
-        if given in tests and wanted in tests:
-            return [(_text(a), _text(b)) for a, b in zip(tests[given], tests[wanted], strict=True)]
-    out = []
+    for stdin, stdout in names:
+        if stdin in tests and stdout in tests:
+            return [(_text(a), _text(b)) for a, b in zip(tests[stdin], tests[stdout], strict=True)]
+    pairs = []
     for case in tests.get("cases", ()):
         pair = next(((case[a], case[b]) for a, b in names if a in case and b in case), None)
         if pair is None:
-            raise VerifyError(f"a case of code has 'stdin' and 'stdout', not {', '.join(case)}")
-        out.append((_text(pair[0]), _text(pair[1])))
-    return out
+            raise VerifyError(f"a test case needs 'stdin' and 'stdout'; this one has {', '.join(case)}")
+        pairs.append((_text(pair[0]), _text(pair[1])))
+    return pairs
 
 
 def _text(value: Any) -> str:
@@ -82,7 +82,7 @@ def _text(value: Any) -> str:
 
 
 def _checks(query: Query, tests: Mapping[str, Any]) -> str:
-    """The lines that raise unless the program is right."""
+    """Source lines that raise an exception unless the program is right."""
     name = tests.get("entry_point")
     if "test" in tests and name:
         return f"{tests['test']}\n\ncheck({name})"
@@ -99,11 +99,11 @@ def _checks(query: Query, tests: Mapping[str, Any]) -> str:
             f"    _got = list(_got) if isinstance(_got, tuple) else _got\n"
             f"    assert _got == _expect, (_args, _got, _expect)"
         )
-    raise VerifyError(f"query {query.id}: tests of an unknown shape; give {_SHAPES}")
+    raise VerifyError(f"query {query.id}: the form of its tests is not known; give {_SHAPES}")
 
 
 def extract(answer: str, name: str | None = None) -> str | None:
-    """The program in an answer: the last fenced block that defines `name`, else the longest, else all if it is code."""
+    """The program in an answer: its last fenced block that defines `name`, else the longest; no block: all of it."""
     blocks = [textwrap.dedent(m[2]) for m in _FENCE.findall(answer) if m[1].lower() in _PYTHON]
     if blocks:
         defining = [b for b in blocks if name and _defines(b, name)]
@@ -115,7 +115,7 @@ _PYTHON = {"", "python", "py", "python3"}
 
 
 def _after(start: str, answer: str) -> str:
-    """An answer with a whole program: its longest block behind the start, unless the block repeats it."""
+    """The answer as one whole program: `start` and then its longest block, unless the block already begins with it."""
     blocks = [m[2] for m in _FENCE.findall(answer) if m[1].lower() in _PYTHON]
     rest = max(blocks, key=len) if blocks else answer
     whole = rest if rest.strip().startswith(start.strip()) else f"{start.rstrip()}\n{rest}"
@@ -123,14 +123,14 @@ def _after(start: str, answer: str) -> str:
 
 
 def _with_prompt(answer: str, prompt: str, name: str | None) -> str | None:
-    """A program of prompt and answer; an answer may hold the whole function or only go on where the prompt ended."""
+    """One program from prompt and answer, which may be a whole function or only what follows the prompt's last line."""
     block = extract(answer, name)
     if block is not None and (not prompt or not name or _defines(block, name)):
-        # A prompt that ends in a docstring is whole code: its imports and helpers count, and
-        # its empty function is replaced.
+        # A prompt that ends in a docstring is valid code by itself: its imports and helpers are used, and the answer
+        # replaces its empty function.
         return f"{prompt}\n\n{block}" if prompt and _parses(prompt) else block
     body = answer if block is None or "```" not in answer else block
-    # Its indentation may be whole, lost with the fence, or lost in the first line only.
+    # The answer's indentation may be complete, missing, or missing in the first line only.
     inner = textwrap.indent(textwrap.dedent(body), "    ")
     ways = (inner, "    " + body.lstrip(), body)
     return next((prompt + way for way in ways if prompt and _parses(prompt + way)), block)
@@ -161,7 +161,7 @@ def _by_output(program: str, cases: list[tuple[str, str]], run: Executor, limits
 
 
 def _same_output(got: str, wanted: str) -> bool:
-    """Line by line and word by word; space at the ends does not count, and 1.0 is 1."""
+    """Compare line by line and word by word; spaces at the ends are ignored, and 1.0 equals 1."""
     a, b = ([line.split() for line in text.strip().splitlines()] for text in (got, wanted))
     return len(a) == len(b) and all(len(x) == len(y) and all(map(_same_word, x, y)) for x, y in zip(a, b, strict=True))
 

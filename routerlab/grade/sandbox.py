@@ -1,8 +1,8 @@
-"""Run code nobody has read, in bubblewrap; `fusion` does the same on a SandboxFusion server.
+"""Run untrusted Python in bubblewrap, a sandbox; `sandbox_fusion` runs it on a SandboxFusion server instead.
 
-A box has no network, sees read-only libraries, one Python and a small temporary folder, gets none of our environment,
-and is bounded in time, memory, processes, files and output. Code is never run outside a box: without one,
-`SandboxError` says what to install.
+A box has no network and none of our environment variables, sees read-only libraries, one Python and a small temporary
+folder, and has limits on time, memory, processes, files and output. Untrusted code never runs outside a box: where no
+box can be made, `SandboxError` says what to install.
 """
 
 import fcntl
@@ -23,20 +23,20 @@ from routerlab.grade.seccomp import seccomp_filter
 
 
 class SandboxError(RuntimeError):
-    """There is no box to run code in, or it broke; never the fault of the code. The message names the cure."""
+    """No box could be made, or the sandbox itself failed; never the program's fault. The message names the cure."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use. A limit passed ends the program, not the run."""
+    """What one program may use. A program that exceeds a limit is ended; the grading of other answers goes on."""
 
-    timeout_s: float = 20.0  # by the clock on the wall
-    cpu_s: float = 10.0  # of each process: what decides on a busy machine
-    memory_mb: int = 512  # address space of each process; all of them may hold twice that
-    processes: int = 16  # and threads
+    timeout_s: float = 20.0  # of wall-clock time
+    cpu_s: float = 10.0  # of processor time, for each process; decides on a busy machine
+    memory_mb: int = 512  # address space of each process; all together may use twice as much memory
+    processes: int = 16  # threads count too
     disk_mb: int = 16  # of /tmp, and of /dev/shm
     output_kb: int = 256  # of stdout and stderr together
-    files: int = 64  # open at once, by a process
+    files: int = 64  # open at once, for each process
 
 
 LIMITS = Limits()
@@ -44,7 +44,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Ran:
-    """What a program did. `status` is ok, error (exit code not 0), timeout, memory or output."""
+    """What a program wrote and how it ended: `status` is ok, error (exit code not 0), timeout, memory or output."""
 
     stdout: str
     stderr: str
@@ -59,8 +59,8 @@ INSTALL = "install it with `apt-get install bubblewrap` (0.8 or newer), or name 
 _NOBODY = 65534
 _MB = 2**20
 
-# Limits are set inside the box: the count of processes then is the box's own and not the user's, and binds although
-# the caller may be root.
+# Limits are set inside the box: there the number of processes is counted for the box alone, not for the whole user,
+# and the limit holds even if the caller is root.
 _START = """
 import os, resource as r, sys
 for name, value in {limits}.items():
@@ -70,30 +70,30 @@ os.execv(sys.executable, [sys.executable, "-s", "-B", "/box/main.py"])
 
 
 def run_code(source: str, stdin: str = "", limits: Limits = LIMITS) -> Ran:
-    """Run a Python program in a box of its own and return what it wrote and how it ended."""
+    """Run a Python program in a new box and return what it wrote and how it ended."""
     return _run(*_box(), source, stdin, limits)
 
 
 def check() -> str:
-    """The Python that boxes run (its path on this machine); `SandboxError` where no box can be made."""
+    """The path of the Python that runs in boxes; `SandboxError` if no box can be made."""
     return str(_box()[1])
 
 
 @functools.cache
 def _box() -> tuple[str, Path]:
-    """(bubblewrap, interpreter): the first interpreter that prints its version in a box."""
+    """(bubblewrap, interpreter): the first interpreter that runs a one-line program in a box."""
     bwrap = shutil.which("bwrap")
     if not bwrap:
         raise SandboxError(f"bubblewrap is not installed, and code is never run without: {INSTALL}")
     if seccomp_filter() is None:
         raise SandboxError(
-            f"no filter of system calls for {os.uname().machine}; run code on a SandboxFusion "
-            f"server (--sandbox URL) or on x86_64 or aarch64"
+            f"the sandbox has no system call filter for {os.uname().machine}; run code on a SandboxFusion "
+            f"server (--sandbox URL), or on x86_64 or aarch64"
         )
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    ours = [Path(sys.executable), Path(sys.base_prefix, "bin", name), Path("/usr/bin/python3")]
+    candidates = [Path(sys.executable), Path(sys.base_prefix, "bin", name), Path("/usr/bin/python3")]
     reasons = []
-    for python in dict.fromkeys(p.resolve() for p in ours):
+    for python in dict.fromkeys(p.resolve() for p in candidates):
         try:
             ran = _run(bwrap, python, "print('boxed')", "", LIMITS)
         except SandboxError as error:
@@ -103,17 +103,15 @@ def _box() -> tuple[str, Path]:
             return bwrap, python
         reasons.append(f"{python}: {ran.stderr.strip() or ran.status}")
     raise SandboxError(
-        "bubblewrap runs no Python in a box here: "
-        + "; ".join(reasons)
-        + ". Where it says that namespaces or uid maps are not permitted, allow them (Ubuntu: "
-        "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; Docker: "
-        "`--security-opt seccomp=unconfined`); where Python is not readable, `apt-get install "
-        "python3`; or name a SandboxFusion server (--sandbox URL)"
+        f"bubblewrap cannot run Python in a box on this machine: {'; '.join(reasons)}. If namespaces or uid maps are "
+        "not permitted, permit them (Ubuntu: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; Docker: "
+        "`--security-opt seccomp=unconfined`); if Python is not readable, `apt-get install python3`; or name a "
+        "SandboxFusion server (--sandbox URL)"
     )
 
 
 def _mounts(python: Path) -> tuple[list[str], str]:
-    """(options, Python's path inside): libraries and one interpreter, read-only; no shell and no tools."""
+    """(bubblewrap's options, Python's path in the box): libraries and one interpreter, read-only; no shell."""
     out: list[str] = []
     for name in ("lib", "lib32", "lib64"):
         if Path("/usr", name).is_dir():
@@ -125,7 +123,7 @@ def _mounts(python: Path) -> tuple[list[str], str]:
             out += ["--ro-bind", f"/{name}", f"/{name}"]
     if python.parent == Path("/usr/bin"):
         return [*out, "--ro-bind", str(python), str(python)], str(python)
-    # Under a name of its own, so that the box does not show where a home folder lies.
+    # Mounted at /python, so that the path in the box does not reveal a home folder.
     inside = f"/python/bin/{python.name}"
     out += ["--ro-bind", str(python), inside]
     out += ["--ro-bind", str(python.parent.parent / "lib"), "/python/lib"]
@@ -163,7 +161,7 @@ def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits
 
 
 def _sealed(content: bytes) -> int:
-    """A file in memory that nobody can change, not even the program that is given it."""
+    """A file in memory that cannot be changed any more, not even by the program that gets it."""
     fd = os.memfd_create("box", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as out:
         out.write(content)
@@ -174,39 +172,38 @@ def _sealed(content: bytes) -> int:
 
 
 def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> Ran:
-    held = [_sealed(x.encode("utf-8", "replace")) for x in (source, stdin)]
-    held.append(_sealed(seccomp_filter() or b""))
-    told, status = os.pipe()
+    inputs = [_sealed(x) for x in (*(t.encode("utf-8", "replace") for t in (source, stdin)), seccomp_filter() or b"")]
+    reports, status = os.pipe()
     user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     began = time.monotonic()
     try:
         process = subprocess.Popen(
-            _argv(bwrap, python, held[0], held[2], status, limits),
-            stdin=held[1],
+            _argv(bwrap, python, inputs[0], inputs[2], status, limits),
+            stdin=inputs[1],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=(held[0], held[2], status),
+            pass_fds=(inputs[0], inputs[2], status),
             env={},
             cwd="/",
             start_new_session=True,
             **user,
         )
     except OSError as error:
-        os.close(told)
+        os.close(reports)
         raise SandboxError(f"bubblewrap could not be started: {error}; {INSTALL}") from error
     finally:
-        for fd in (*held, status):
+        for fd in (*inputs, status):
             os.close(fd)
     try:
         texts, ended = _watch(process, began + limits.timeout_s, limits)
     finally:
         _kill(process)
-        with os.fdopen(told, "rb") as reports:
-            exited = b'"exit-code"' in reports.read()
+        with os.fdopen(reports, "rb") as lines:
+            exited = b'"exit-code"' in lines.read()
     seconds = time.monotonic() - began
     stdout, stderr = (bytes(t).decode("utf-8", "replace") for t in texts)
     if ended is None and not exited:
-        raise SandboxError(f"bubblewrap made no box: {stderr.strip()[-300:] or 'no reason given'}")
+        raise SandboxError(f"bubblewrap could not make a box: {stderr.strip()[-300:] or 'no reason given'}")
     if ended is None:
         ended = "ok" if process.returncode == 0 else "error"
         if process.returncode == 128 + signal.SIGXCPU or process.returncode == 128 + signal.SIGKILL:
@@ -217,29 +214,29 @@ def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> R
 
 
 def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
-    """(stdout and stderr, why it was stopped or None): read what it writes until all of the box has ended."""
+    """((stdout, stderr), why it was stopped or None): read its output until every process in the box has ended."""
     texts = bytearray(), bytearray()
     room = limits.output_kb * 1024
     with selectors.DefaultSelector() as selector:
         for stream, text in zip((process.stdout, process.stderr), texts, strict=True):
             assert stream is not None
             selector.register(stream, selectors.EVENT_READ, text)
-        looked = 0.0
+        checked = 0.0
         while selector.get_map():
             now = time.monotonic()
             if now >= deadline:
                 return texts, "timeout"
-            if now - looked > 0.05:
-                looked = now
+            if now - checked > 0.05:
+                checked = now
                 if _resident(process.pid) > 2 * limits.memory_mb * _MB:
                     return texts, "memory"
             for key, _ in selector.select(min(0.05, deadline - now)):
-                part = os.read(key.fd, min(65536, room + 1))
-                key.data.extend(part[:room])
-                if len(part) > room:
+                chunk = os.read(key.fd, min(65536, room + 1))
+                key.data.extend(chunk[:room])
+                if len(chunk) > room:
                     return texts, "output"
-                room -= len(part)
-                if not part:
+                room -= len(chunk)
+                if not chunk:
                     selector.unregister(key.fileobj)
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
@@ -249,21 +246,21 @@ def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that a process and all that come from it hold; what has just ended holds none."""
-    total, todo = 0, [str(pid)]
-    while todo:
-        one = todo.pop()
+    """Bytes of memory in use by a process and all its descendants; one that has just ended counts as 0."""
+    pages, pids = 0, [str(pid)]
+    while pids:
+        process = pids.pop()
         try:
-            total += int(Path("/proc", one, "statm").read_text().split()[1])
-            for task in os.listdir(f"/proc/{one}/task"):
-                todo += Path(f"/proc/{one}/task/{task}/children").read_text().split()
+            pages += int(Path("/proc", process, "statm").read_text().split()[1])
+            for task in os.listdir(f"/proc/{process}/task"):
+                pids += Path(f"/proc/{process}/task/{task}/children").read_text().split()
         except (OSError, IndexError):
             continue
-    return total * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """End the box: with bubblewrap dies the first process inside, and with that all the others."""
+    """End the box: when bubblewrap dies, the kernel ends the box's first process and with it all the others."""
     if process.poll() is None:
         process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""The second executor: a SandboxFusion server, spoken to by its HTTP API."""
+"""Run untrusted code on a SandboxFusion server, by its HTTP API, where this machine has no bubblewrap."""
 
 import json
 import urllib.request
@@ -11,7 +11,7 @@ from routerlab.grade.sandbox import LIMITS, Executor, Limits, Ran, SandboxError,
 class Fusion:
     """A SandboxFusion server as an executor: `Fusion("http://host:8080")(source, stdin, limits)`.
 
-    Its own isolation holds the code; of our limits it is given time and memory, and output is cut here.
+    The server isolates the code. It enforces our limits on time and memory; the limit on output is enforced here.
     """
 
     url: str
@@ -58,15 +58,15 @@ class Fusion:
         except (OSError, ValueError) as error:
             raise SandboxError(
                 f"the SandboxFusion server at {self.url} does not answer: {error}; start it, or "
-                f"leave its address away to use bubblewrap"
+                f"leave out --sandbox to use bubblewrap on this machine"
             ) from error
         if not isinstance(answer, dict):
-            raise SandboxError(f"{self.url} does not speak the API of SandboxFusion: {answer!r}")
+            raise SandboxError(f"{self.url} answered something that is not the API of SandboxFusion: {answer!r}")
         return answer
 
 
 def executor(url: str | None = None) -> Executor:
-    """Where code runs: the SandboxFusion server at `url`, or bubblewrap here (checked now)."""
+    """What runs code: the SandboxFusion server at `url`, or bubblewrap on this machine, which is checked now."""
     if url:
         return Fusion(url)
     check()
