@@ -21,7 +21,7 @@ def test_decisions_by_hand():
     assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
 
 
-def test_free_models_and_an_endless_price_of_money():
+def test_free_models_and_an_infinite_cost_weight():
     quality, usd = np.array([[0.0, 0.0, 1.0]] * 2), np.array([[0.3, 0.0, 1.0], [0.3, 0.2, 1.0]])
     assert fr.decide(quality, usd, np.inf).tolist() == [1, 1]
     assert fr.decide(np.array([[0.0, 1.0]]), np.zeros((1, 2)), np.inf).tolist() == [1]
