@@ -46,7 +46,7 @@ def test_domains_by_hand(made):
     assert (low <= mean + 1e-12).all(axis=None)
     assert (mean <= high + 1e-12).all(axis=None)
     nameless = [q.__class__(q.messages, q.reference, q.verifier, "x") for q in made.test.queries]
-    with pytest.raises(RouterError, match="says its kind in meta"):
+    with pytest.raises(RouterError, match="no kind of question in meta"):
         breakdown.by_domain(made.__class__(**(vars(made) | {"test": made.test._replace(queries=nameless)})), [])
 
 

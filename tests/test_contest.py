@@ -10,7 +10,7 @@ from routerlab.contest.results import Contest, Entry
 from routerlab.contest.run import KINDS, contest
 from routerlab.core.recorded import Recorded
 from routerlab.core.runs import Run
-from routerlab.evaluate import routellm_metrics as gap
+from routerlab.evaluate import routellm_metrics
 from routerlab.evaluate.metrics import aiq, quality_at
 from routerlab.routers.features import Tfidf
 from routerlab.routers.protocol import RouterError
@@ -233,10 +233,10 @@ def test_two_models_equal_the_measures_on_the_same_scores():
     assert made.test.table.models[made.single] == "w"
     for e in made.entries:
         scores = e.router.predict(made.test.queries)[0]
-        points = gap.routellm_points(scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1])
+        points = routellm_metrics.routellm_points(scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1])
         ends = made.quality[:, 0].mean(), made.quality[:, 1].mean()
-        assert np.isclose(found.loc[e.name, "APGR"], gap.apgr(*points, *ends), atol=1e-9)
-        assert np.isclose(found.loc[e.name, "CPT50%"], gap.cpt(*points, 0.5, *ends), atol=1e-6)
+        assert np.isclose(found.loc[e.name, "APGR"], routellm_metrics.apgr(*points, *ends), atol=1e-9)
+        assert np.isclose(found.loc[e.name, "CPT50%"], routellm_metrics.cpt(*points, 0.5, *ends), atol=1e-6)
     assert found.index[0] == "linear"
 
 
@@ -393,7 +393,7 @@ def test_routers_that_draw_lots_are_trained_again():
         assert not np.array_equal(trained[1], trained[2])
         assert all(np.array_equal(e.lam, t.lam) for t in e.others)
     assert len(made.against("linear")) == 2
-    with pytest.raises(RouterError, match="fitted once at least"):
+    with pytest.raises(RouterError, match="fitted at least once: give 1 or more"):
         contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
 

@@ -27,7 +27,7 @@ def add(verb: AddVerb) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="fit routers that draw lots N times; above 1 the intervals hold that luck too (default: 1)",
+        help="refit stochastic routers with N seeds; intervals include seed variance (default: 1)",
     )
 
 
@@ -78,7 +78,7 @@ def evaluate(given: argparse.Namespace) -> int:
     for line in versus:
         print(f"against {rival}, {line}")
     for router, why in made.left_out.items():
-        say(f"{router} is left out: {why}")
+        say(f"{router} cannot run and is left out: {why}")
     if given.out:
         from routerlab.contest.breakdown import keep
 

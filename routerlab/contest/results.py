@@ -8,20 +8,19 @@ import numpy as np
 
 from routerlab.core.recorded import Recorded
 from routerlab.evaluate import frontier as fr
-from routerlab.evaluate import metrics
-from routerlab.evaluate import routellm_metrics as gap
+from routerlab.evaluate import metrics, routellm_metrics
 from routerlab.evaluate.stats import Interval, bootstrap_means, compared, p_value
 from routerlab.routers.protocol import RouterError, ScoreRouter
 
-# Names of a kind of question in meta.
+# Columns of meta that name a kind of question.
 DOMAIN = ("family", "domain", "category", "eval_name", "topic")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A router as it ran: at each of its prices of money (`lam`) the quality, the cost (USD) and the chosen model of
-    each test query (points x queries), what it reached on validation, and how long fitting took. `others` are
-    trainings of the same router from other seeds, at the same prices.
+    """A router as it ran: at each of its cost weights (`lam`) the quality, the cost (USD) and the chosen model of
+    each test query (points x queries), what it reached on validation, and how long fitting took. `others` are the same
+    router fitted from other seeds, at the same cost weights.
     """
 
     name: str
@@ -86,11 +85,9 @@ class Contest:
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        columns = entry.over_trainings(_points)
-        means = self._resampled(columns, 1000)
-        low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(entry.lam), _mean(columns)
-        return fr.Frontier(entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
+        quality, usd = (entry.over_trainings(lambda e, n=n: getattr(e, n).T) for n in ("quality", "usd"))
+        rng = np.random.default_rng(self.seed)
+        return fr.summarise(entry.name, entry.lam, quality, usd, rng=rng, clusters=self.clusters)
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
@@ -116,10 +113,10 @@ class Contest:
         rows: dict[str, dict[str, Any]] = {}
         for e in self.entries:
             scored = self._scores(e, resamples)
-            rows[e.name] = {n: Interval(v, *_ends(drawn)) for n, (v, drawn) in scored.items()}
+            rows[e.name] = {n: Interval.of(v, drawn) for n, (v, drawn) in scored.items()}
             rows[e.name]["fit s"] = e.fit_s
-        made = pd.DataFrame(rows).T
-        return made.iloc[np.argsort([-v.mean for v in made["area"]], kind="stable")]
+        frame = pd.DataFrame(rows).T
+        return frame.iloc[np.argsort([-v.mean for v in frame["area"]], kind="stable")]
 
     def p_values(self, resamples: int = 400):
         """Of each router's difference to the best one in each column of `table` (pandas): the paired bootstrap's, not
@@ -128,13 +125,13 @@ class Contest:
         import pandas as pd
 
         scored = {e.name: self._scores(e, resamples) for e in self.entries}
-        found: dict[str, dict[str, float]] = {}
+        p: dict[str, dict[str, float]] = {}
         for column in next(iter(scored.values())):
             top, drawn = max((s[column] for s in scored.values()), key=lambda pair: pair[0])
             for name, columns in scored.items():
                 value, mine = columns[column]
-                found.setdefault(name, {})[column] = p_value(top - value, drawn - mine)
-        return pd.DataFrame(found).T
+                p.setdefault(name, {})[column] = p_value(top - value, drawn - mine)
+        return pd.DataFrame(p).T
 
     def _scores(self, e: Entry, resamples: int) -> dict[str, tuple[float, np.ndarray]]:
         """Each column of `table`: its value, and its value on every resample."""
@@ -152,10 +149,10 @@ class Contest:
             return np.stack([*gained, e.usd[frugal], base[1]], 1)
 
         columns = e.over_trainings(at_points)
-        found, means = _mean(columns), self._resampled(columns, resamples)
-        out["frugal quality"] = float(found[0]), means[:, 0]
-        out["frugal saving"] = float(_saved(*found[2:])), _saved(means[:, 2], means[:, 3])
-        out["best quality"] = float(found[1]), means[:, 1]
+        value, means = _mean(columns), self._resampled(columns, resamples)
+        out["frugal quality"] = float(value[0]), means[:, 0]
+        out["frugal saving"] = float(_saved(*value[2:])), _saved(means[:, 2], means[:, 3])
+        out["best quality"] = float(value[1]), means[:, 1]
         return out
 
     def _areas(self, means: np.ndarray, singles: np.ndarray | None) -> dict[str, float]:
@@ -185,10 +182,10 @@ class Contest:
         names = [n for n in chosen if n != name]
         if not names:
             return []
-        found = {n: _mean(columns)[0] for n, columns in chosen.items()}
+        mean = {n: _mean(columns)[0] for n, columns in chosen.items()}
         drawn = {n: self._resampled(columns, resamples)[:, 0] for n, columns in chosen.items()}
         gaps = np.stack([drawn[n] - drawn[name] for n in names], 1)
-        return compared(names, np.array([found[n] - found[name] for n in names]), gaps)
+        return compared(names, np.array([mean[n] - mean[name] for n in names]), gaps)
 
     def _frugal(self, e: Entry) -> np.ndarray:
         return e.quality[e.at_least(self.single_validation)][:, None]
@@ -208,9 +205,9 @@ class Contest:
         for e in self.entries:
             if isinstance(e.router, ScoreRouter):
                 scores = e.router.predict(self.test.queries)[0]
-                points = gap.routellm_points(scores[:, strong] - scores[:, weak], *right)
-                shares = {f"CPT{x:.0%}": gap.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
-                rows[e.name] = {"APGR": gap.apgr(*points, *ends), **shares}
+                points = routellm_metrics.routellm_points(scores[:, strong] - scores[:, weak], *right)
+                shares = {f"CPT{x:.0%}": routellm_metrics.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
+                rows[e.name] = {"APGR": routellm_metrics.apgr(*points, *ends), **shares}
         return pd.DataFrame(rows).T.sort_values("APGR", ascending=False, kind="stable")
 
     def domains(self) -> np.ndarray | None:
@@ -222,8 +219,7 @@ class Contest:
         """These entries (those that are here), in this order; of no names, all, the best on validation first."""
         if names:
             return [e for n in names for e in self.entries if e.name == n]
-        held = [np.concatenate(e.validation) for e in self.entries]
-        areas = [self._areas(means, self.before)["area"] for means in held]
+        areas = [self._areas(np.concatenate(e.validation), self.before)["area"] for e in self.entries]
         return [self.entries[i] for i in np.argsort(np.negative(areas), kind="stable")]
 
     def dominated(self) -> dict[str, list[str]]:
@@ -253,7 +249,3 @@ def _saved(paid, single) -> np.ndarray:
     """1 - paid / single; NaN where the best single model is free."""
     single = np.asarray(single, float)
     return 1 - np.divide(paid, single, out=np.full(single.shape, np.nan), where=single > 0)
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    return tuple(np.quantile(values, [0.025, 0.975]).tolist())

@@ -1,5 +1,5 @@
 """Many routers on one table: fitted on its training split, their operating points chosen on validation, scored on the
-test split with intervals that all of them share.
+test split; all intervals come from the same resamples of the test questions.
 """
 
 import functools
@@ -53,11 +53,11 @@ def contest(
     validation and test is split 60, 10 and 30, near-duplicates together. Queries some model did not answer are left out
     of validation and test, and not of training.
 
-    Routers that draw lots when they learn are fitted `trainings` times, from other seeds: intervals and p-values then
-    hold that luck too, and values are means over trainings. Shuffled labels are shuffled ten times at least.
+    Stochastic routers are fitted with `trainings` seeds: values are means over the seeds, and intervals and p-values
+    include seed variance. Shuffled labels are shuffled ten times at least.
     """
     if trainings < 1:
-        raise RouterError(f"{trainings} trainings: each router has to be fitted once at least")
+        raise RouterError(f"{trainings} trainings; each router has to be fitted at least once: give 1 or more")
     names = list(KINDS) if routers == "all" else routers
     names = [names] if isinstance(names, str) else names
     if unknown := [n for n in names if n not in KINDS] or [""] * (not names):
@@ -86,11 +86,11 @@ def contest(
     for name, make in _entrants(names, shared, train):
         say(f"{name}")
         try:
-            made = _enter(make(), train, validation[0], test[0])
-            drawn = getattr(made.router, "seed", None) is not None
-            often = max(trainings, getattr(made.router, "trainings", 1)) if drawn else 1
-            others = [_enter(make(), train, validation[0], test[0], seed=s, lams=made.lam) for s in range(1, often)]
-            entries.append(replace(made, others=tuple(others)))
+            entry = _enter(make(), train, validation[0], test[0])
+            stochastic = getattr(entry.router, "seed", None) is not None
+            seeds = max(trainings, getattr(entry.router, "trainings", 1)) if stochastic else 1
+            others = [_enter(make(), train, validation[0], test[0], seed=s, lams=entry.lam) for s in range(1, seeds)]
+            entries.append(replace(entry, others=tuple(others)))
         except RouterError as error:
             left_out[name] = str(error)
     if not entries:
@@ -174,7 +174,7 @@ def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _prices(router: ScoreRouter, validation: Recorded) -> np.ndarray:
-    """Prices of money whose costs on validation are evenly spread between the router's cheapest and dearest point."""
+    """Cost weights whose costs on validation are evenly spread between the router's cheapest and dearest point."""
     quality, usd = (np.asarray(m, float) for m in router.predict(validation.queries))
     scores = quality.astype(np.float32), usd.astype(np.float32)
     curve: Curve = sweep(*_happened(validation), scores)
