@@ -1,6 +1,7 @@
 """Asking: the right class for every fault, no call twice, no dollar over, and no secret anywhere."""
 
 import asyncio
+import io
 import re
 import shutil
 import traceback
@@ -544,21 +545,47 @@ def test_litellm_gives_the_same_through_its_own_client(tmp_path, monkeypatch):
         assert set(provider.tries.values()) == {2}, fault
 
 
-def test_in_a_notebook_it_is_a_label(monkeypatch):
+@pytest.fixture
+def turn(monkeypatch):
+    """A clock for tqdm that the test turns."""
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # ours is shown all the same: it says what is spent
+
+    def turn(seconds):
+        now[0] += seconds
+
+    return turn
+
+
+def test_in_a_notebook_it_is_a_label(monkeypatch, turn):
     shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("tqdm.notebook.display", shown.append)
     progress = Progress(2, where="notebook")
-    progress.tell(None, 0.5, None)
-    progress.show(end=True)
-    assert [label.value for label in shown] == ["1 of 2 (50%)  $0.5000  0 s left"]
+    turn(3)
+    progress.tell(0.5, None)
+    progress.close()
+    (box,) = shown
+    assert box.children[2].value.replace("\u2007", " ") == "1 of 2 (50%)  $0.5000  3 s left"
 
 
-def test_in_a_terminal_it_is_one_line():
-    lines = []
-    progress = Progress(1, where="terminal", write=lines.append)
-    progress.tell(None, 0.5, None)
-    progress.show(end=True)
-    assert lines[-1] == "\r\x1b[K1 of 1 (100%)  $0.5000\n"
+def test_in_a_terminal_it_is_one_line(turn):
+    file = io.StringIO()
+    progress = Progress(3, where="terminal", file=file)
+    turn(1)
+    progress.tell(0.5, None)
+    turn(0.1)
+    progress.tell(0.5, None)
+    turn(0.1)
+    progress.tell(0.5, None)
+    progress.close()
+    lines = [line.rstrip(" ") for line in file.getvalue().split("\r")]
+    assert lines == [
+        "",
+        "0 of 3 (0%)  $0.0000",
+        "1 of 3 (33%)  $0.5000  2 s left",
+        "3 of 3 (100%)  $1.5000         \n",
+    ]
 
 
 def test_what_the_ledger_had_to_mend_is_said(tmp_path):
@@ -572,7 +599,7 @@ def test_what_the_ledger_had_to_mend_is_said(tmp_path):
     assert made.asked == 1
     assert [u["model"] for u in made.unknown] == ["b"]
     assert "a torn last line of" in str(made)
-    assert "1 calls whose end nobody knows stay charged with $" in str(made)
+    assert "1 calls with an unknown outcome stay charged at $" in str(made)
 
 
 def test_a_temperature_a_model_does_not_take_stops_the_run_and_is_not_dropped():
@@ -597,12 +624,32 @@ def test_answers_of_other_weights_are_other_calls(tmp_path):
     assert key(tmp_path) != key(pocket)
 
 
-def test_progress_says_how_far_it_is():
-    now, lines = [0.0], []
-    progress = Progress(100, 10, 1.0, where="log", write=lines.append, clock=lambda: now[0])
+def test_progress_in_a_log_is_a_line_every_10_s(turn):
+    file = io.StringIO()
+    progress = Progress(5000, 10, 1.0, where="log", file=file)
     for i in range(20):
-        now[0] += 1
-        progress.tell(None, 0.01, "timeout" if i == 3 else None)
-    assert len(lines) == 2, "a line every 10 s"
-    assert lines[-1] == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1\n"
-    assert progress.line() == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1"
+        turn(1)
+        progress.tell(0.01, "timeout" if i == 3 else None)
+    assert file.getvalue().splitlines() == [
+        "10 of 5,000 (0%)  $1.0000",
+        "20 of 5,000 (0%)  $1.1000  83 min left  errors: timeout 1",
+        "30 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 1",
+    ]
+    turn(1)
+    progress.tell(0.0, "timeout")
+    progress.close()
+    assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
+
+
+def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flight(turn):
+    """The first of 32 calls in flight needs as long as all of them: the rate would be 32 times too low."""
+    file = io.StringIO()
+    progress = Progress(64, where="terminal", file=file, at_once=32)
+    turn(5)
+    for _ in range(31):
+        progress.tell(0.0, None)
+    turn(1)
+    progress.tell(0.0, None)
+    shown = [line.strip() for line in file.getvalue().split("\r")]
+    assert shown[-2:] == ["1 of 64 (2%)  $0.0000", "32 of 64 (50%)  $0.0000  6 s left"]
+    assert sum("left" in line for line in shown) == 1
