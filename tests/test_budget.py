@@ -69,6 +69,9 @@ def test_a_provider_that_passes_its_limit_is_charged_and_seen():
         await budget.reserve(0.2)
         budget.settle(0.2, 0.5)
         assert budget.spent_usd == 0.5
+        await budget.reserve(0.4)
+        budget.settle(0.4, 0.1)
+        assert budget.spent_usd == 0.6
         assert budget.over_usd == pytest.approx(0.3)
 
     asyncio.run(session())
@@ -78,6 +81,20 @@ def test_a_provider_that_passes_its_limit_is_charged_and_seen():
     for bad in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="0 or more dollars"):
             Budget(1.0).settle(0.0, bad)
+
+
+def test_a_budget_counts_earlier_sessions_and_whole_units():
+    async def reserve(cap, spent, usd):
+        budget = Budget(cap, spent)
+        await budget.reserve(usd)
+        return budget.spent_usd, budget.reserved_usd
+
+    assert asyncio.run(reserve(1.0, 0.75, 0.25)) == (0.75, 0.25)
+    with pytest.raises(BudgetError, match=r"\$0.750000 are spent and the next call may cost \$0.260000"):
+        asyncio.run(reserve(1.0, 0.75, 0.26))
+    assert asyncio.run(reserve(1.0, 0.0, 1.2e-12)) == (0.0, 2e-12), "a charge is rounded up"
+    with pytest.raises(BudgetError):
+        asyncio.run(reserve(2.9e-12, 0.0, 2.1e-12))  # a cap is rounded down
 
 
 class Clock:

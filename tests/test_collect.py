@@ -1,6 +1,7 @@
 """Asking: the right class for every fault, no call twice, no dollar over, and no secret anywhere."""
 
 import asyncio
+import io
 import re
 import shutil
 import traceback
@@ -15,10 +16,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import BackendError, PocketBackend, backend
+from routerlab.collect.budget import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.progress import Progress
-from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
+from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
 from routerlab.collect.run import collect
 from routerlab.core.runs import root
 
@@ -442,6 +444,93 @@ def test_a_run_that_stopped_early_is_a_table_of_what_it_has(tmp_path, budget):
     assert made.usd <= budget
 
 
+def test_a_budget_holds_over_sessions(tmp_path):
+    """Two sessions of one run under one cap: the second may not spend what the first one did."""
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(40)]
+    where = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1))
+    pool, run = two_models(tmp_path).subset(["a"]), Run(tmp_path / "r")
+    plain = Settings(max_tokens=16, budget_usd=3e-4)
+    first = collect(queries, pool, where, run, plain, show="none")
+    again = collect(queries, pool, where, run, plain, show="none")
+    assert 0 < first.asked < 40
+    assert (again.asked, again.usd) == (0, first.usd)
+    assert "Raise the budget" in again.stopped
+
+
+def test_the_key_is_the_same_for_fields_in_any_order():
+    calls, _, _ = calls_and_pool(1)
+    one, two = ({"seed": 1, "top_p": 0.5}, {"top_p": 0.5, "seed": 1})
+    assert replace(calls[0], extra=one).key == replace(calls[0], extra=two).key
+    assert Call("q", "m", "p", ({"role": "user", "content": "x"},)).key == "0c3e93b7a75d8a8c04139ffcc60bce77", (
+        "keys of old ledgers stay valid"
+    )
+
+
+def test_the_bound_on_input_counts_the_chat_format():
+    short = Call("q", "m", "p", ({"role": "user", "content": "x"},))
+    assert short.tokens_in_at_most == len("user") + len("x") + 2 * 16
+    assert replace(short, messages=short.messages * 2).tokens_in_at_most == 2 * 5 + 3 * 16
+
+
+def test_a_date_that_already_passed_asks_for_no_wait():
+    assert from_status(429, "", "Wed, 21 Oct 2015 07:28:00 GMT").retry_after_s == 0
+    assert from_status(429, "", "-3").retry_after_s == 0
+
+
+def test_the_pace_is_the_providers_and_not_the_models(tmp_path, monkeypatch):
+    """Models of one provider share its limits; those of two providers do not."""
+    limiters = []
+
+    class Counted(Limiter):
+        def __post_init__(self):
+            super().__post_init__()
+            limiters.append(self)
+
+    monkeypatch.setattr("routerlab.collect.ask.Limiter", Counted)
+    for number, providers in ((1, ["x/a", "x/b"]), (2, ["x/a", "y/b"])):
+        cards = [replace(calls_and_pool(1)[1].cards[0], id=p, provider_id=p) for p in providers]
+        settings = Settings(requests_per_minute=6000, max_tokens=16)
+        calls = plan([Query.ask("?", "x")], Pool("p", cards), settings)
+        where = Scripted(lambda call: Reply("1", "stop", 1, 1, 0.1))
+        with Ledger.open(tmp_path / str(number)) as ledger:
+            asyncio.run(ask(calls, Pool("p", cards), where, ledger, settings))
+        assert len(limiters) == number
+        assert limiters[0].requests_per_minute == 6000
+        limiters.clear()
+
+
+def test_a_refused_call_waits_as_long_as_asked(tmp_path, monkeypatch):
+    calls, pool, settings = calls_and_pool(1)
+    answers, asked_for = [Reply("1", "stop", 1, 1, 0.1), CallError("conflict", Scope.RETRY, retry_after_s=40.0)], []
+    wait = lambda attempt, rng, retry_after_s: asked_for.append((attempt, retry_after_s)) or 0.0  # noqa: E731
+    monkeypatch.setattr("routerlab.collect.ask.backoff_s", wait)
+    with Ledger.open(tmp_path / "l") as ledger:
+        asyncio.run(ask(calls, pool, Scripted(lambda call: answers.pop()), ledger, settings))
+    assert asked_for == [(1, 40.0)]
+
+
+def test_read_completion_keeps_how_an_answer_ended_and_its_cached_tokens():
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    for said, kept in (("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), (None, "stop")):
+        body = {"choices": [{"message": {"content": "x"}, "finish_reason": said}], "usage": usage}
+        assert read_completion(body, 0.25) == Reply("x", kept, 9, 2, 0.25, 4)
+    body["choices"][0]["message"] = {"content": None, "refusal": "no"}
+    assert read_completion(body, 0.25) == Reply("no", "refusal", 9, 2, 0.25, 4)
+
+
+def test_the_class_of_a_redirect_is_not_the_class_of_where_it_leads():
+    assert asyncio.run(one_answer("m~redirect")).kind == "not_found"
+
+
+async def one_answer(model):
+    calls, _, _ = calls_and_pool(1, model)
+    async with Provider() as url:
+        where = OpenAIBackend(url, timeout_s=60)
+        (answer,) = await where.answer(calls)
+        await where.close()
+    return answer
+
+
 def test_a_cached_token_has_its_own_price(tmp_path):
     card = replace(two_models(tmp_path).cards[0], usd_per_mtok_cached_in=0.1)
     where = Scripted(lambda call: Reply("x", "stop", 10, 2, 0.1, 4))
@@ -544,21 +633,47 @@ def test_litellm_gives_the_same_through_its_own_client(tmp_path, monkeypatch):
         assert set(provider.tries.values()) == {2}, fault
 
 
-def test_in_a_notebook_it_is_a_label(monkeypatch):
+@pytest.fixture
+def turn(monkeypatch):
+    """A clock for tqdm that the test turns."""
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # ours is shown all the same: it says what is spent
+
+    def turn(seconds):
+        now[0] += seconds
+
+    return turn
+
+
+def test_in_a_notebook_it_is_a_label(monkeypatch, turn):
     shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("tqdm.notebook.display", shown.append)
     progress = Progress(2, where="notebook")
-    progress.tell(None, 0.5, None)
-    progress.show(end=True)
-    assert [label.value for label in shown] == ["1 of 2 (50%)  $0.5000  0 s left"]
+    turn(3)
+    progress.tell(0.5, None)
+    progress.close()
+    (box,) = shown
+    assert box.children[2].value.replace("\u2007", " ") == "1 of 2 (50%)  $0.5000  3 s left"
 
 
-def test_in_a_terminal_it_is_one_line():
-    lines = []
-    progress = Progress(1, where="terminal", write=lines.append)
-    progress.tell(None, 0.5, None)
-    progress.show(end=True)
-    assert lines[-1] == "\r\x1b[K1 of 1 (100%)  $0.5000\n"
+def test_in_a_terminal_it_is_one_line(turn):
+    file = io.StringIO()
+    progress = Progress(3, where="terminal", file=file)
+    turn(1)
+    progress.tell(0.5, None)
+    turn(0.1)
+    progress.tell(0.5, None)
+    turn(0.1)
+    progress.tell(0.5, None)
+    progress.close()
+    lines = [line.rstrip(" ") for line in file.getvalue().split("\r")]
+    assert lines == [
+        "",
+        "0 of 3 (0%)  $0.0000",
+        "1 of 3 (33%)  $0.5000  2 s left",
+        "3 of 3 (100%)  $1.5000         \n",
+    ]
 
 
 def test_what_the_ledger_had_to_mend_is_said(tmp_path):
@@ -572,7 +687,7 @@ def test_what_the_ledger_had_to_mend_is_said(tmp_path):
     assert made.asked == 1
     assert [u["model"] for u in made.unknown] == ["b"]
     assert "a torn last line of" in str(made)
-    assert "1 calls whose end nobody knows stay charged with $" in str(made)
+    assert "1 calls with an unknown outcome stay charged at $" in str(made)
 
 
 def test_a_temperature_a_model_does_not_take_stops_the_run_and_is_not_dropped():
@@ -597,12 +712,32 @@ def test_answers_of_other_weights_are_other_calls(tmp_path):
     assert key(tmp_path) != key(pocket)
 
 
-def test_progress_says_how_far_it_is():
-    now, lines = [0.0], []
-    progress = Progress(100, 10, 1.0, where="log", write=lines.append, clock=lambda: now[0])
+def test_progress_in_a_log_is_a_line_every_10_s(turn):
+    file = io.StringIO()
+    progress = Progress(5000, 10, 1.0, where="log", file=file)
     for i in range(20):
-        now[0] += 1
-        progress.tell(None, 0.01, "timeout" if i == 3 else None)
-    assert len(lines) == 2, "a line every 10 s"
-    assert lines[-1] == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1\n"
-    assert progress.line() == "30 of 100 (30%)  $1.2000  70 s left  errors: timeout 1"
+        turn(1)
+        progress.tell(0.01, "timeout" if i == 3 else None)
+    assert file.getvalue().splitlines() == [
+        "10 of 5,000 (0%)  $1.0000",
+        "20 of 5,000 (0%)  $1.1000  83 min left  errors: timeout 1",
+        "30 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 1",
+    ]
+    turn(1)
+    progress.tell(0.0, "timeout")
+    progress.close()
+    assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
+
+
+def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flight(turn):
+    """The first of 32 calls in flight needs as long as all of them: the rate would be 32 times too low."""
+    file = io.StringIO()
+    progress = Progress(64, where="terminal", file=file, at_once=32)
+    turn(5)
+    for _ in range(31):
+        progress.tell(0.0, None)
+    turn(1)
+    progress.tell(0.0, None)
+    shown = [line.strip() for line in file.getvalue().split("\r")]
+    assert shown[-2:] == ["1 of 64 (2%)  $0.0000", "32 of 64 (50%)  $0.0000  6 s left"]
+    assert sum("left" in line for line in shown) == 1

@@ -39,6 +39,17 @@ def test_easy_and_hopeless_questions_need_few_tries_and_a_second_run_none(tmp_pa
     assert cool.asked == len(cool.table) > 0, "another temperature is another measurement"
 
 
+def test_it_keeps_the_most_tries_of_other_runs_of_the_ledger(tmp_path):
+    """A question certain after few tries keeps those that an earlier measurement with other edges made."""
+    queries = [Query.ask(f"1.0 {i}", "7", verifier="numeric") for i in range(3)]
+    pool, run = two_models(tmp_path).subset(["a"]), Run(tmp_path / "r")
+    fine = pass_rates(queries, pool, Scripted(say), run, show="none", most=6, edges=(0.01, 0.99))
+    assert len(fine.table) == 18
+    coarse = pass_rates(queries, pool, Scripted(say), run, show="none", most=6, edges=(0.1, 0.2))
+    assert coarse.asked == 0
+    assert len(coarse.table) == 18
+
+
 def test_a_failed_call_is_no_try(tmp_path):
     def fail_first(call):
         return CallError("content_filter", Scope.ROW) if call.sample == 0 else say(call)

@@ -1,4 +1,4 @@
-"""Where a call goes: the embedded models, a recorded table, or a provider. One protocol, batches in, batches out.
+"""Where a call is sent: to the embedded models, a recorded table, or a provider.
 
 A backend answers every call of a batch with a `Reply` or a `CallError`; it never retries, prices or grades.
 """
@@ -7,6 +7,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from routerlab.core.runs import root
 
 
 class Backend(Protocol):
-    """`batch` calls at most are given at once; `concurrency` is how many may be in flight by default."""
+    """`batch` is the most calls per `answer`; `concurrency` is how many are in flight by default."""
 
     batch: int
     concurrency: int
@@ -27,27 +28,26 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
         ...
 
 
 class PocketBackend:
-    """The embedded models, asked now: real inference, deterministic for a call whatever its batch."""
+    """The embedded models, run now; an answer depends on its call alone, whatever the batch."""
 
     batch = concurrency = 256
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._one = asyncio.Lock()  # torch has all cores already
+        self._one = asyncio.Lock()  # one batch already uses all cores
 
     @functools.cache  # noqa: B019 (a backend lives as long as a run)
     def weights(self, model: str) -> str:
-        """A hash of what the model's answers come from, so that those of other weights are not taken for its own."""
+        """A hash of everything a model's answers come from, so that other weights are other calls."""
         folder = self.folder or root() / "data" / "pocket"
-        files = sorted((folder / "models" / model).glob("*.*"))
         card = json.loads((folder / "card.json").read_text())["models"].get(model, {})
         digest = blake3(json.dumps(card.get("abstain_below")).encode())
-        for file in files:
+        for file in sorted((folder / "models" / model).glob("*.*")):
             if file.name != "recipe.json":
                 digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest(length=8)
@@ -60,25 +60,25 @@ class PocketBackend:
         from routerlab.core.pools import PoolError
         from routerlab.pocket.make.record import replies
 
-        out: list[Reply | CallError | None] = [None] * len(calls)
-        kinds = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
-        for kind in sorted(set(kinds)):
-            at = [i for i, other in enumerate(kinds) if other == kind]
-            model, sample, temperature, limit = kind
-            texts = [calls[i].messages[-1]["content"] for i in at]
+        settings = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
+        answers: dict[int, Reply | CallError] = {}
+        for same, group in groupby(sorted(range(len(calls)), key=settings.__getitem__), settings.__getitem__):
+            numbers = list(group)
+            model, sample, temperature, limit = same
+            texts = [calls[i].messages[-1]["content"] for i in numbers]
             try:
-                made = replies(model, texts, sample, temperature, limit, self.folder)
+                written = replies(model, texts, sample, temperature, limit, self.folder)
             except PoolError as error:
                 raise CallError("not_found", Scope.RUN, str(error)) from error
-            for i, (text, r) in zip(at, made, strict=True):
-                out[i] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
-        return [r for r in out if r is not None]
+            for i, (text, r) in zip(numbers, written, strict=True):
+                answers[i] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+        return [answers[i] for i in range(len(calls))]
 
     async def close(self) -> None: ...
 
 
 class ReplayBackend:
-    """What a recorded table holds, by query, model and sample; what it lacks is an error of the row."""
+    """The answers of a recorded table, by query, model and sample; what it lacks is an error of the row."""
 
     batch = concurrency = 1024
 
@@ -86,8 +86,8 @@ class ReplayBackend:
         from routerlab.core.recorded import recorded
 
         self.name, table = str(name), recorded(name).table
-        kept = "query model sample temperature answer finish tokens_in tokens_out tokens_cached latency_s error"
-        rows = table.rows.select(kept.split()).to_pylist()
+        columns = "query model sample temperature answer finish tokens_in tokens_out tokens_cached latency_s error"
+        rows = table.rows.select(columns.split()).to_pylist()
         self._rows = {(row["query"], row["model"], row["sample"]): row for row in rows}
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:

@@ -7,19 +7,18 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 UNIT = 10**12  # money is counted in whole 1e-12 dollars, so that no rounding can overspend
 
 
 class BudgetError(RuntimeError):
-    """What is left of the budget is less than the next call may cost."""
+    """The next call may cost more than is left of the budget."""
 
 
 class Budget:
-    """A cap on what a run may spend. The worst case of a call is reserved before it leaves and settled
-    after, so `spent_usd + reserved_usd <= cap_usd` at every moment.
-
-    `spent_usd` is what earlier sessions of the run were charged.
+    """A cap on the spending of a run. A call's worst case is reserved before it is sent and settled after, so that
+    `spent_usd + reserved_usd <= cap_usd` at every moment. `spent_usd` begins with the charges of earlier sessions.
     """
 
     def __init__(self, cap_usd: float | None, spent_usd: float = 0.0) -> None:
@@ -28,7 +27,7 @@ class Budget:
         self.cap_usd = cap_usd
         self._cap = None if cap_usd is None else math.floor(cap_usd * UNIT)
         self._spent, self._reserved = math.ceil(spent_usd * UNIT), 0
-        self.over_usd = 0.0  # charged beyond what was reserved: a provider that ignored the limits
+        self.over_usd = 0.0  # charged beyond reservations, by a provider that ignored the limits
         self._changed: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -40,8 +39,8 @@ class Budget:
         return self._reserved / UNIT
 
     async def reserve(self, usd: float) -> None:
-        """Set `usd` aside. Where it does not fit, wait for calls in flight to settle for less; where
-        nothing is in flight, raise BudgetError.
+        """Reserve `usd`. While it does not fit, wait for calls in flight to settle for less; if none is in flight,
+        raise BudgetError.
         """
         amount = units(usd)
         while self._cap is not None and self._spent + self._reserved + amount > self._cap:
@@ -56,7 +55,7 @@ class Budget:
         self._reserved += amount
 
     def settle(self, reserved_usd: float, usd: float) -> None:
-        """Turn a reservation into what it really cost."""
+        """Replace a reservation by the actual charge."""
         reserved, actual = units(reserved_usd), units(usd)
         self._reserved -= reserved
         self._spent += actual
@@ -74,56 +73,54 @@ def units(usd: float) -> int:
     return math.ceil(usd * UNIT)
 
 
-def sum_usd(parts: Sequence[float]) -> float:
-    """The sum of charges as the ledger counts it: each rounded up by itself."""
-    return sum(map(units, parts)) / UNIT
+def sum_usd(charges: Sequence[float]) -> float:
+    """The sum of charges as the ledger counts it: each rounded up."""
+    return sum(map(units, charges)) / UNIT
 
 
+@dataclass
 class Limiter:
-    """The pace of calls to one provider: requests and tokens a minute, and how many at once.
+    """The pace of calls to one provider: requests and tokens a minute (None: no limit), and how many at once.
 
-    How many at once starts at `concurrency`, halves when the provider says it is too much, and grows by one for
-    every window of calls that went well. A refusal comes back at once, so fewer at once does not slow a caller that
-    is refused: the pause between two calls starts at 0.1 s, doubles with every such sign up to 60 s, and shrinks
-    by a tenth with every call that went well. Refusals of one moment are one sign. In any 60 s no more than
-    `requests_per_minute` calls leave. `clock` is monotonic, in seconds.
+    How many at once begins at `concurrency`, halves when the provider says "too many", and grows by one for every
+    window of calls that succeeded. As refusals return at once, fewer at once do not slow a refused caller; so there is
+    also a pause between calls, which begins at 0.1 s, doubles with every refusal up to 60 s, and shrinks by a tenth
+    with every success. Refusals at the same moment count once. No 60 s see more than `requests_per_minute` calls.
     """
 
-    def __init__(
-        self,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        *,
-        concurrency: int = 32,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        limits = (requests_per_minute, tokens_per_minute)
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    _: KW_ONLY
+    concurrency: int = 32
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def __post_init__(self) -> None:
+        limits = (self.requests_per_minute, self.tokens_per_minute)
         # A bucket holds a second's worth: enough to keep going, too little for a burst to be refused. It is filled
-        # so much slower that a full bucket and a minute's filling together keep the limit.
+        # so slowly that a full bucket and a minute's filling together keep the limit.
         self._room = [max(1.0, r / 60) if r else math.inf for r in limits]
         self._rates = [(r - room + 1) / 60 if r else None for r, room in zip(limits, self._room, strict=True)]
         self._level = list(self._room)
-        self._clock, self._sleep = clock, sleep
-        self._at, self._not_before, self._slowed_at = clock(), -math.inf, -math.inf
+        self._at, self._not_before, self._slowed_at = self.clock(), -math.inf, -math.inf
         self._next, self.pause_s = -math.inf, 0.0
-        self.most, self.window, self.flying = concurrency, float(concurrency), 0
+        self.window, self.flying = float(self.concurrency), 0
         self._gate = asyncio.Condition()
         self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def slot(self, tokens: int) -> AsyncIterator[None]:
-        """Wait for leave to make one request of `tokens` tokens at most."""
+        """Wait until one request of at most `tokens` tokens may be sent."""
         async with self._gate:
             await self._gate.wait_for(lambda: self.flying < max(1, int(self.window)))
             self.flying += 1
         try:
             async with self._turn:
                 while (wait := self._wait(tokens)) > 0:
-                    await self._sleep(wait)
+                    await self.sleep(wait)
                 for i, used in enumerate((1, tokens)):
                     self._level[i] -= used  # a call larger than the bucket leaves a debt
-                self._next = self._clock() + self.pause_s
+                self._next = self.clock() + self.pause_s
             yield
         finally:
             self.flying -= 1
@@ -131,13 +128,13 @@ class Limiter:
                 self._gate.notify_all()
 
     def succeeded(self) -> None:
-        """A call went well: one more at a time, after a whole window of them, and a shorter pause."""
-        self.window = min(self.most, self.window + 1 / max(self.window, 1))
+        """A call succeeded: one more at once after a whole window of them, and a shorter pause."""
+        self.window = min(self.concurrency, self.window + 1 / max(self.window, 1))
         self.pause_s = self.pause_s * 0.9 if self.pause_s > 0.005 else 0.0
 
     def slowed(self, retry_after_s: float | None = None) -> None:
-        """The provider said it is too much: half as many at once, and none before `retry_after_s`."""
-        now = self._clock()
+        """The provider said "too many": half as many at once, and none before `retry_after_s`."""
+        now = self.clock()
         if retry_after_s:
             self._not_before = max(self._not_before, now + retry_after_s)
         if now - self._slowed_at >= max(1.0, self.pause_s):
@@ -147,7 +144,7 @@ class Limiter:
 
     def _wait(self, tokens: int) -> float:
         """Seconds until both buckets hold enough; a call larger than a bucket waits for a full one."""
-        now = self._clock()
+        now = self.clock()
         wait = max(self._not_before, self._next) - now
         for i, (rate, used) in enumerate(zip(self._rates, (1, tokens), strict=True)):
             if rate:
@@ -158,7 +155,7 @@ class Limiter:
 
 
 def backoff_s(attempt: int, rng: random.Random, retry_after_s: float | None = None) -> float:
-    """How long to wait after try `attempt` (1, 2, ...) failed: drawn between 0 and 0.5, 1, 2, ... at most
-    30 s, and never less than what the provider asked for.
+    """Seconds to wait after attempt `attempt` (1, 2, ...): what the provider asked for, and a uniform draw from 0 to
+    0.5, 1, 2, ..., at most 30.
     """
     return (retry_after_s or 0.0) + rng.uniform(0, min(30.0, 0.5 * 2 ** (attempt - 1)))

@@ -1,4 +1,4 @@
-"""What goes to a backend and what comes back: `Call`, `Reply`, and `CallError` with its class."""
+"""`Call` (a question to a model), `Reply` (its answer), and `CallError` with its class."""
 
 import asyncio
 import datetime as dt
@@ -25,27 +25,27 @@ class Scope(enum.StrEnum):
     RUN = "run"
 
 
+# After these errors it is unknown whether the provider billed the attempt: it stays charged to the budget at its
+# reservation, and is no part of its row's cost.
+UNSURE = frozenset({"timeout", "reset", "truncated_json", "no_usage", "too_large"})
+
+
+@dataclass(eq=False)
 class CallError(RuntimeError):
-    """A call that gave no answer. `kind` is the error class written to ledger and table.
+    """A call without an answer."""
 
-    `tokens` are (in, cached, out) when the provider billed the failed attempt; `unsure` where nobody knows whether it
-    did; `retry_after_s` is what it asked for.
-    """
+    kind: str  # the class of the error, as written to the ledger and the table
+    scope: Scope
+    message: str = ""
+    retry_after_s: float | None = None  # how long the provider asked to wait
+    tokens: tuple[int, int, int] | None = None  # (in, cached, out) if the failed attempt was billed
+    unsure: bool = False  # whether it is unknown if the attempt was billed
 
-    def __init__(
-        self,
-        kind: str,
-        scope: Scope,
-        message: str = "",
-        *,
-        retry_after_s: float | None = None,
-        tokens: tuple[int, int, int] | None = None,
-        unsure: bool = False,
-    ) -> None:
-        super().__init__(f"{kind}: {message}" if message else kind)
-        self.kind, self.scope = kind, scope
-        self.retry_after_s, self.tokens = retry_after_s, tokens
-        self.unsure = tokens is None and (unsure or kind in UNSURE)
+    def __post_init__(self) -> None:
+        self.unsure = self.tokens is None and (self.unsure or self.kind in UNSURE)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 def _most_bytes(text: str) -> int:
@@ -67,40 +67,30 @@ class Call:
     sample: int = 0
     temperature: float = 0.0
     max_tokens: int = 512
-    prompt: str = "plain/1"  # name and version of how the question was put
+    prompt: str = "plain/1"  # name and version of the prompt's wording
     prices: str = ""  # date of the card's prices
     extra: Mapping[str, object] = field(default_factory=dict)  # further request fields
-    weights: str = ""  # hash of an embedded model's files; of a provider's model nobody knows it
+    weights: str = ""  # hash of an embedded model's files; unknown for a provider's model
 
     @property
     def key(self) -> str:
-        """BLAKE3 of model (and its weights, if known), canonical request, sample, prompt version and price date: one
-        paid call.
+        """BLAKE3 of all that decides the answer (not of the query's id) and of the price date: one paid call.
 
-        It also goes out as the Idempotency-Key header.
+        It is also sent as the Idempotency-Key header.
         """
-        content = [
-            self.model,
-            self.provider_id,
-            [dict(m) for m in self.messages],
-            self.sample,
-            float(self.temperature),  # 1 and 1.0 are one temperature
-            self.max_tokens,
-            self.prompt,
-            self.prices,
-            dict(self.extra),
-            *([self.weights] if self.weights else []),
-        ]
+        temperature = float(self.temperature)  # 1 and 1.0 are one temperature
+        content = [self.model, self.provider_id, [dict(m) for m in self.messages], self.sample, temperature]
+        content += [self.max_tokens, self.prompt, self.prices, dict(self.extra)]
+        content += [self.weights] if self.weights else []
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return blake3(text.encode()).hexdigest(length=16)
 
     @property
     def tokens_in_at_most(self) -> int:
-        """A bound on the input tokens: one a byte, and what a chat format adds. A field of `extra`, such as tools or a
-        schema, may be part of the input.
+        """A bound on the input tokens: one a byte, and 16 a message for the chat format.
 
-        No tokenizer splits a byte, but some bring a text to a normal form first, in which a rare character can be
-        longer: the longest of the text and those forms counts.
+        No tokenizer splits a byte, but some first bring a text to a normal form, which may be longer: the longest form
+        counts. `extra` counts too, for it may hold tools or a schema.
         """
         texts = sum(_most_bytes(v) for m in self.messages for v in m.values())
         more = _most_bytes(json.dumps(dict(self.extra), ensure_ascii=False)) if self.extra else 0
@@ -109,7 +99,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and what it took. `finish` is stop, length or refusal."""
+    """An answer, its tokens and its time. `finish` is stop, length or refusal."""
 
     text: str
     finish: str
@@ -119,14 +109,9 @@ class Reply:
     tokens_cached: int = 0
 
 
-# After these nobody knows whether the provider billed the attempt: it stays charged to the budget at
-# its reservation, and is left out of the cost of its row.
-UNSURE = frozenset({"timeout", "reset", "truncated_json", "no_usage", "too_large"})
-
 PATIENCE_S = 900.0  # a provider that asks for a longer wait stops the run
 
 _STATUS = {
-    400: ("bad_request", Scope.ROW),
     401: ("unauthorized", Scope.RUN),
     402: ("payment_required", Scope.RUN),
     403: ("forbidden", Scope.RUN),
@@ -135,36 +120,34 @@ _STATUS = {
     408: ("timeout", Scope.RETRY),
     409: ("conflict", Scope.RETRY),
     413: ("context_length", Scope.ROW),
-    422: ("bad_request", Scope.ROW),
     429: ("rate_limited", Scope.RETRY),
     529: ("overloaded", Scope.RETRY),
+    3: ("not_found", Scope.RUN),  # a redirect: every call would be sent elsewhere
+    4: ("bad_request", Scope.ROW),
+    5: ("server_error", Scope.RETRY),
 }
-_WORDS = (  # in the body, whatever the status: more telling than it
-    ("context_length", ("context_length", "context length", "maximum context", "too many tokens")),
-    ("content_filter", ("content_filter", "content filter", "content management policy")),
-)
+_WORDS = {  # in the body of a 400, 413 or 422; more exact than the status
+    "context_length": ("context_length", "context length", "maximum context", "too many tokens"),
+    "content_filter": ("content_filter", "content filter", "content management policy"),
+}
 
 
 def from_status(status: int, body: str = "", retry_after: str | None = None) -> CallError:
-    """The error of an HTTP answer that is not 200. The body is read for its class, never repeated."""
-    low = body.lower()
-    kind, scope = _STATUS.get(status, ("server_error" if status >= 500 else "bad_request", None))
-    if 300 <= status < 400:  # every call would be sent elsewhere: no fault of this row
-        kind, scope = "not_found", Scope.RUN
-    if scope is None:
-        scope = Scope.RETRY if status >= 500 else Scope.ROW
+    """The error of an HTTP answer that is not 200. The body decides its class and is not repeated."""
+    kind, scope = _STATUS.get(status) or _STATUS.get(status // 100, _STATUS[4])
+    body = body.lower()
     if status in (400, 413, 422):
-        kind = next((k for k, words in _WORDS if any(w in low for w in words)), kind)
-    if status == 429 and "insufficient_quota" in low:
+        kind = next((k for k, words in _WORDS.items() if any(w in body for w in words)), kind)
+    if status == 429 and "insufficient_quota" in body:
         kind, scope = "payment_required", Scope.RUN
     wait_s = _seconds(retry_after)
-    if (wait_s or 0) > PATIENCE_S:  # a quota of a day, not a pace
+    if (wait_s or 0) > PATIENCE_S:  # a daily quota, not a rate limit
         return CallError(kind, Scope.RUN, f"HTTP {status}, which asks to wait {wait_s:.0f} s")
     return CallError(kind, scope, f"HTTP {status}", retry_after_s=wait_s)
 
 
 def from_exception(error: BaseException) -> CallError:
-    """The class of an exception of the transport; its text, which may hold a URL, is dropped."""
+    """The class of an exception of the transport; its text is dropped, for it may hold a URL. Others are raised."""
     if isinstance(error, CallError):
         return error
     name = type(error).__name__
@@ -172,7 +155,7 @@ def from_exception(error: BaseException) -> CallError:
         return CallError("timeout", Scope.RETRY, name)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return CallError("truncated_json", Scope.RETRY, name)
-    # aiohttp and litellm have one base class each; by name, so that neither is imported for it
+    # The base classes of aiohttp's and litellm's errors, by name, so that neither is imported for it.
     names = {c.__name__ for c in type(error).__mro__}
     if isinstance(error, OSError | EOFError) or names & {"ClientError", "APIConnectionError"}:
         return CallError("reset", Scope.RETRY, name)
@@ -180,18 +163,14 @@ def from_exception(error: BaseException) -> CallError:
 
 
 def _seconds(text: str | None) -> float | None:
-    """Retry-After as seconds: a number, or an HTTP date."""
-    if not text:
-        return None
+    """Retry-After in seconds, from a number or an HTTP date; None if it is neither."""
     try:
-        wait_s = max(0.0, float(text))
-        return wait_s if math.isfinite(wait_s) else None
+        wait_s = float(text or "nan")
     except ValueError:
-        pass
-    try:
-        then = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if then.tzinfo is None:  # "-0000": UTC, from nowhere in particular
-        then = then.replace(tzinfo=dt.UTC)
-    return max(0.0, (then - dt.datetime.now(dt.UTC)).total_seconds())
+        try:
+            then = parsedate_to_datetime(text or "")
+        except (ValueError, OverflowError):
+            return None
+        then = then if then.tzinfo else then.replace(tzinfo=dt.UTC)  # "-0000" means UTC
+        wait_s = (then - dt.datetime.now(dt.UTC)).total_seconds()
+    return max(0.0, wait_s) if math.isfinite(wait_s) else None

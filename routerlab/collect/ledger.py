@@ -1,8 +1,8 @@
 """The append-only log of calls: the only truth about money spent.
 
-An `intent` is on disk before a call leaves, a `result` after it came home; an intent without a result is a call
-whose outcome nobody knows, and it stays charged at what was reserved for it. Every record also holds the sum charged
-up to it, so a line that is lost later takes no money out of the account.
+An `intent` is on the disk before a call is sent, a `result` once it returned. An intent without a result is a call
+whose outcome is unknown: it stays charged at its reservation. Every record also holds the total charged so far, so a
+line that is lost later takes no money out of the account.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from routerlab.collect.budget import UNIT, units
-from routerlab.collect.calls import UNSURE, Reply
+from routerlab.collect.calls import UNSURE, CallError, Reply, Scope
 from routerlab.collect.ledger_format import HEADER, LedgerError, Recovery, Scan, encode, scan
 from routerlab.core.runs import write_atomic
 
 
 @dataclass
 class Row:
-    """What the ledger knows about one key: the reply, or the last error, and what its attempts cost."""
+    """What the ledger knows about one key: its reply, or its last error, and the cost of its attempts."""
 
-    usd: float = 0.0  # of attempts that are known to have been billed
+    usd: float = 0.0  # of the attempts that certainly were billed
     reply: Reply | None = None
     error: str | None = None
 
@@ -34,14 +34,13 @@ class Row:
 class Ledger:
     """Every call of a run: `results` and `errors` by key, `unknown` intents, `spent_usd`.
 
-    Open it with `Ledger.open` to write (one writer at a time) or `Ledger.read` to look. `write` and `sync` are what
-    puts bytes on the disk (`os.write`, `os.fsync`).
+    `Ledger.open` opens it to write (one writer at a time), `Ledger.read` to look. Tests replace `write` and `sync`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.results: dict[str, Row] = {}  # an answer, or an error that is final for the row
-        self.errors: dict[str, Row] = {}  # no answer so far, and a later session may try again
+        self.results: dict[str, Row] = {}  # with an answer, or an error that is final
+        self.errors: dict[str, Row] = {}  # without an answer so far: a later session tries again
         self.recovery = Recovery(0, 0, 0)
         self._open: dict[tuple[str, int], dict[str, Any]] = {}
         self._tries: dict[str, int] = {}
@@ -56,7 +55,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Look at a ledger, beside its writer if there is one; nothing is changed."""
+        """Read a ledger and change nothing; another process may be writing it."""
         ledger = cls(Path(path))
         if not ledger.path.is_file():
             raise LedgerError(f"no ledger at {path}; collect into that run first")
@@ -71,7 +70,7 @@ class Ledger:
         write: Callable[[int, bytes], int] = os.write,
         sync: Callable[[int], None] = os.fsync,
     ) -> Self:
-        """Open to write, as the only writer; a torn end is cut off and damaged lines are set aside."""
+        """Open to write, as the only writer. A torn end is cut off; damaged lines are moved to a `.bad` file."""
         ledger = cls(Path(path))
         ledger._write, ledger._sync = write, sync
         try:
@@ -81,20 +80,17 @@ class Ledger:
             ledger._file = os.open(ledger.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             ledger._size = ledger.path.stat().st_size
             if ledger._size:
-                sync(ledger._file)  # a killed writer may have left what it had not synced yet
+                sync(ledger._file)  # a killed writer may have left bytes that it had not synced
             else:
                 ledger._commit(HEADER)
                 folder = os.open(ledger.path.parent, os.O_RDONLY)
                 try:
-                    sync(folder)  # or a power cut may take the whole new file
+                    sync(folder)  # or a power cut may remove the new file
                 finally:
                     os.close(folder)
-        except OSError as error:
+        except BaseException as error:
             ledger.close()
-            raise ledger._disk(error) from error
-        except BaseException:
-            ledger.close()
-            raise
+            raise (ledger._disk(error) if isinstance(error, OSError) else error) from error
         return ledger
 
     def __enter__(self) -> Self:
@@ -112,59 +108,52 @@ class Ledger:
 
     @property
     def unknown(self) -> list[dict[str, Any]]:
-        """Intents without a result: key, attempt, usd reserved, model, query, sample."""
+        """Intents without a result, each with key, attempt, usd (reserved), model, query and sample."""
         return [dict(about) for about in self._open.values()]
 
     @property
     def unknown_usd(self) -> float:
-        """What is charged for calls whose outcome nobody knows."""
+        """The reservations of `unknown`, which stay charged."""
         return sum(about["usd"] for about in self._open.values())
 
     @property
     def spent_usd(self) -> float:
-        """Charged so far: results, and reservations whose outcome nobody knows or whose line was lost."""
+        """Charged so far: results, and reservations of calls whose outcome is unknown or whose line was lost."""
         return self._sum / UNIT
 
     @property
     def lost_usd(self) -> float:
-        """Of it, what no line accounts for any more: the sums of later lines show that it was reserved."""
-        held = sum(units(about["usd"]) for about in self._open.values())
-        return (self._sum - self._settled - held) / UNIT
+        """The part of `spent_usd` whose line was lost; the totals in later lines show that it was charged."""
+        reserved = sum(units(about["usd"]) for about in self._open.values())
+        return (self._sum - self._settled - reserved) / UNIT
 
     async def intent(self, key: str, usd: float, about: Mapping[str, Any]) -> int:
-        """Write down that a call is about to leave and may cost `usd`; returns the number of this try."""
+        """Write down that a call is about to be sent and may cost `usd`; returns the number of this attempt."""
         attempt = self._tries.get(key, 0) + 1
         record = {"t": "intent", "key": key, "n": attempt, "usd": usd, **about}
         self._tries[key] = attempt
         await self._append(record, units(usd))
         return attempt
 
-    async def result(
-        self,
-        key: str,
-        attempt: int,
-        usd: float,
-        outcome: Reply | str,
-        final: bool = True,
-        unsure: bool = False,
-    ) -> None:
-        """Write down how a call ended: its reply, or the class of its error, and what it is charged. What is `unsure`
-        to have been billed is charged to the run and not to the row.
+    async def result(self, key: str, attempt: int, usd: float, outcome: Reply | CallError) -> None:
+        """Write down how an attempt ended, and the charge that replaces its reservation. If it is unknown whether the
+        attempt was billed, the charge is the run's and not its row's.
         """
         if (intent := self._open.get((key, attempt))) is None:
             raise LedgerError(f"no intent {attempt} of {key} is open; write it before the call")
-        held = intent["usd"]
-        record: dict[str, Any] = {"t": "result", "key": key, "n": attempt, "usd": usd, "held": held}
+        reserved = intent["usd"]
+        record: dict[str, Any] = {"t": "result", "key": key, "n": attempt, "usd": usd, "held": reserved}
         if isinstance(outcome, Reply):
-            # Half a surrogate pair, from an answer cut in the middle, is not Unicode: no file takes it.
+            # A surrogate without its partner, from an answer cut in the middle, cannot be written to a file.
             text = outcome.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             record |= {"reply": asdict(outcome) | {"text": text}}
         else:
-            record |= {"error": outcome, "final": final} | ({"unsure": True} if unsure else {})
-        await self._append(record, units(usd) - units(held))
+            record |= {"error": outcome.kind, "final": outcome.scope is Scope.ROW}
+            record |= {"unsure": True} if outcome.unsure else {}
+        await self._append(record, units(usd) - units(reserved))
 
     async def _append(self, record: dict[str, Any], change: int) -> None:
-        """Return when the record is on the disk; whoever waits at the same time shares one fsync."""
+        """Return once the record is on the disk; records that wait at the same time share one fsync."""
         if self._failed:
             raise self._failed
         if self._file < 0:
@@ -183,12 +172,12 @@ class Ledger:
             batch, self._pending = self._pending, []
             try:
                 await asyncio.to_thread(self._commit, b"".join(line for line, _, _ in batch))
-            except Exception as error:  # whatever it was, everyone who waits must hear of it
+            except Exception as error:  # of any kind: every waiting task must get it
                 self._failed = self._disk(error)
                 batch, self._pending = batch + self._pending, []
             for _, record, done in batch:
                 if not self._failed:
-                    self._take(record)  # also where the one who waited was cancelled
+                    self._take(record)  # also if the waiting task was cancelled
                 if not done.done():
                     done.set_exception(self._failed) if self._failed else done.set_result(None)
 
@@ -199,7 +188,7 @@ class Ledger:
                 left = left[self._write(self._file, left) :]
             self._sync(self._file)
         except BaseException:
-            # After a failed fsync the system may show bytes that the disk does not have: take them back.
+            # After a failed fsync the system may show bytes that are not on the disk: remove them.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise
@@ -209,8 +198,8 @@ class Ledger:
         code = getattr(error, "errno", None) or 0
         cure = "free some space" if code in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
         return LedgerError(
-            f"cannot write {self.path.name} ({errno.errorcode.get(code, repr(error))}); {cure} and "
-            f"run the same command again: what was written before is kept"
+            f"cannot write {self.path.name} ({errno.errorcode.get(code, repr(error))}); {cure} and run the same "
+            f"command again: all earlier records are kept"
         )
 
     def _take_lock(self) -> None:
@@ -228,34 +217,34 @@ class Ledger:
         os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def _load(self) -> Scan:
-        """Read the file and enter what is whole in it into the index."""
-        found = scan(self.path)
-        for record in found.records:
+        """Read the file and index its intact records."""
+        lines = scan(self.path)
+        for record in lines.records:
             self._replay(record)
-        self.recovery = Recovery(max(0, len(found.records) - 1), len(found.torn), len(found.bad))
-        return found
+        self.recovery = Recovery(max(0, len(lines.records) - 1), len(lines.torn), len(lines.bad))
+        return lines
 
     def _repair(self) -> None:
-        """Load; what cannot be believed goes to a side file, and out of the ledger."""
+        """Load; move damaged lines and a torn end to a `.bad` file beside the ledger."""
         if not self.path.is_file():
             return
-        found = self._load()
-        if found.bad or found.torn:
+        lines = self._load()
+        if lines.bad or lines.torn:
             with self.path.with_name(self.path.name + ".bad").open("ab") as aside:
-                for offset, line in found.bad:
+                for offset, line in lines.bad:
                     aside.write(b"offset %d: %s\n" % (offset, line.rstrip(b"\n")))
-                if found.torn:
-                    aside.write(b"torn end: %s\n" % found.torn)
+                if lines.torn:
+                    aside.write(b"torn end: %s\n" % lines.torn)
                 aside.flush()
                 self._sync(aside.fileno())
-            good = b"".join(found.good)
-            if found.bad:
+            good = b"".join(lines.good)
+            if lines.bad:
                 write_atomic(self.path, lambda temporary: temporary.write_bytes(good))
             else:
-                os.truncate(self.path, len(good))
+                os.truncate(self.path, len(good))  # in place: a full disk has no room for a copy
 
     def _replay(self, record: dict[str, Any]) -> None:
-        """Enter a record of the file; where its sum is more than the lines before it give, one is gone."""
+        """Index a record of the file. If its total exceeds that of the lines before it, a line between was lost."""
         if record["t"] == "ledger":
             return
         change = units(record["usd"]) - units(record.get("held", 0.0))
@@ -263,7 +252,7 @@ class Ledger:
         self._take(record)
 
     def _take(self, record: dict[str, Any]) -> None:
-        """Enter a record that is on the disk into the index."""
+        """Index a record that is on the disk."""
         key, attempt = record["key"], record["n"]
         self._tries[key] = max(attempt, self._tries.get(key, 0))
         if record["t"] == "intent":

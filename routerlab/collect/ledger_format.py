@@ -1,7 +1,4 @@
-"""A line of the ledger, and what can be believed of a file of them.
-
-A line is the CRC-32 of a JSON record as 8 hex digits, a space, the record, a newline.
-"""
+"""The ledger's file format: a line is the CRC-32 of a JSON record as 8 hex digits, a space, the record, a newline."""
 
 import json
 import zlib
@@ -14,15 +11,15 @@ VERSION = "ledger/1"
 
 
 class LedgerError(RuntimeError):
-    """A ledger that cannot be opened or written; the message says what to do."""
+    """A ledger that cannot be opened or written; the message names the cure."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What opening a ledger found."""
+    """The state of a ledger's file when it was opened."""
 
     records: int
-    torn_bytes: int  # cut from the end: a line that was being written when the process died
+    torn_bytes: int  # cut off: a last line without its end, as when the process died while writing
     bad_lines: int  # set aside: lines whose checksum does not match
 
     def __str__(self) -> str:
@@ -44,7 +41,7 @@ HEADER = encode({"t": "ledger", "v": VERSION})
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None if any byte of it is not what was written."""
+    """The record of a line, or None if any byte differs from what was written."""
     body = line[9:-1]
     if line[-1:] != b"\n" or line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
         return None
@@ -53,33 +50,33 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 @dataclass
 class Scan:
-    """A ledger's file, taken apart: whole lines and their records, the header first, and the rest."""
+    """A ledger's file by lines: the intact ones and their records (the header first), and the rest."""
 
     good: list[bytes] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     bad: list[tuple[int, bytes]] = field(default_factory=list)  # damaged lines and their offsets
-    torn: bytes = b""  # an end without a newline
+    torn: bytes = b""  # a last line without a newline
 
 
 def scan(path: Path) -> Scan:
-    """Take a file apart; one that is no ledger of this version is refused and left alone."""
-    out, offset = Scan(), 0
+    """Sort the lines of a ledger's file; any other file, or another version, is refused and left unchanged."""
+    lines, offset = Scan(), 0
     with path.open("rb") as file:
         for line in file:
             record = decode(line)
             if record is not None:
-                if not out.good and (record.get("t"), record.get("v")) != ("ledger", VERSION):
-                    if not out.bad:
+                if not lines.good and (record.get("t"), record.get("v")) != ("ledger", VERSION):
+                    if not lines.bad:
                         raise LedgerError(f"{path} is not a ledger of version {VERSION}; use another run")
-                    out.good.append(HEADER)  # its own was damaged
-                    out.records.append({"t": "ledger", "v": VERSION})
-                out.good.append(line)
-                out.records.append(record)
+                    lines.good.append(HEADER)  # the file's own header was damaged
+                    lines.records.append({"t": "ledger", "v": VERSION})
+                lines.good.append(line)
+                lines.records.append(record)
             elif line.endswith(b"\n"):
-                out.bad.append((offset, line))
+                lines.bad.append((offset, line))
             else:
-                out.torn = line
+                lines.torn = line
             offset += len(line)
-    if not out.good and (out.bad or not HEADER.startswith(out.torn)):
+    if not lines.good and (lines.bad or not HEADER.startswith(lines.torn)):
         raise LedgerError(f"{path} is not a ledger: move it away, or use another run")
-    return out
+    return lines

@@ -1,4 +1,4 @@
-"""Pass rates of a reference model, with no more tries than the bands need."""
+"""Pass rates of a reference model, with no more tries than the difficulty bands need."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,24 +23,29 @@ def pass_rates(
     most: int = ENOUGH,
     show: str | None = None,
 ) -> Collected:
-    """Ask the one model of `pool` every question again and again, `most` times at most, each only until the interval
-    of its pass rate lies inside one band.
+    """Ask the one model of `pool` every question several times: until the interval of its pass rate lies inside one
+    band, and at most `most` times. `difficulty(result.table, model)` gives the bands.
 
-    Resumable like any run: the tries are calls in its ledger. `difficulty(result.table, model)` gives the bands.
+    Resumable like any run: the tries are calls in its ledger.
+
+    Args:
+        queries, pool, backend, run, settings, show: as for `collect`; `settings.samples` is not used.
+        edges: of the bands.
+        most: tries of a question.
     """
     (model,) = pool.ids
-    todo, stopped, asked = list(queries), None, 0
+    open_, stopped, asked = list(queries), None, 0
     for tries in range(1, most + 1):
-        made = collect(todo, pool, backend, run, replace(settings, samples=tries), show=show)
-        asked, stopped = asked + made.asked, made.stopped
+        collected = collect(open_, pool, backend, run, replace(settings, samples=tries), show=show)
+        asked, stopped = asked + collected.asked, collected.stopped
         if stopped:
             break
-        found = difficulty(made.table, model, edges=edges)
-        more = needs_more(found["passed"], found["tries"], edges=edges, most=most)
-        wanted = set(found.index[more])
-        todo = [q for q in todo if q.id in wanted]
-        if not todo:
+        rates = difficulty(collected.table, model, edges=edges)
+        more = needs_more(rates["passed"], rates["tries"], edges=edges, most=most)
+        undecided = set(rates.index[more])
+        open_ = [q for q in open_ if q.id in undecided]
+        if not open_:
             break
-    whole = replace(settings, samples=most)
-    made = collect(queries, pool, backend, run, whole, ask_new=False, show="none")
-    return replace(made, asked=asked, stopped=stopped)
+    settings = replace(settings, samples=most)
+    collected = collect(queries, pool, backend, run, settings, ask_new=False, show="none")
+    return replace(collected, asked=asked, stopped=stopped)

@@ -1,20 +1,22 @@
-"""How a run is going, in the place where it runs: one line in a terminal, a line every 10 s in a
-log, a label in a notebook.
-"""
+"""The progress of a run: one line in a terminal, a line every 10 s in a log, a bar in a notebook, all by tqdm."""
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
-from routerlab.collect.calls import Call
+PAUSE_S = {"terminal": 0.2, "log": 10.0, "notebook": 0.5, "none": 10.0}
 
 
 class Progress:
-    """Counts of a run: rows done, dollars charged, errors by class, and when it may end.
+    """Counts of a run: calls done, dollars charged, time left, errors by class. `close` writes the last line.
 
-    `where` is "terminal", "log", "notebook" or "none"; None finds out. Lines go to `write` (standard error).
+    Args:
+        total: calls of the run.
+        done: of them, those already in the ledger.
+        usd: charged before this session.
+        at_once: calls in flight. The time left is shown after so many returned: before, the rate is not known.
+        where: "terminal", "log", "notebook" or "none"; None finds out.
+        file: where lines go, standard error if None.
     """
 
     def __init__(
@@ -23,63 +25,67 @@ class Progress:
         done: int = 0,
         usd: float = 0.0,
         *,
+        at_once: int = 1,
         where: str | None = None,
-        write: Callable[[str], Any] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        file: TextIO | None = None,
     ) -> None:
-        self.total, self.done, self.usd = total, done, usd
-        self.errors: Counter[str] = Counter()
-        self.where = where or _where()
-        self._write, self._clock = write or _stderr, clock
-        self._began = self._told = clock()
-        self._before = done
-        self._label: Any = None
+        where, out = where or _where(), file or sys.stderr
+        if where == "notebook":
+            from tqdm.notebook import tqdm
+        else:
+            from tqdm.std import tqdm
+        self.usd, self.errors, self._rate_known_at = usd, Counter[str](), done + at_once
+        self._bar: Any = tqdm(
+            total=total,
+            initial=done,
+            file=_Lines(out) if where == "log" else out,
+            disable=where == "none",  # named here, so that TQDM_DISABLE does not switch it off
+            mininterval=PAUSE_S[where],
+            miniters=0,
+            smoothing=0,
+            bar_format="{n:,} of {total:,} ({percentage:.0f}%)  {desc}",
+            desc=f"${usd:.4f}",
+        )
 
-    def tell(self, call: Call, usd: float, error: str | None) -> None:
-        """One call was settled: an answer, or an error of class `error`."""
-        self.done += 1
+    def tell(self, usd: float, error: str | None) -> None:
+        """Count one finished call: its charge, and the class of its error if it has no answer."""
         self.usd += usd
-        if error:
-            self.errors[error] += 1
-        pause = {"terminal": 0.2, "log": 10.0, "notebook": 0.5}.get(self.where)
-        if pause is not None and self._clock() - self._told >= pause:
-            self.show()
+        self.errors.update([error] if error else [])
+        self._bar.n += 1
+        self.tick()
 
-    def line(self) -> str:
-        """`1,204 of 5,920 (20 %)  $0.0132  4 min left  errors: timeout 3`."""
-        spent = max(self._clock() - self._began, 1e-9)
-        left = (self.total - self.done) / max((self.done - self._before) / spent, 1e-9)
-        share = self.done / max(self.total, 1)
-        parts = [f"{self.done:,} of {self.total:,} ({share:.0%})", f"${self.usd:.4f}"]
-        if self._before < self.done < self.total:
-            parts.append(f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+    def tick(self) -> None:
+        """Show the counts if it is time to."""
+        bar = self._bar
+        if bar.disable:
+            return
+        parts = [f"${self.usd:.4f}"]
+        if self._rate_known_at <= bar.n < bar.total:
+            left_s = (bar.total - bar.n) / (bar.n - bar.initial) * bar.format_dict["elapsed"]
+            parts.append(f"{left_s / 60:.0f} min left" if left_s > 90 else f"{left_s:.0f} s left")
         if self.errors:
             parts.append("errors: " + ", ".join(f"{k} {n}" for k, n in self.errors.most_common()))
-        return "  ".join(parts)
+        bar.desc = "  ".join(parts)
+        bar.update(0)
 
-    def show(self, end: bool = False) -> None:
-        """Write the line now; `end` closes it."""
-        self._told = self._clock()
-        if self.where == "terminal":
-            self._write(f"\r\x1b[K{self.line()}" + ("\n" if end else ""))
-        elif self.where == "log":
-            self._write(self.line() + "\n")
-        elif self.where == "notebook":
-            self._in_notebook()
-
-    def _in_notebook(self) -> None:
-        if self._label is None:
-            from IPython.display import display
-            from ipywidgets import Label
-
-            self._label = Label()
-            display(self._label)
-        self._label.value = self.line()
+    def close(self) -> None:
+        self.tick()
+        self._bar.close()
 
 
-def _stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+class _Lines:
+    """A file for tqdm that turns each redrawn bar into a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._last = file, ""
+
+    def write(self, text: str) -> None:
+        if (line := text.strip()) and line != self._last:
+            self._file.write(line + "\n")
+            self._last = line
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _where() -> str:

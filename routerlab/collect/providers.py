@@ -1,12 +1,13 @@
-"""Paid calls over the wire: OpenAI-compatible endpoints by aiohttp, any other provider by litellm.
+"""Paid calls over the network: OpenAI-compatible endpoints by aiohttp, any other provider by litellm.
 
-Secrets come from the environment at the moment of the call and go nowhere but into its header.
+A key is read from its environment variable when a call is sent, and put into that call's header only.
 """
 
 import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
@@ -16,15 +17,15 @@ _LOCAL_PREFIXES = {"openai", "vllm", "hosted_vllm", "llamacpp", "ollama"}
 
 
 def read_completion(body: Any, latency_s: float) -> Reply:
-    """The reply in an OpenAI chat completion (a dict); what is missing in it is an error with its class."""
+    """The reply in an OpenAI chat completion (a dict); a missing part raises a CallError of its class."""
     if not isinstance(body, Mapping):
         raise CallError("truncated_json", Scope.RETRY, "the body is not a JSON object")
-    if isinstance(error := body.get("error"), Mapping):  # as some gateways answer, with status 200
+    if isinstance(error := body.get("error"), Mapping):  # some gateways answer so, with status 200
         code = error.get("code")
         code = code if isinstance(code, int) and 400 <= code < 600 else 502
         raise from_status(code, str(error.get("message")))
     tokens = _tokens(body.get("usage"))
-    paid: Any = {"tokens": tokens, "unsure": True}  # what it does not count it may bill
+    paid: Any = {"tokens": tokens, "unsure": True}  # an attempt without counts may still be billed
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
@@ -45,61 +46,69 @@ def read_completion(body: Any, latency_s: float) -> Reply:
 
 
 def _text(content: Any) -> str | None:
-    """The text of a message, also where it comes in parts; None where there is none."""
+    """The text of a message, which may come in several parts; None if there is none."""
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        content = "".join(part for part in parts if isinstance(part, str)) or None
+        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        content = "".join(text for text in texts if isinstance(text, str)) or None
     return content if isinstance(content, str) else None
 
 
 def _tokens(usage: Any) -> tuple[int, int, int] | None:
-    """(in, cached, out) as the provider counted them; None where that cannot be a count."""
+    """(in, cached, out) as the provider counted them; None if these cannot be counts."""
     if not isinstance(usage, Mapping):
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    given, cached, written = usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens")
-    if not (_count(given) and _count(cached) and _count(written)) or cached > given:
+    tokens_in, cached, tokens_out = usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens")
+    if not (_count(tokens_in) and _count(cached) and _count(tokens_out)) or cached > tokens_in:
         return None
-    return given, cached, written
+    return tokens_in, cached, tokens_out
 
 
 def _count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**31
 
 
-class OpenAIBackend:
-    """Any endpoint that speaks OpenAI's chat completions, vLLM and llama.cpp among them."""
+class _PerCall:
+    """What both backends share: a request of its own for each call."""
 
+    base_url: str | None
     batch = 1
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        key_env: str = "OPENAI_API_KEY",
-        timeout_s: float = 120.0,
-        concurrency: int = 32,
-        limit_field: str = "max_tokens",
-        most_bytes: int = 2**25,
-    ) -> None:
-        parts = urlsplit(base_url)
-        plain = parts.scheme in {"http", "https"} and parts.hostname
-        if not plain or parts.username or parts.query:
-            raise BackendError(
-                "a base URL is http(s)://host/v1, without a user or a query; put the key into an "
-                f"environment variable and name it in key_env ({key_env})"
-            )
-        self.base_url, self.key_env, self.timeout_s = base_url.rstrip("/"), key_env, timeout_s
-        self.concurrency, self.limit_field = concurrency, limit_field
-        self.most_bytes = most_bytes  # of an answer: more is no answer, and would fill the memory
-        self._session: Any = None
-
-    def __repr__(self) -> str:
-        return f"OpenAIBackend({urlsplit(self.base_url).hostname!r})"
+    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
+        return f"{type(self).__name__}({urlsplit(self.base_url or '').hostname or ''!r})"
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         return list(await asyncio.gather(*map(self._answer, calls)))
+
+    async def _answer(self, call: Call) -> Reply | CallError:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+@dataclass(repr=False)
+class OpenAIBackend(_PerCall):
+    """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp."""
+
+    base_url: str  # http(s)://host/v1
+    _: KW_ONLY
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    timeout_s: float = 120.0
+    concurrency: int = 32
+    limit_field: str = "max_tokens"  # the request's field for the most output tokens
+    most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
+    _session: Any = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        plain = parts.scheme in {"http", "https"} and parts.hostname
+        if not plain or parts.username or parts.query:
+            raise BackendError(
+                "a base URL is http(s)://host/v1, without a user or a query; put the key into an environment variable "
+                f"and name it in key_env ({self.key_env})"
+            )
+        self.base_url = self.base_url.rstrip("/")
 
     async def _answer(self, call: Call) -> Reply | CallError:
         import aiohttp
@@ -149,25 +158,20 @@ class OpenAIBackend:
             self._session = None
 
 
-class LiteLLMBackend:
-    """Any provider litellm knows, by its provider id; litellm neither retries nor prices here."""
+@dataclass(repr=False)
+class LiteLLMBackend(_PerCall):
+    """Any provider that litellm knows, by its provider id; litellm neither retries nor prices here."""
 
-    batch = 1
-
-    def __init__(self, *, base_url: str | None = None, timeout_s: float = 120.0, concurrency: int = 32) -> None:
-        self.base_url, self.timeout_s, self.concurrency = base_url, timeout_s, concurrency
-
-    def __repr__(self) -> str:
-        return "LiteLLMBackend()"
-
-    async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
-        return list(await asyncio.gather(*map(self._answer, calls)))
+    base_url: str | None = None
+    _: KW_ONLY
+    timeout_s: float = 120.0
+    concurrency: int = 32
 
     async def _answer(self, call: Call) -> Reply | CallError:
         litellm = load_litellm()
         started = time.perf_counter()
         try:
-            made = await litellm.acompletion(
+            completion = await litellm.acompletion(
                 model=call.provider_id,
                 messages=[dict(m) for m in call.messages],
                 temperature=call.temperature,
@@ -179,23 +183,17 @@ class LiteLLMBackend:
                 **({"base_url": self.base_url} if self.base_url else {}),
                 **call.extra,
             )
-            return read_completion(made.model_dump(), time.perf_counter() - started)
+            return read_completion(completion.model_dump(), time.perf_counter() - started)
         except Exception as error:  # classified, or raised again
-            status = getattr(error, "status_code", None)
-            if isinstance(error, litellm.exceptions.UnsupportedParamsError):
-                # Dropped in silence, the table would name a temperature that was never used.
+            status, known = getattr(error, "status_code", None), litellm.exceptions
+            if isinstance(error, known.UnsupportedParamsError):
+                # If litellm dropped it, the table would name a temperature that was never used.
                 why = f"{call.model} does not take temperature {call.temperature:g} or a field of `extra`"
                 return CallError("unsupported", Scope.RUN, f"{why}; choose another (mostly 1)")
-            if isinstance(error, litellm.exceptions.Timeout):
-                return CallError("timeout", Scope.RETRY, type(error).__name__)
-            if isinstance(error, litellm.exceptions.APIConnectionError):
-                return CallError("reset", Scope.RETRY, type(error).__name__)
-            if isinstance(status, int) and not isinstance(error, CallError):
-                headers = getattr(getattr(error, "response", None), "headers", None) or {}
-                return from_status(status, str(error), headers.get("retry-after"))
-            return from_exception(error)
-
-    async def close(self) -> None: ...
+            if isinstance(error, CallError | known.Timeout | known.APIConnectionError) or not isinstance(status, int):
+                return from_exception(error)
+            headers = getattr(getattr(error, "response", None), "headers", None) or {}
+            return from_status(status, str(error), headers.get("retry-after"))
 
 
 def load_litellm() -> Any:
@@ -208,7 +206,7 @@ def load_litellm() -> Any:
 
 
 def missing_keys(provider_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The environment variables each provider id would need and lacks, by litellm's own account."""
+    """The environment variables that each provider id needs and that are not set, by litellm's own account."""
     litellm = load_litellm()
-    found = {p: litellm.validate_environment(p)["missing_keys"] for p in provider_ids}
-    return {p: sorted(keys) for p, keys in found.items() if keys}
+    missing = {p: litellm.validate_environment(p)["missing_keys"] for p in provider_ids}
+    return {p: sorted(keys) for p, keys in missing.items() if keys}

@@ -2,15 +2,16 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime as dt
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 
 from routerlab.collect.ask import CollectError, Settings, ask, plan
 from routerlab.collect.backends import Backend, PocketBackend
-from routerlab.collect.calls import Call, Reply
+from routerlab.collect.calls import Call
 from routerlab.collect.ledger import Ledger, Recovery
 from routerlab.collect.progress import Progress
 from routerlab.core.outcomes import OutcomeTable
@@ -25,14 +26,14 @@ from routerlab.grade.verify import Verdict, grade_many, unread, visible
 
 @dataclass(frozen=True)
 class Collected:
-    """What a run holds now. `stopped` says why it ended early and how to go on; None when it is whole."""
+    """What a run holds now. `stopped` says why it ended early and how to go on; None if it is complete."""
 
     table: OutcomeTable
     why: Counter[str]  # how answers were graded: match, mismatch, format, idk, refusal, ...
-    asked: int  # rows asked in this session
+    asked: int  # calls answered in this session
     usd: float  # charged to the run in all its sessions
-    unknown: list[dict]  # calls whose end nobody knows, charged at what was reserved for them
-    recovery: Recovery  # what the ledger had to mend when it was opened
+    unknown: list[dict]  # calls whose outcome is unknown, charged at their reservations
+    recovery: Recovery  # what was repaired when the ledger was opened
     stopped: str | None
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class Collected:
             lines.append(f"ledger: {self.recovery}")
         if self.unknown:
             usd = sum(u["usd"] for u in self.unknown)
-            lines.append(f"{len(self.unknown)} calls whose end nobody knows stay charged with ${usd:.6f}")
+            lines.append(f"{len(self.unknown)} calls with an unknown outcome stay charged at ${usd:.6f}")
         return "\n".join(lines)
 
 
@@ -63,14 +64,22 @@ def collect(
 ) -> Collected:
     """Ask every model of the pool every question, grade the answers and write the run.
 
-    Whatever stops it, every answer paid for is in `ledger.jsonl` of the run, and the same call goes on from there.
-    With `ask_new=False` nothing is asked: what the ledger holds is graded and written again.
-    Questions whose verifier is `judge` are graded by the first model of the pool given as `judge`; its calls are in the
-    same ledger and under the same budget, and their cost is no part of a row's. Answers that are code run in bubblewrap
-    here, or on the SandboxFusion server whose URL is `sandbox`; without either nothing is asked.
+    Whatever stops it, every paid answer is in the run's `ledger.jsonl`, and the same call goes on from there.
+
+    Args:
+        queries: the questions.
+        pool: the models.
+        backend: where calls are sent.
+        run: the folder that is written.
+        settings: how questions are asked, and the limits.
+        judge: a pool, whose first model grades the questions with the verifier `judge`, and its backend. Its calls are
+            in the same ledger and under the same budget, and their cost is no part of a row's cost.
+        sandbox: the URL of a SandboxFusion server that runs answers which are code; None: bubblewrap, here.
+        ask_new: False asks nothing: what the ledger holds is graded and written again.
+        show: where progress is shown: terminal, log, notebook or none; None finds out.
     """
-    known = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
-    calls = plan(queries, pool, settings, **known)
+    weights = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
+    calls = plan(queries, pool, settings, **weights)
     if not calls:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
@@ -78,69 +87,69 @@ def collect(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
         )
     if any(q.verifier == "code" for q in queries):
-        executor(sandbox)  # refuses before anything is paid for
+        executor(sandbox)  # raises before anything is paid for
+    keys, card = {c.key for c in calls}, judge[0].cards[0] if judge else None
     with Ledger.open(run.folder / "ledger.jsonl") as ledger:
-        held = sum(c.key in ledger.results for c in calls)
-        progress = Progress(len(calls), held, ledger.spent_usd, where=show)
+        before = sum(c.key in ledger.results for c in calls)
+        at_once = settings.concurrency or backend.concurrency
+        progress = Progress(len(calls), before, ledger.spent_usd, at_once=at_once, where=show)
 
         async def session(stop: asyncio.Event) -> None:
             await ask(calls, pool, backend, ledger, settings, tell=progress.tell, stop=stop)
             if judge is not None:
-                grades = list(judgements(queries, calls, ledger, judge[0].cards[0]).values())
-                await ask([c for c, _ in grades], judge[0], judge[1], ledger, settings, stop=stop)
+                grades = [c for c, _ in judgements(queries, calls, ledger, judge[0].cards[0]).values()]
+                await ask(grades, judge[0], judge[1], ledger, settings, stop=stop)
 
-        backends = [backend, *([judge[1]] if judge else [])]
-        stopped = _in_thread(session, backends) if ask_new else None
-        progress.show(end=True)
-        if ask_new and not stopped and (left := {c.key for c in calls} & ledger.errors.keys()):
-            kinds = Counter(ledger.errors[key].error for key in left)
-            stopped = (
-                f"{len(left)} of {len(calls)} calls ended in an error that may pass "
-                f"({', '.join(f'{kind} {n}' for kind, n in sorted(kinds.items()))}): run the same command again"
-            )
-        new = sum(c.key in ledger.results for c in calls) - held
-        card = judge[0].cards[0] if judge else None
+        stopped = None
+        if ask_new:
+            stopped = _in_thread(session, [backend, *([judge[1]] if judge else [])])
+            if not stopped and (errors := Counter(ledger.errors[k].error for k in keys & ledger.errors.keys())):
+                stopped = (
+                    f"{errors.total()} of {len(calls)} calls ended in an error that may pass "
+                    f"({', '.join(f'{kind} {n}' for kind, n in sorted(errors.items()))}): run the same command again"
+                )
+        progress.close()
+        new = sum(c.key in ledger.results for c in calls) - before
         columns, why = grade_calls(queries, calls, ledger, card, sandbox)
-        spent, unknown, mended = ledger.spent_usd, ledger.unknown, ledger.recovery
+        spent, unknown, recovery = ledger.spent_usd, ledger.unknown, ledger.recovery
     table = OutcomeTable(columns, pool.ids)
-    there = set(table.queries)  # of a run that stopped early, what it has is a whole table
-    made = {
+    answered = set(table.queries)  # of a run that stopped early, these are a complete table
+    about = {
         "recorded": dt.date.today().isoformat(),
         "how": "routerlab collect",
         "settings": {**asdict(settings), "extra": dict(settings.extra)},
         "usd": spent,
     }
-    record(run, [q for q in queries if q.id in there], pool, table, made)
-    return Collected(table, why, new, spent, unknown, mended, stopped)
+    record(run, [q for q in queries if q.id in answered], pool, table, about)
+    return Collected(table, why, new, spent, unknown, recovery, stopped)
 
 
-def _in_thread(start, backends: Sequence[Backend]) -> str | None:
-    """Run the session in a thread of its own, so that it works in a notebook, whose loop is taken.
+def _in_thread(session: Callable[[asyncio.Event], Coroutine], backends: Sequence[Backend]) -> str | None:
+    """Run the session in its own thread, as a notebook's thread already runs an event loop. Returns why it stopped.
 
-    The first Ctrl-C lets calls in flight come home; a second one leaves them to be listed as unknown.
+    After the first Ctrl-C calls in flight are awaited; after a second one they are listed as unknown.
     """
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    done: concurrent.futures.Future[str | None] = concurrent.futures.Future()
 
-    async def session() -> str | None:
-        try:
-            await start(stop)
-        except CollectError as error:
-            return str(error)
-        finally:
+    async def whole() -> str | None:
+        async with contextlib.AsyncExitStack() as closing:
             for backend in backends:
-                await backend.close()
-        return None
+                closing.push_async_callback(backend.close)
+            try:
+                await session(stop)
+            except CollectError as error:
+                return str(error)
 
     def body() -> None:
         try:
             asyncio.set_event_loop(loop)
-            done.set_result(loop.run_until_complete(session()))
+            done.set_result(loop.run_until_complete(whole()))
         except BaseException as error:
             done.set_exception(error)
         finally:
             loop.close()
 
-    done: concurrent.futures.Future[str | None] = concurrent.futures.Future()
     threading.Thread(target=body, name="collect", daemon=True).start()
     try:
         return done.result()
@@ -153,25 +162,15 @@ def judgements(
     queries: Sequence[Query], calls: Sequence[Call], ledger: Ledger, judge: ModelCard
 ) -> dict[tuple[str, str], tuple[Call, str]]:
     """For each answer (by key and query) that a judge must grade: the call to the judge, and its nonce."""
-    by_id = {q.id: q for q in queries if q.verifier == "judge"}
-    out = {}
+    by_id = {q.id: q for q in queries if q.verifier == "judge" and q.reference is not None}
+    judged = {}
     for call in calls:
         query, row = by_id.get(call.query), ledger.results.get(call.key)
-        if query is None or row is None or row.reply is None or query.reference is None:
-            continue
-        if unread(row.reply.text, row.reply.finish) is None:
-            messages, nonce = grade_prompt(asked(query), query.reference, visible(row.reply.text))
-            paid = Call(
-                query=call.query,
-                model=judge.id,
-                provider_id=judge.provider_id,
-                messages=tuple(messages),
-                max_tokens=512,
-                prompt=PROMPT,
-                prices=judge.as_of.isoformat(),
-            )
-            out[call.key, call.query] = paid, nonce
-    return out
+        if query and row and row.reply and unread(row.reply.text, row.reply.finish) is None:
+            messages, nonce = grade_prompt(asked(query), query.reference or "", visible(row.reply.text))
+            model, date = (judge.id, judge.provider_id), judge.as_of.isoformat()
+            judged[call.key, call.query] = Call(call.query, *model, tuple(messages), prompt=PROMPT, prices=date), nonce
+    return judged
 
 
 def grade_calls(
@@ -181,14 +180,23 @@ def grade_calls(
     judge: ModelCard | None = None,
     sandbox: str | None = None,
 ) -> tuple[dict[str, list], Counter[str]]:
-    """(outcome columns, how answers were graded) of every call the ledger has a record of.
+    """The rows of a table, from every call that the ledger has a record of.
 
     A call whose last record is an error is a row with that error and no grade; one that was not asked has no row.
+
+    Args:
+        queries: of the calls.
+        calls: of the run.
+        ledger: what came of them.
+        judge: the card of the model that graded.
+        sandbox: where code runs, as for `collect`.
+
+    Returns:
+        (outcome columns, how answers were graded)
     """
     by_id = {q.id: q for q in queries}
-    rows = {c.key: ledger.results.get(c.key) or ledger.errors.get(c.key) for c in calls}
-    there = [(c, row) for c in calls if (row := rows[c.key])]
-    replied = [(c, row.reply) for c, row in there if row.reply]
+    rows = [(c, row) for c in calls if (row := ledger.results.get(c.key) or ledger.errors.get(c.key))]
+    replied = [(c, row.reply) for c, row in rows if row.reply]
     graded = grade_many(
         [by_id[c.query] for c, _ in replied],
         [reply.text for _, reply in replied],
@@ -199,31 +207,20 @@ def grade_calls(
     for key, (call, nonce) in (judgements(queries, calls, ledger, judge) if judge else {}).items():
         row = ledger.results.get(call.key)
         if row and row.reply:
-            # One that was cut off is no verdict: its last line may be the middle of a sentence.
+            # A reply that was cut off is no verdict: its last line may be the middle of a sentence.
             verdicts[key] = read_grade(row.reply.text if row.reply.finish == "stop" else "", nonce)
-    nothing = Reply("", "", 0, 0, float("nan"))
-    columns: dict[str, list] = {}
-    for call, row in there:
-        reply = row.reply or nothing
+    columns: dict[str, list] = defaultdict(list)
+    for call, row in rows:
+        reply = row.reply
         verdict = verdicts.get((call.key, call.query)) or Verdict(None, None, "error", row.error)
-        line = {
-            "query": call.query,
-            "model": call.model,
-            "sample": call.sample,
-            "temperature": call.temperature,
-            "grade": verdict.grade,
-            "quality": verdict.quality,
-            "usd": row.usd,
-            "tokens_in": reply.tokens_in,
-            "tokens_cached": reply.tokens_cached,
-            "tokens_out": reply.tokens_out,
-            "latency_s": reply.latency_s if row.reply else None,
-            "answer": reply.text if row.reply else None,
-            "finish": reply.finish if row.reply else None,
-            "error": verdict.error,
-        }
+        line = {"query": call.query, "model": call.model, "sample": call.sample, "temperature": call.temperature}
+        line |= {"grade": verdict.grade, "quality": verdict.quality, "error": verdict.error, "usd": row.usd}
+        for name in ("tokens_in", "tokens_cached", "tokens_out"):
+            line[name] = getattr(reply, name) if reply else 0
+        for name, field in (("answer", "text"), ("finish", "finish"), ("latency_s", "latency_s")):
+            line[name] = getattr(reply, field) if reply else None
         for name, value in line.items():
-            columns.setdefault(name, []).append(value)
+            columns[name].append(value)
     why = Counter(v.error or v.why for v in verdicts.values())
-    why.update(row.error for _, row in there if not row.reply and row.error)
+    why.update(row.error for _, row in rows if not row.reply and row.error)
     return columns, why
