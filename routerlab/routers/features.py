@@ -16,9 +16,7 @@ class FeatureError(ValueError):
 
 
 class Views(NamedTuple):
-    """Two matrices with one row for each text: `wide`, possibly sparse, for linear models, and `dense`, a few hundred
-    columns, for neighbours, trees and networks.
-    """
+    """One row a text: `wide`, possibly sparse, for linear models; `dense`, for neighbours, trees and networks."""
 
     wide: Any
     dense: np.ndarray
@@ -117,8 +115,7 @@ class Tfidf:
     def state(self) -> State:
         if not self._vectorizers:
             raise FeatureError(_UNFITTED)
-        arrays = {"axes": self._axes, "shift": self._shift, "scale": self._scale}
-        words = []
+        arrays, words = {"axes": self._axes, "shift": self._shift, "scale": self._scale}, []
         for number, vectorizer in enumerate(self._vectorizers):
             arrays[f"idf{number}"] = vectorizer.idf_.astype(np.float32)
             words.append(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get))

@@ -17,8 +17,8 @@ class Learned(ScoreRouter):
 
     Without `features` it fits its own TF-IDF; with them, they must be fitted on the training texts already, and several
     routers may share them. The cost of a call is predicted by `linear` on the dense view, relative to the model's mean
-    cost, and is at least half of the lowest cost seen. A subclass writes `learn`, which fills `arrays` and `values`,
-    and `estimate`; one whose fit is random has a `seed`.
+    cost, and is at least half of the lowest cost seen. A subclass writes `learn`, which fits `arrays` and `values` to
+    quality (queries x models, NaN where missing), and `estimate`, which predicts it; a random fit has a `seed`.
     """
 
     seed: int | None = None
@@ -50,11 +50,9 @@ class Learned(ScoreRouter):
         return np.asarray(self.estimate(views), float), usd
 
     def learn(self, views: Views, quality: np.ndarray) -> None:
-        """Fit to `quality` (queries x models, NaN where missing)."""
         raise NotImplementedError
 
     def estimate(self, views: Views) -> np.ndarray:
-        """The predicted quality of each model (columns) on each row."""
         raise NotImplementedError
 
 

@@ -1,6 +1,4 @@
-"""What a router is: it reads queries and names a model for each. A tunable router does so at any cost weight λ (`lam`
-in code, quality per US dollar): the higher λ, the cheaper the models it calls.
-"""
+"""What a router is: it names a model for each query, a tunable one at any cost weight λ (`lam`, quality per US$)."""
 
 import copy
 from collections.abc import Sequence
