@@ -12,13 +12,11 @@ import numpy as np
 
 from routerlab.contest.results import DOMAIN, Contest, Entry
 from routerlab.core.recorded import Recorded
-from routerlab.evaluate import frontier as fr
-from routerlab.evaluate.sweep import Curve, sweep
 from routerlab.routers import baselines, learned, nonlinear
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
-from routerlab.routers.protocol import RouterError, ScoreRouter
+from routerlab.routers.protocol import RouterError
 from routerlab.sources.split import clusters, split
 
 KINDS: dict[str, Callable[[Features], Any]] = {
@@ -150,39 +148,15 @@ def _enter(
     started = time.perf_counter()
     router.fit(train.queries, train.table)
     fitted = time.perf_counter()
-    if isinstance(router, ScoreRouter):
-        lams = _prices(router, validation) if lams is None else lams
-        scores, held = router.predict(test.queries), router.predict(validation.queries)
-        choices = np.stack([fr.decide(*scores, lam) for lam in lams])
-        played = [fr.realised(c, *_happened(test)) for c in choices]
-        before = [fr.realised(fr.decide(*held, lam), *_happened(validation)) for lam in lams]
-    else:
-        typical = np.nanmean(_happened(train)[1], dtype=float) or 1.0  # all models may be free
-        lams = np.append(0.0, np.geomspace(1e-2, 1e2, POINTS - 1) / typical)
-        made = [router.at(lam).play(test.queries, test.table) for lam in lams]
-        choices = np.stack([d.choice for d in made])
-        played = [d.realised(*_happened(test)) for d in made]
-        held_out = [router.at(lam).play(validation.queries, validation.table) for lam in lams]
-        before = [d.realised(*_happened(validation)) for d in held_out]
+    points = router.operating_points(validation.queries, validation.table, POINTS) if lams is None else lams
+    on_test, on_validation = (router.decisions(p.queries, p.pool, points, p.table) for p in (test, validation))
+    choices = np.stack([d.choice for d in on_test])
+    played = [d.realised(*_happened(test)) for d in on_test]
+    before = [d.realised(*_happened(validation)) for d in on_validation]
     quality, usd = (np.array([p[i] for p in played], float) for i in (0, 1))
     reached, paid = (np.array([np.mean(b[i], dtype=float) for b in before]) for i in (0, 1))
-    return Entry(router.name, router, lams, quality, usd, choices, (reached, paid), fitted - started)
+    return Entry(router.name, router, points, quality, usd, choices, (reached, paid), fitted - started)
 
 
 def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:
     return part.table.matrix("quality"), part.table.matrix("usd")
-
-
-def _prices(router: ScoreRouter, validation: Recorded) -> np.ndarray:
-    """Cost weights whose costs on validation are evenly spread between the router's cheapest and dearest point."""
-    quality, usd = (np.asarray(m, float) for m in router.predict(validation.queries))
-    scores = quality.astype(np.float32), usd.astype(np.float32)
-    curve: Curve = sweep(*_happened(validation), scores)
-    rising = np.maximum.accumulate(curve.usd)  # what is paid may fall where what is predicted rises
-    start = max(rising[0], rising[-1] / 1000, 1e-12)  # a model may be free
-    wanted = np.geomspace(start, max(rising[-1], start), POINTS - 1)
-    places = np.append(0, np.searchsorted(rising, wanted))
-    at = np.unique(np.clip(places, 0, len(curve.lam) - 1))
-    finite = np.where(np.isfinite(curve.lam), curve.lam, 2 * curve.collapse_lam + 1)
-    after = np.append(curve.lam[1:], 0.0)
-    return np.append(0.0, ((finite + after) / 2)[at][::-1])
