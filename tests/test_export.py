@@ -6,6 +6,7 @@ import re
 import zlib
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import matplotlib.text
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 
 from routerlab import Run
 from routerlab.figures import export
-from routerlab.figures import pareto as figures
+from routerlab.figures.style import COLOURS, style
 
 
 def _pdf(path) -> bytes:
@@ -29,8 +30,8 @@ def _pdf(path) -> bytes:
 
 
 def _drawn(venue, column="one"):
-    with figures.paper_style(venue, column):
-        figure, axes = figures.plt.subplots(layout="constrained")
+    with style(venue, column):
+        figure, axes = plt.subplots(layout="constrained")
         axes.plot([1, 2], [1, 2])
         axes.set(xlabel="λ × cost (US$)", ylabel=r"$\alpha$ of it", title="a claim")
     return figure
@@ -65,15 +66,15 @@ def test_a_pdf_is_as_wide_as_the_venue_and_embeds_its_type(tmp_path, venue, colu
 
 def test_a_style_ends_with_its_block_and_an_unknown_venue_names_the_known():
     before = mpl.rcParams["figure.figsize"]
-    with figures.paper_style("icml", ratio=0.5):
+    with style("icml", ratio=0.5):
         assert list(mpl.rcParams["figure.figsize"]) == [3.25, 1.625]
         assert mpl.rcParams["text.usetex"] is False
-        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLOURS)
+        assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(COLOURS)
     assert mpl.rcParams["figure.figsize"] == before
     with pytest.raises(ValueError, match=r"'nips' is not a known venue \(.*icml.*neurips.*\)"):
-        figures.paper_style("nips")
+        style("nips")
     with pytest.raises(ValueError, match="'one' or 'all', not 'half'"):
-        figures.paper_style("icml", "half")
+        style("icml", "half")
 
 
 def test_a_paper_figure_is_the_same_bytes_twice_and_says_where_it_came_from(tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ from matplotlib.text import Text
 
 from routerlab.evaluate import frontier as fr
 from routerlab.evaluate.sweep import sweep
-from routerlab.figures import pareto as figures
+from routerlab.figures.export import export
+from routerlab.figures.pareto import explorer, pareto
+from routerlab.figures.style import COLOURS, MARKERS, style
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +26,14 @@ def drawing():
     models = fr.singles(quality, cost, rng=rng)
     router = fr.trace("router", (quality * 0.2 + [0.3, 0.4, 0.5], cost), quality, cost, lams, rng=rng)
     bracket = fr.oracle_bracket(quality, cost, quality, lams, rng=rng)
-    return lambda: figures.pareto("A claim", ["a", "b", "c"], models, [router], bracket), router.frame()
+    return lambda: pareto("A claim", ["a", "b", "c"], models, [router], bracket), router.frame()
 
 
 def test_two_exports_are_the_same_bytes(tmp_path, drawing):
     draw, frame = drawing
     hashes = []
     for folder in ("one", "two"):
-        made = figures.export(draw(), "pareto", frame, {"table": "t", "seed": 0}, tmp_path / folder)
+        made = export(draw(), "pareto", frame, {"table": "t", "seed": 0}, tmp_path / folder)
         hashes.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in made])
     assert [p.suffix for p in made] == [".pdf", ".svg", ".png", ".csv", ".json"]
     assert hashes[0] == hashes[1]
@@ -51,7 +54,7 @@ def test_what_is_free_has_a_place(prices):
     lams, models = fr.lam_grid(cost, 20), fr.singles(quality, cost, rng=rng)
     router = fr.trace("router", (quality + 0.2, cost), quality, cost, lams, rng=rng)
     bracket = fr.oracle_bracket(quality, cost, quality, lams, rng=rng)
-    figure = figures.pareto("A claim", ["a", "b", "c"], models, [router], bracket)
+    figure = pareto("A claim", ["a", "b", "c"], models, [router], bracket)
     (axes,) = figure.axes
     figure.draw_without_rendering()
     places = axes.transData.transform(np.stack([models.usd * 1000, models.quality], 1))
@@ -62,7 +65,7 @@ def test_what_is_free_has_a_place(prices):
     mix = next(line for line in axes.lines if line.get_linestyle() == "--")
     assert np.isfinite(mix.get_xdata()).all()
     assert mix.get_xdata()[0] == 0
-    assert figures.explorer("A claim", sweep(quality, cost), ["a", "b", "c"], models)(1.0)
+    assert explorer("A claim", sweep(quality, cost), ["a", "b", "c"], models)(1.0)
 
 
 def test_a_line_is_what_mixing_its_points_reaches():
@@ -70,8 +73,8 @@ def test_a_line_is_what_mixing_its_points_reaches():
     bounds = [a for q in (ends[1], ends[0]) for a in (q, q, q)]
     router = fr.Frontier("two points", np.zeros(2), *bounds)
     models = fr.Frontier("models", np.zeros(2), *bounds)
-    (axes,) = figures.pareto("A claim", ["a", "b"], models, [router]).axes
-    line = next(i for i in axes.lines if i.get_color() == figures.COLOURS[0] and i.get_ls() == "-")
+    (axes,) = pareto("A claim", ["a", "b"], models, [router]).axes
+    line = next(i for i in axes.lines if i.get_color() == COLOURS[0] and i.get_ls() == "-")
     cost, quality = line.get_data()
     np.testing.assert_allclose(quality, np.interp(cost, ends[0] * 1000, ends[1]))
     halfway = np.interp(np.log(0.1), np.log(cost), quality)  # on paper; in dollars a tenth of the way
@@ -122,9 +125,9 @@ def crowd():
 def test_a_crowded_figure_stays_readable_at_every_width(crowd, venue):
     models, routers, bracket = crowd
     title = "A claim that is as long as claims in a paper tend to be and does not fit on a line"
-    with figures.style() if venue == "house" else figures.paper_style(venue, ratio=0.8):
-        size = figures.plt.rcParams["figure.figsize"]
-        figure = figures.pareto(title, NAMES, models, routers, bracket)
+    with style(venue, ratio=None if venue == "house" else 0.8):
+        size = plt.rcParams["figure.figsize"]
+        figure = pareto(title, NAMES, models, routers, bracket)
     figure.draw_without_rendering()
     (axes,) = figure.axes
     assert tuple(figure.get_size_inches()) == pytest.approx(tuple(size))
@@ -144,13 +147,13 @@ def test_a_crowded_figure_stays_readable_at_every_width(crowd, venue):
 
 def test_points_lines_and_markers_stand_where_the_numbers_are(crowd):
     models, routers, bracket = crowd
-    (axes,) = figures.pareto("x", NAMES, models, routers, bracket).axes
+    (axes,) = pareto("x", NAMES, models, routers, bracket).axes
     lines = [line for line in axes.lines if line.get_transform() == axes.transData]
     drawn = {tuple(line.get_xydata()[0]) for line in lines if len(line.get_xydata()) == 1}
     assert drawn == set(zip(models.usd * 1000, models.quality, strict=True))
-    coloured = {line.get_color(): line for line in lines if line.get_color() in figures.COLOURS}
+    coloured = {line.get_color(): line for line in lines if line.get_color() in COLOURS}
     assert len(coloured) == 6
-    for router, colour in zip(routers, figures.COLOURS, strict=True):
+    for router, colour in zip(routers, COLOURS, strict=True):
         line = coloured[colour].get_xydata()
         assert set(map(tuple, line)) <= set(zip(router.usd * 1000, router.quality, strict=True))
         assert (np.diff(line, axis=0) > 0).all(), "only points that no other dominates"
@@ -158,14 +161,14 @@ def test_points_lines_and_markers_stand_where_the_numbers_are(crowd):
 
 
 def test_a_figure_without_routers_or_oracle_is_drawn(crowd):
-    (axes,) = figures.pareto("x", NAMES, crowd[0], []).axes
+    (axes,) = pareto("x", NAMES, crowd[0], []).axes
     assert len(axes.texts) == 7
 
 
 def test_the_palette_is_distinct():
-    assert len(set(figures.COLOURS)) == len(figures.COLOURS)
-    assert all(re.fullmatch("#[0-9A-F]{6}", c) for c in figures.COLOURS)
-    assert len(set(figures.MARKERS)) == len(figures.MARKERS)
+    assert len(set(COLOURS)) == len(COLOURS)
+    assert all(re.fullmatch("#[0-9A-F]{6}", c) for c in COLOURS)
+    assert len(set(MARKERS)) == len(MARKERS)
 
 
 def test_the_explorer_moves_its_point_and_nothing_else(pocket):
@@ -178,7 +181,7 @@ def test_the_explorer_moves_its_point_and_nothing_else(pocket):
     test = pocket.split("test")
     quality, usd = test.table.matrix("quality"), test.table.matrix("usd")
     models = fr.singles(quality, usd, rng=np.random.default_rng(0))
-    move = figures.explorer("x", sweep(quality, usd), test.table.models, models)
+    move = explorer("x", sweep(quality, usd), test.table.models, models)
     pictures = [np.asarray(Image.open(BytesIO(move(lam)))) for lam in (1e2, 1e5, 1e2)]
     assert (pictures[0] == pictures[2]).all(), "nothing is left behind where the point was"
     changed = (pictures[0] != pictures[1]).any(-1).mean()

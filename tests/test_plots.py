@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import matplotlib.text
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from routerlab.evaluate.calibration import reliability
-from routerlab.figures import pareto as figures
-from routerlab.figures import plots
+from routerlab.evaluate.sweep import sweep
+from routerlab.figures import plots, published
+from routerlab.figures.style import COLOURS, style
 
 Text = matplotlib.text.Text
 
@@ -18,7 +20,7 @@ Text = matplotlib.text.Text
 @pytest.fixture(autouse=True)
 def _closed():
     yield
-    figures.plt.close("all")
+    plt.close("all")
 
 
 def _words(figure):
@@ -37,7 +39,7 @@ def _words(figure):
 
 @pytest.fixture(scope="module")
 def paper():
-    frame = plots.published()
+    frame = published.read()
     frame = frame[frame["where"] != "IFEval_m2"].replace({"IFEval_m1": "IFEval"})
     return frame, [name for name in frame["model"].unique() if name.startswith("xRouter")]
 
@@ -45,6 +47,7 @@ def paper():
 @pytest.fixture(scope="module")
 def all_figures(paper):
     lams, models = np.geomspace(1, 1e4, 9), [f"model-{i}" for i in range(6)]
+    three = pd.DataFrame([[0.4, 0.1, 0.5], [0.5, 0.2, 0.3], [0.7, 0.1, 0.2]], columns=["hard", "medium", "simple"])
     weights = np.array([[np.exp(-((i - j * 0.6) ** 2)) for i in range(6)] for j in range(9)])
     share = pd.DataFrame(weights / weights.sum(1, keepdims=True), lams, models)
     rng = np.random.default_rng(0)
@@ -60,16 +63,39 @@ def all_figures(paper):
         lambda: plots.quality_by_domain("Words are hard", mean, mean - 0.05, mean + 0.05),
         lambda: plots.calibration("They know", tables),
         lambda: plots.costs("It costs", usd, own),
-        lambda: plots.dominance("It is beaten", plots.dominators(*paper)),
-        lambda: plots.suites("It is beaten", *paper),
+        lambda: published.dominance("It is beaten", published.dominators(*paper)),
+        lambda: published.suites("It is beaten", *paper),
+        lambda: plots.bands("Levels are hard", three),
+        lambda: plots.distributions("They cost", _long(rng), "usd", "model", "Cost (US$, log scale)", log=True),
+        lambda: plots.oracle_matrix("They differ", *_matrix()),
+        lambda: plots.calls_by_domain("Words go to one", share.iloc[:6].set_axis(domains)),
+        lambda: plots.lambda_sweep("It falls", {f"Router {i}": sweep(*_outcomes(i)) for i in range(3)}),
     ]
 
 
+def _outcomes(seed):
+    rng = np.random.default_rng(seed)
+    return rng.random((200, 3)), rng.uniform(0.5, 2, (200, 3)) * [1e-5, 1e-4, 1e-3]
+
+
+def _long(rng):
+    return pd.DataFrame({"usd": rng.lognormal(-9, 1, 600), "model": [f"model-{i}" for i in range(6)] * 100})
+
+
+def _matrix():
+    share = pd.DataFrame([[0.4, 0.05, 0.05], [0.1, 0.1, 0.05], [0.05, 0.05, 0.15]], GRADES, GRADES)
+    names = pd.DataFrame([["Standard"] * 3, ["Complex"] * 3, ["Ambiguous"] * 3], GRADES, GRADES)
+    return share.rename_axis(index="pocket-mini", columns="pocket-max"), names
+
+
+GRADES = ["CORRECT", "INCORRECT", "IDK"]
+
+
 @pytest.mark.parametrize("venue", ["house", "neurips", "icml"])
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(11))
 def test_text_stays_apart_inside_and_large_enough(all_figures, number, venue):
-    with figures.style() if venue == "house" else figures.paper_style(venue):
-        width = figures.plt.rcParams["figure.figsize"][0]
+    with style(venue):
+        width = plt.rcParams["figure.figsize"][0]
         figure = all_figures[number]()
     assert figure.get_size_inches()[0] == width
     words = _words(figure)
@@ -137,28 +163,29 @@ def test_domination_is_strict_in_both():
         ("q", "best", 0.6, 1.9),
     ]
     frame = pd.DataFrame(rows, columns=["where", "model", "quality", "usd"])
-    table = plots.dominators(frame, ["r"])
+    table = published.dominators(frame, ["r"])
     assert table.loc[("q", "r")].to_dict() == {"same": False, "dear": False, "best": True}
-    (axes,) = plots.dominance("x", table).axes
-    dark = [to_hex(b.get_facecolor()).upper() in figures.COLOURS for b in axes.patches]
-    assert dark == [False, False, True, True]
+    (axes,) = published.dominance("x", table).axes
+    (cells,) = axes.collections
+    colours = [to_hex(c).upper() for c in cells.to_rgba(np.ravel(cells.get_array()))]
+    assert colours == ["#E8EAED", "#E8EAED", COLOURS[0], COLOURS[1]]
     assert [t.get_text() for t in axes.get_yticklabels()] == [*table.columns, "any of them"]
 
 
 def test_published_routers_are_dominated_by_a_fixed_model_on_most_suites(paper):
-    table = plots.dominators(*paper)
+    table = published.dominators(*paper)
     beaten = table.any(axis=1).unstack()
     assert beaten.shape == (6, 3)
     assert dict(beaten.sum()) == {"xRouter-7b-λ1": 4, "xRouter-7b-λ2": 5, "xRouter-7b-λ3": 5}
     assert beaten.to_numpy().sum() == 14
     assert set(beaten.index[beaten.all(axis=1)]) == {"MTBench", "IFEval", "LiveBench"}
     assert beaten.any(axis=1).all(), "each suite has a router point that a fixed model dominates"
-    both = plots.dominators(plots.published(), paper[1])
+    both = published.dominators(published.read(), paper[1])
     assert (both.loc["IFEval_m1"] & both.loc["IFEval_m2"]).any(axis=1).all(), "on both measures"
 
 
 def test_a_panel_a_suite_marks_what_is_dominated(paper):
-    figure = plots.suites("x", *paper)
+    figure = published.suites("x", *paper)
     assert len(figure.axes) == 6
     titles = [a.get_title(loc="left") for a in figure.axes]
     assert titles[:3] == ["LiveCodeBenchv5: 1 of 3 ×", "GPQADiamond: 2 of 3 ×", "AIME25: 2 of 3 ×"]

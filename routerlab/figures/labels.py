@@ -1,19 +1,21 @@
 """Text on a figure: a title that states a claim, and names that stand beside what they name and cover nothing."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox, offset_copy
 from scipy.optimize import isotonic_regression
 
-from routerlab.figures.export import GREY
+from routerlab.figures.style import GREY, active_style
 
 
 class Label(NamedTuple):
@@ -24,6 +26,19 @@ class Label(NamedTuple):
     colour: str = "black"
     weight: str = "normal"
     marker: str = ""
+
+
+@contextlib.contextmanager
+def titled(title: str, lines: float | None = None) -> Iterator[tuple[Figure, Axes]]:
+    """A figure and its axes in the active style, below a title that states its claim; `lines` is its height in lines of
+    text, where that follows from what it shows.
+    """
+    with active_style():
+        width, height = mpl.rcParams["figure.figsize"]
+        line = 1.2 * mpl.rcParams["font.size"] / 72
+        figure, axes = plt.subplots(layout="constrained", figsize=(width, line * lines if lines else height))
+        claim(figure, title)
+        yield figure, axes
 
 
 def claim(figure: Figure, text: str) -> None:
@@ -46,34 +61,15 @@ def beside(figure: Figure, axes: Axes, labels: Sequence[Label], join: bool = Tru
     """
     em = _points()
     column = offset_copy(axes.transAxes, figure, x=1.4 * em, units="points")
-    notes = [
-        axes.annotate(
-            label.text,
-            label.at[-1],
-            (1, 0.5),
-            textcoords=column,
-            color=label.colour,
-            weight=label.weight,
-            fontsize=em,
-            va="center",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": label.colour,
-                "lw": 0.5 * join,
-                "alpha": 0.7,
-                "shrinkA": 0.9 * em,
-                "shrinkB": 1,
-                "relpos": (0, 0.5),
-            },
-        )
-        for label in labels
-    ]
+    arrow = {"lw": 0.5 * join, "alpha": 0.7, "shrinkA": 0.9 * em, "shrinkB": 1, "relpos": (0, 0.5)}
+    notes = [_note(axes, label, label.at[-1], column, arrow | {"color": label.colour}) for label in labels]
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
     step = max(Text.get_window_extent(note).height for note in notes) + 0.1 * em * figure.dpi / 72
     wanted = axes.transData.transform([label.at[-1] for label in labels])[:, 1]
     order = np.argsort(wanted, kind="stable")
     steps = step * np.arange(len(labels))
+    # The heights nearest to the wanted ones (least squares) that stay a step apart.
     fitted = isotonic_regression(wanted[order] - steps).x
     # Whole labels stay within the height of the axes while they can, so that the layout does not move again.
     floor = frame.y0 + step / 2
@@ -81,9 +77,9 @@ def beside(figure: Figure, axes: Axes, labels: Sequence[Label], join: bool = Tru
     heights = (np.clip(fitted, floor, roof) + steps - frame.y0) / frame.height
     swatch = offset_copy(axes.transAxes, figure, x=0.8 * em, units="points")
     for number, height in zip(order, heights, strict=True):
-        notes[number].set_position((1, height))
-        style = {"marker": labels[number].marker, "ms": 0.6 * em, "color": labels[number].colour}
-        axes.plot([1], [height], transform=swatch, clip_on=False, **style)
+        notes[number].set(position=(1, height), va="center")
+        look = {"marker": labels[number].marker, "ms": 0.6 * em, "color": labels[number].colour}
+        axes.plot([1], [height], transform=swatch, clip_on=False, **look)
 
 
 def place(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
@@ -94,17 +90,7 @@ def place(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     em, pixels = _points(), figure.dpi / 72
     frame, drawn, taken = axes.get_window_extent(), _ink(axes), []
     for label in labels:
-        note = axes.annotate(
-            label.text,
-            label.at[0],
-            (0, 0),
-            textcoords="offset points",
-            color=label.colour,
-            weight=label.weight,
-            fontsize=em,
-            zorder=6,
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 3},
-        )
+        note = _note(axes, label, label.at[0], "offset points", {"color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 3})
         note.set_in_layout(False)
         size = np.array(Text.get_window_extent(note).size)
         best: tuple[float, Any, Any, Bbox, np.ndarray] | None = None
@@ -116,7 +102,7 @@ def place(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
                     box = Bbox([corner, corner + size])
                     nearest = np.clip(at, corner, corner + size)
                     joint = _dense(np.stack([at, nearest])) if far > 1 else np.empty((0, 2))
-                    covered = _inside(drawn, box.padded(0.15 * em * pixels)) / pixels
+                    covered = _inside(drawn, box.padded(0.3 * em * pixels)) / pixels
                     grown = box.padded(0.3 * em * pixels)
                     over = sum(grown.overlaps(b) + (_inside(joint, b) > 0) for b in taken)
                     outside = not (frame.contains(*box.min) and frame.contains(*box.max))
@@ -132,10 +118,6 @@ def place(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
             drawn = np.vstack([drawn, joint])
 
 
-def _inside(points: np.ndarray, box: Bbox) -> int:
-    return int(((points > box.min) & (points < box.max)).all(1).sum())
-
-
 _SIDES = [np.array(s) for s in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))]
 
 
@@ -149,26 +131,37 @@ def key(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
         legend.remove()
 
 
+def _note(axes: Axes, label: Label, at: tuple[float, float], coordinates: Any, line: dict[str, Any]) -> Annotation:
+    """The text of a label with a line to `at`; where it stands is for the caller to say, in these coordinates."""
+    look = {"color": label.colour, "weight": label.weight, "fontsize": _points(), "zorder": 6}
+    arrow = {"arrowstyle": "-", **line}
+    return axes.annotate(label.text, at, (1, 0.5), textcoords=coordinates, arrowprops=arrow, **look)
+
+
 def _points() -> float:
     """The size of label text in points."""
     return FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
 
 
+def _inside(points: np.ndarray, box: Bbox) -> int:
+    return int(((points > box.min) & (points < box.max)).all(1).sum())
+
+
 def _ink(axes: Axes) -> np.ndarray:
     """Points, in pixels and about one pixel apart, of all lines, bars and markers drawn in data coordinates."""
-    found = [np.empty((0, 2))]
+    paths = [np.empty((0, 2))]
     for line in axes.lines:
         if line.get_transform() == axes.transData:
             path = axes.transData.transform(line.get_xydata())
-            found.append(path if line.get_linestyle() == "None" else _dense(path))
-            if line.get_marker() not in {"None", ""} and line.get_markevery() is None:
+            paths.append(path if line.get_linestyle() == "None" else _dense(path))
+            if line.get_marker() not in {"None", ""}:
                 half = line.get_markersize() / 2 * axes.figure.dpi / 72
                 square = np.stack(np.meshgrid(*[np.linspace(-half, half, 7)] * 2), -1)
-                found.append((path[:, None] + square.reshape(-1, 2)).reshape(-1, 2))
+                paths.append((path[:, None] + square.reshape(-1, 2)).reshape(-1, 2))
     for bars in axes.collections:
         if isinstance(bars, LineCollection):
-            found += [_dense(axes.transData.transform(s)) for s in bars.get_segments()]
-    return np.vstack(found)
+            paths += [_dense(axes.transData.transform(s)) for s in bars.get_segments()]
+    return np.vstack(paths)
 
 
 def _dense(path: np.ndarray) -> np.ndarray:

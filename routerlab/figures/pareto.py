@@ -1,29 +1,16 @@
-"""The Pareto figure and the explorer over it, in the active style; with `style`, `paper_style` and `export` at hand."""
+"""The Pareto figure, quality against cost, and the explorer that moves a router's operating point along its curve."""
 
 from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerlab.evaluate.frontier import Frontier, hull
 from routerlab.evaluate.sweep import Curve
-from routerlab.figures.export import COLOURS, GREY, MARKERS, active_style, export, paper_style, style
-from routerlab.figures.labels import Label, beside, claim, place
-
-__all__ = [
-    "COLOURS",
-    "GREY",
-    "MARKERS",
-    "explorer",
-    "export",
-    "paper_style",
-    "pareto",
-    "plt",
-    "style",
-]
+from routerlab.figures.labels import Label, beside, claim, place, titled
+from routerlab.figures.style import COLOURS, GREY, active_style, marker
 
 
 def pareto(
@@ -33,15 +20,19 @@ def pareto(
     routers: Sequence[Frontier],
     oracle: tuple[Frontier, Frontier] | None = None,
 ) -> Figure:
-    """Quality against cost on a log axis, linear below the least that is paid where something is free: single models,
-    their random mixes, the oracle bracket and routers.
+    """Quality against cost on a log axis, which is linear below the least paid cost where something is free.
 
-    `models` holds one point a model, in the order of `names`. Bars and bands are 95 % intervals over queries.
+    Bars and bands are 95 % intervals over queries. The first router lies on top, with a thicker line and its band.
+
+    Args:
+        title: the claim.
+        names: of the single models.
+        models: one point for each model, in the order of `names`; the hull of these points is drawn as the random mix.
+        routers: lines with their markers, the leader first.
+        oracle: the honest and the naive oracle, the ends of the bracket.
     """
-    with active_style():
-        figure, axes = plt.subplots(layout="constrained")
+    with titled(title) as (figure, axes):
         _cost_axes(axes, models, *routers, *(oracle or ()))
-        claim(figure, title)
         inside = _points(axes, names, models)
         x, y = hull(models.usd * 1000, models.quality)
         grid = _grid(axes, x[0], x[-1])
@@ -50,8 +41,7 @@ def pareto(
         lines = [_line(axes, router, number, len(routers)) for number, router in enumerate(routers)]
         if oracle:
             inside.append(_oracle(axes, oracle))
-        anchors = list(zip(grid, mix, strict=True))[20:180:8]
-        inside.append(Label("random mix", anchors, GREY))
+        inside.append(Label("random mix", list(zip(grid, mix, strict=True))[20:180:8], GREY))
         if lines:
             beside(figure, axes, lines)
         place(figure, axes, inside)
@@ -71,13 +61,11 @@ def _cost_axes(axes: Axes, *shown: Frontier | Curve) -> None:
     axes.xaxis.set_minor_formatter(lambda value, _: _between_decades(axes, value))
 
 
-def _grid(axes: Axes, low: float, high: float) -> np.ndarray:
-    """200 costs from low to high, evenly spaced on the axis."""
-    if axes.get_xscale() == "log":
-        return np.geomspace(low, high, 200)
+def _grid(axes: Axes, low: float, high: float, count: int = 200) -> np.ndarray:
+    """That many costs from low to high, evenly spaced on the axis."""
     scale = axes.xaxis.get_transform()
     start, end = scale.transform(np.array([low, high]))
-    return scale.inverted().transform(np.linspace(start, end, 200))
+    return np.r_[low, scale.inverted().transform(np.linspace(start, end, count)[1:-1]), high]
 
 
 def _envelope(frontier: Frontier) -> np.ndarray:
@@ -89,26 +77,27 @@ def _envelope(frontier: Frontier) -> np.ndarray:
 
 def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     at = _envelope(router)
-    x, y = router.usd[at] * 1000, router.quality[at]
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    x, y, low, high = router.usd[at] * 1000, router.quality[at], router.quality_low[at], router.quality_high[at]
+    hue, sign = COLOURS[number % len(COLOURS)], marker(number)
+    over = 3 - number / of  # the first lies on top
     # Between two points a router mixes them: straight in dollars, so a curve on this axis.
     grid = np.union1d(x, _grid(axes, x[0], x[-1]))
-    low, mix, high = (
-        np.interp(grid, x, part[at]) for part in (router.quality_low, router.quality, router.quality_high)
-    )
-    axes.fill_between(grid, low, high, color=colour, alpha=0.3 / (1 + of), lw=0, zorder=2)
-    axes.plot(grid, mix, color=colour, zorder=3)
+    if number == 0 or of <= 3:
+        axes.fill_between(grid, np.interp(grid, x, low), np.interp(grid, x, high), color=hue, alpha=0.16, lw=0)
+    wide = mpl.rcParams["lines.linewidth"] * (1.2 if number == 0 else 0.8)
+    axes.plot(grid, np.interp(grid, x, y), color=hue, lw=wide, zorder=over)
     # Markers stand at different places on each line, so that lines which coincide can be told apart.
-    every = None if len(x) < 3 else ((number + 0.5) / of * 0.3, 0.3)
+    wanted = _grid(axes, x[0], x[-1], 3 * of + 2)[1:-1][number::of]
+    marks = np.unique(np.abs(x[:, None] - wanted).argmin(0))
+    axes.vlines(x[marks], low[marks], high[marks], color=hue, lw=0.9, alpha=0.7, zorder=over)
     size = 0.7 * mpl.rcParams["lines.markersize"]
-    axes.plot(x, y, ls="", color=colour, marker=marker, markevery=every, ms=size, zorder=3)
-    return Label(router.name, [(x[-1], y[-1])], colour, "bold", marker)
+    axes.plot(x[marks], y[marks], ls="", color=hue, marker=sign, ms=size, zorder=over)
+    return Label(router.name, [(x[-1], y[-1])], hue, "bold", sign)
 
 
 def _oracle(axes: Axes, oracle: tuple[Frontier, Frontier]) -> Label:
     ends = [hull(f.usd * 1000, f.quality) for f in oracle]
-    low, high = max(x[0] for x, _ in ends), min(x[-1] for x, _ in ends)
-    grid = _grid(axes, low, high)
+    grid = _grid(axes, max(x[0] for x, _ in ends), min(x[-1] for x, _ in ends))
     bottom, top = (np.interp(grid, *corners) for corners in ends)
     axes.fill_between(grid, bottom, top, color=GREY, alpha=0.12, lw=0, zorder=0)
     axes.plot(grid, bottom, color=GREY, lw=0.8, zorder=1)
@@ -123,8 +112,7 @@ def _points(axes: Axes, names: Sequence[str], models: Frontier) -> list[Label]:
         wide = np.array([[models.usd_low[number]], [models.usd_high[number]]]) * 1000
         tall = np.array([[models.quality_low[number]], [models.quality_high[number]]])
         bars = {"xerr": np.abs(wide - x), "yerr": np.abs(tall - y), "elinewidth": 0.9}
-        marker = MARKERS[number % len(MARKERS)]
-        axes.errorbar(x, y, **bars, fmt=marker, color="black", mfc="white", zorder=4)
+        axes.errorbar(x, y, **bars, fmt=marker(number), color="black", mfc="white", zorder=4)
         labels.append(Label(name, [(x, y)]))
     return labels
 
@@ -139,8 +127,8 @@ def _between_decades(axes: Axes, value: float) -> str:
 
 
 def explorer(title: str, curve: Curve, names: Sequence[str], models: Frontier) -> Callable[[float], bytes]:
-    """A function from a price of money to a picture (PNG): the whole curve and the single models, drawn once, with the
-    operating point at that price marked. A slider on top of it moves at the pace of a hand.
+    """A function from a cost weight λ to a picture (PNG): the router's whole curve and the single models, drawn once,
+    with the operating point at that λ marked. It is fast enough to follow a slider.
     """
     from io import BytesIO
 
@@ -169,8 +157,7 @@ def explorer(title: str, curve: Curve, names: Sequence[str], models: Frontier) -
         axes.draw_artist(point)
         axes.draw_artist(text)
         picture = BytesIO()
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        image.save(picture, "PNG", compress_level=1)
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(picture, "PNG", compress_level=1)
         return picture.getvalue()
 
     return move

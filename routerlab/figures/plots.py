@@ -1,66 +1,129 @@
-"""The other figures, in the active style: who is called, where a router is good, whether it knows, what it costs, and
-which single model would have done better. Each takes labelled frames, which are also what its csv holds.
+"""The other figures: who is called, where a router is good, whether its predictions hold, what it costs. Each takes
+labelled frames, which are also what its csv holds.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from routerlab.core.runs import root
 from routerlab.evaluate.calibration import Reliability
 from routerlab.evaluate.stats import wilson
-from routerlab.figures.export import COLOURS, GREY, MARKERS, active_style
-from routerlab.figures.labels import Label, beside, claim, key
+from routerlab.evaluate.sweep import Curve
+from routerlab.figures.labels import Label, beside, claim, key, place, titled
+from routerlab.figures.style import GREY, active_style, colour, marker, small
 
-_LAM = "Price of money (quality per US$, log scale)"
+_LAM = "Cost weight λ (quality per US$, log scale)"
 _OWN = "the router itself"
 
 
 def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
-    """Share of queries that each model (column) gets at each operating point (index: lam, or a cost), stacked; the
-    names at the right stand in the order of the stack.
+    """Share of queries that each model (column) gets at each operating point (index: λ, or a cost), stacked; the names
+    at the right stand in the order of the stack.
 
-    Points at 0 have no place on the log axis and are left out.
+    A share is drawn up to the next point, as steps. Points at 0 have no place on the log axis and are left out; so is
+    what lies more than a decade beyond the second point from either end.
     """
     share = share.loc[share.index > 0].sort_index()
-    with active_style():
-        figure, axes = plt.subplots(layout="constrained")
-        claim(figure, title)
-        x, tops = share.index.to_numpy(float), share.to_numpy(float).cumsum(1)
-        bottoms = tops - share.to_numpy(float)
-        labels = []
-        for number, name in enumerate(share.columns):
-            band, colour = (bottoms[:, number], tops[:, number]), _colour(number)
-            axes.fill_between(x, *band, fc=colour, ec="white", lw=0.6)
-            at = x[-1], (number + 0.5) / len(share.columns)
-            labels.append(Label(str(name), [at], colour, "bold", "s"))
-        axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1))
-        axes.set_xlim(x[0], x[-1])
+    with titled(title) as (figure, axes):
+        x, colours = share.index.to_numpy(float), _colours(share.columns)
+        axes.stackplot(x, share.to_numpy(float).T, colors=colours, step="post", lw=0)
+        ends = max(x[0], x[1:2].min(initial=np.inf) / 10), min(x[-1], x[-2:][0] * 10)
+        axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
         axes.yaxis.set_major_formatter(_percent)
-        beside(figure, axes, labels, join=False)
+        _name_layers(figure, axes, share.columns, ends[1])
+    return figure
+
+
+def bands(title: str, share: pd.DataFrame, xlabel: str = "Level of the question") -> Figure:
+    """Stacked bars, one for each row: the share of questions in each band of difficulty (column)."""
+    with titled(title) as (figure, axes):
+        look = {"color": _colours(share.columns), "width": 0.75, "rot": 0, "legend": False, "ec": "white", "lw": 0.6}
+        share.plot.bar(ax=axes, stacked=True, **look)
+        axes.set(xlabel=xlabel, ylabel="Share of questions (%)", ylim=(0, 1))
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_formatter(_percent)
+        _name_layers(figure, axes, share.columns, len(share) - 0.625)
+    return figure
+
+
+def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: str, log: bool = False) -> Figure:
+    """Cumulative distributions of one column of a long frame, a line for each value of another.
+
+    Args:
+        title: the claim.
+        frame: one row for each measurement.
+        value: the column that is distributed, for example a pass rate or a cost.
+        by: the column that tells the lines apart, for example the level or the model.
+        xlabel: what `value` is, with its unit.
+        log: a log axis, for costs.
+    """
+    with titled(title) as (figure, axes):
+        names = list(dict.fromkeys(frame[by]))
+        look = {"hue": by, "hue_order": names, "palette": _colours(names), "legend": False}
+        sns.ecdfplot(frame, x=value, log_scale=log or None, ax=axes, **look)
+        lines = axes.lines[::-1]  # seaborn draws the last name first
+        for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
+            line.set_linestyle(dashes)
+        axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
+        axes.yaxis.set_major_formatter(_percent)
+        key(figure, lines, list(map(str, names)))
+    return figure
+
+
+def oracle_matrix(title: str, share: pd.DataFrame, names: pd.DataFrame) -> Figure:
+    """A heat map of how often one model (rows) gets each grade while another (columns) gets each grade.
+
+    `share` adds up to 1, and its axes are named for the two models; `names` is what to write into each cell below its
+    share: the policy that the cell asks for.
+    """
+    with titled(title) as (figure, axes):
+        text = share.map("{:.1%}\n".format) + names.to_numpy()
+        _heat(axes, share, text)
+    return figure
+
+
+def calls_by_domain(title: str, share: pd.DataFrame) -> Figure:
+    """A heat map of the share of a domain's queries (rows, each adding up to 1) that each model (columns) answers."""
+    with titled(title, 1.7 * len(share) + 6) as (figure, axes):
+        _heat(axes, share, (100 * share).map("{:.0f}".format))
+        axes.set(xlabel="Queries answered (% of each row)", ylabel="")
+        axes.tick_params(axis="x", rotation=0 if mpl.rcParams["figure.figsize"][0] > 4.5 else 30)
+    return figure
+
+
+def lambda_sweep(title: str, curves: Mapping[str, Curve]) -> Figure:
+    """Quality at every cost weight λ, as exact steps, for curves by name: how fast does each give up quality?"""
+    with titled(title) as (figure, axes):
+        labels = []
+        for number, (name, curve) in enumerate(curves.items()):
+            lam, quality = curve.lam[1:], curve.quality[1:]
+            axes.step(lam, quality, where="post", color=colour(number), ls=("-", "--", "-.")[number % 3])
+            at = np.unique(np.linspace(0.2, 0.8, 13) * (len(lam) - 1), axis=0).astype(int)
+            labels.append(Label(name, list(zip(lam[at], quality[at], strict=True)), colour(number), "bold"))
+        axes.set(xscale="log", xlabel=_LAM, ylabel="Correct answers (%)")
+        axes.yaxis.set_major_formatter(_percent)
+        place(figure, axes, labels)
     return figure
 
 
 def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame) -> Figure:
-    """Quality of each router (column) in each domain (index) as dots with intervals; all frames have like labels."""
+    """Quality of each router (column) in each domain (index) as dots with intervals; the frames have one shape."""
     count = len(mean.columns)
-    with active_style():
-        figure, axes = _rows(len(mean), 0.5 * count + 0.5)
-        claim(figure, title)
+    with titled(title, (0.5 * count + 0.5) * len(mean) + 6) as (figure, axes):
         handles = []
         for number, name in enumerate(mean.columns):
             y = np.arange(len(mean)) + ((number + 0.5) / count - 0.5) * 0.8
             ends = np.abs([mean[name] - low[name], high[name] - mean[name]])
-            marker: dict[str, Any] = {"fmt": _marker(number), "color": _colour(number)}
-            handles.append(axes.errorbar(mean[name], y, xerr=ends, ms=3.5, elinewidth=1, **marker))
+            look: dict[str, Any] = {"fmt": marker(number), "color": colour(number), "ms": 3.5, "elinewidth": 1}
+            handles.append(axes.errorbar(mean[name], y, xerr=ends, **look))
         for edge in range(1, len(mean)):
             axes.axhline(edge - 0.5, color=GREY, lw=0.4, alpha=0.4)
         axes.set(ylim=(len(mean) - 0.5, -0.5), xlabel="Correct answers (%)")
@@ -72,7 +135,7 @@ def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: p
 
 
 def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
-    """What came true against what was predicted, for reliability curves by name, over the counts of the bins; bands are
+    """Observed against predicted quality, for reliability curves by name, above the counts of their bins; bands are
     95 % Wilson intervals.
     """
     with active_style():
@@ -83,17 +146,16 @@ def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color=GREY, zorder=1)
         labels = []
         for number, (name, curve) in enumerate(curves.items()):
-            colour, marker = _colour(number), _marker(number)
+            hue, sign = colour(number), marker(number)
             passed = np.minimum(curve.happened * curve.count, curve.count)
             band = wilson(passed, curve.count)
-            axes.fill_between(curve.predicted, *band, color=colour, alpha=0.15, lw=0)
+            axes.fill_between(curve.predicted, *band, color=hue, alpha=0.15, lw=0)
             for where, y in ((axes, curve.happened), (below, curve.count)):
-                where.plot(curve.predicted, y, color=colour, marker=marker, ms=4, lw=1.2)
+                where.plot(curve.predicted, y, color=hue, marker=sign, ms=4, lw=1.2)
             end = float(curve.predicted[-1]), float(curve.happened[-1])
-            text = f"{name}\nECE {curve.ece:.3f}"
-            labels.append(Label(text, [end], colour, "bold", marker))
+            labels.append(Label(f"{name}\nECE {curve.ece:.3f}", [end], hue, "bold", sign))
         axes.margins(0.02)
-        axes.set(ylim=(-0.02, 1.02), ylabel="Came true")
+        axes.set(ylim=(-0.02, 1.02), ylabel="Observed quality")
         below.set(xlabel="Predicted quality", ylabel="Count", yscale="log")
         figure.align_ylabels()
         beside(figure, axes, labels)
@@ -101,158 +163,49 @@ def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
 
 
 def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure:
-    """Mean cost a query (USD) of each router (index) by the model that was paid (column), and of the router itself
-    (`own`), as stacked bars with their totals.
+    """Stacked bars with totals: the mean cost a query (US$) of each row, by what was paid for (column).
+
+    Rows are routers and columns the models they paid, for example; `own` is what a router paid for routing itself.
     """
     parts = usd if own is None else usd.assign(**{_OWN: own})
-    with active_style():
-        figure, axes = _rows(len(parts), 2.2)
-        claim(figure, title)
-        left, handles = np.zeros(len(parts)), []
-        for number, name in enumerate(parts.columns):
-            mine = own is not None and name == _OWN
-            plain, hatched = {"color": _colour(number)}, {"color": GREY, "hatch": "////"}
-            look: dict[str, Any] = hatched if mine else plain
-            wide = parts[name].to_numpy() * 1000
-            handles.append(axes.barh(parts.index, wide, 0.7, left, ec="white", lw=0.5, **look))
-            left = left + wide
-        totals = [f"{t:#.3g}" for t in left]
-        axes.bar_label(handles[-1], totals, padding=3, size=_small())
-        axes.set(xlabel="Cost (US$ per 1,000 queries)", xlim=(0, left.max() * 1.15))
+    parts, hues = parts * 1000, dict(zip(parts.columns, [*_colours(usd.columns), GREY], strict=False))
+    shown = parts.loc[:, parts.any()] if parts.any(axis=None) else parts  # what nobody paid for needs no legend
+    with titled(title, 2.2 * len(parts) + 6) as (figure, axes):
+        look = {"color": hues, "width": 0.7, "legend": False, "ec": "white", "lw": 0.5}
+        shown.plot.barh(ax=axes, stacked=True, **look)
+        bars: list[Any] = list(axes.containers)
+        if own is not None and _OWN in shown:
+            plt.setp(bars[-1], hatch="////")
+        totals = shown.sum(axis=1)
+        axes.bar_label(bars[-1], [f"{t:#.3g}" for t in totals], padding=3, size=small())
+        axes.set(xlabel="Cost (US$ per 1,000 queries)", ylabel="", xlim=(0, totals.max() * 1.15 or 1))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        key(figure, handles, list(parts.columns))
+        key(figure, bars, list(map(str, shown.columns)))
     return figure
 
 
-def published() -> pd.DataFrame:
-    """What the xRouter paper reports: `where` (suite), `model`, mean `quality` in the suite's own unit and `usd` an
-    item (for LiveBench: of the whole run). See data/published/README.md.
-    """
-    names = {"benchmark": "where", "score": "quality", "usd_per_item_or_run": "usd"}
-    return pd.read_csv(root() / "data" / "published" / "xrouter_results.csv").rename(columns=names)
+def _heat(axes: Axes, share: pd.DataFrame, text: pd.DataFrame) -> None:
+    """Squares, the darker the larger their share, each with its text."""
+    sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, cbar=False, linewidths=1, ax=axes)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.grid(visible=False)
 
 
-def dominators(frame: pd.DataFrame, routers: Sequence[str]) -> pd.DataFrame:
-    """Which single model (column) strictly dominates which router where (index): more quality for less cost.
-
-    `frame` has a row for each `model`, single ones and routers, and place (`where`), with `quality` and `usd`.
-    """
-    wide = frame.pivot(index="where", columns="model", values=["quality", "usd"])
-    wide = wide.loc[frame["where"].unique()]
-    models = [name for name in frame["model"].unique() if name not in routers]
-    found = {
-        (where, router): {
-            m: row["quality", m] > row["quality", router] and row["usd", m] < row["usd", router] for m in models
-        }
-        for where, row in wide.iterrows()
-        for router in routers
-    }
-    return pd.DataFrame.from_dict(found, orient="index").loc[:, models]
-
-
-def dominance(title: str, table: pd.DataFrame) -> Figure:
-    """A grid of `dominators`: a cell is dark where the model of its row dominates the router of its column; the last
-    row says whether any does.
-    """
-    places = list(dict.fromkeys(table.index.get_level_values(0)))
-    group = np.array([places.index(w) for w in table.index.get_level_values(0)])
-    x = np.arange(len(table)) + 0.6 * group
-    rows = [*table.columns, "any of them"]
-    with active_style():
-        figure, axes = _rows(len(rows), 1.5, 11)
-        claim(figure, title)
-        for row, name in enumerate(rows):
-            hit = (table.any(axis=1) if row == len(table.columns) else table[name]).to_numpy(bool)
-            height = row + 0.4 * (row == len(table.columns))
-            dark = COLOURS[1] if row == len(table.columns) else COLOURS[0]
-            axes.bar(x, 0.88, 0.88, height - 0.44, color=np.where(hit, dark, "#E8EAED"))
-        names = [
-            axes.text(x[group == number].mean(), -0.7, place, ha="center", size=_small())
-            for number, place in enumerate(places)
-        ]
-        axes.set(ylim=(len(rows), -0.6), xlim=(x[0] - 0.6, x[-1] + 0.6))
-        axes.set_yticks([*range(len(rows) - 1), len(rows) - 0.6], rows)
-        axes.set_xticks(x, list(table.index.get_level_values(1)), rotation=90)
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        figure.draw_without_rendering()
-        boxes = [name.get_window_extent().padded(4) for name in names]
-        if any(a.overlaps(b) for a, b in pairwise(boxes)):
-            for name in names:
-                name.set(rotation=30, ha="left", rotation_mode="anchor")
-    return figure
-
-
-def suites(title: str, frame: pd.DataFrame, routers: Sequence[str], cost: str = "US$ an item") -> Figure:
-    """Quality against cost in a panel for each suite (`frame` as for `dominators`); the shade is what single models
-    dominate, and a cross marks the routers in it.
-    """
-    beaten = dominators(frame, routers).any(axis=1).unstack().loc[:, list(routers)]
-    models = [name for name in frame["model"].unique() if name not in routers]
-    looks: dict[str, dict[str, Any]] = {m: {"color": GREY, "mfc": "white"} for m in models}
-    looks |= {router: {"color": _colour(number)} for number, router in enumerate(routers)}
-    for name, look in looks.items():
-        look["marker"] = _marker((models if name in models else list(routers)).index(name))
-    places = list(frame["where"].unique())
-    with active_style():
-        width = mpl.rcParams["figure.figsize"][0]
-        columns = 3 if width > 4.5 else 2
-        rows = -(-len(places) // columns)
-        size = width, 0.7 * width / columns * rows + 0.9
-        figure = plt.figure(layout="constrained", figsize=size)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        claim(figure, title)
-        for place, axes in zip(places, grid.flat, strict=False):
-            rows_ = frame[frame["where"] == place].set_index("model")
-            _panel(axes, rows_, looks, models)
-            lost = beaten.loc[place]
-            axes.set_title(f"{place}: {lost.sum()} of {len(routers)} ×", size=_small(), pad=3)
-            for router in np.array(routers)[lost]:
-                at = rows_.usd[router], rows_.quality[router]
-                axes.plot(*at, "x", color="black", ms=5.5, mew=0.8, zorder=5)
-        for axes in grid.flat[len(places) :]:
-            axes.set_visible(False)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("Score", size=_small())
-        grid[-1, 0].set_xlabel(f"Cost ({cost}; log scale)", size=_small(), loc="left")
-        names = [*looks, "dominated by a model"]
-        looks[names[-1]] = {"color": "black", "marker": "x"}
-        key(figure, [Line2D([], [], ls="", ms=4, **looks[name]) for name in names], names)
-    return figure
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, dict], models: Sequence[str]) -> None:
-    for name, look in looks.items():
-        axes.plot(rows.usd[name], rows.quality[name], ms=4, ls="", **look, zorder=3)
-    axes.set_xscale("log")
-    axes.margins(0.1)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    fixed = rows.loc[models].sort_values("usd")
-    x, y = np.r_[fixed.usd, right], np.r_[fixed.quality, -np.inf]
-    axes.fill_between(x, bottom, np.maximum.accumulate(y), step="post", color=GREY, alpha=0.13, lw=0, zorder=0)
-    axes.set(xlim=(left, right), ylim=(bottom, top))
-
-
-def _rows(rows: int, each: float, more: float = 6) -> tuple[Figure, Axes]:
-    """Axes for that many rows, each so many lines of text high."""
-    line = 1.2 * mpl.rcParams["font.size"] / 72
-    size = mpl.rcParams["figure.figsize"][0], line * (rows * each + more)
-    return plt.subplots(layout="constrained", figsize=size)
+def _name_layers(figure: Figure, axes: Axes, names: pd.Index, x: float) -> None:
+    """The names of a stack's layers at its right, in the order of the stack."""
+    heights = (np.arange(len(names)) + 0.5) / len(names)
+    labels = [
+        Label(str(name), [(x, height)], hue, "bold", "s")
+        for name, height, hue in zip(names, heights, _colours(names), strict=True)
+    ]
+    beside(figure, axes, labels, join=False)
 
 
 def _percent(value: float, _) -> str:
     return f"{value * 100:.0f}"
 
 
-def _small():
-    return mpl.rcParams["legend.fontsize"]
-
-
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
-
-
-def _colour(number: int) -> str:
-    return (*COLOURS, "black", GREY)[number % (len(COLOURS) + 2)]
+def _colours(names: Sequence[Any] | pd.Index) -> list[str]:
+    return [colour(number) for number in range(len(names))]
