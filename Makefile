@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test lab pocket pocket-quick bench faults docs clean setup
+.PHONY: run test lab pocket pocket-quick bench faults mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -38,6 +38,9 @@ bench: $(READY)  ## all benchmarks, into benchmarks/RESULTS.md
 
 faults: $(READY)  ## crash and fault drills at full length: 200 kills, 20,000 flipped bits, ...
 	$(BIN)/python tests/faults.py
+
+mutants: $(READY)  ## change single lines of the package; the named tests must notice each change
+	$(BIN)/python tests/mutants.py
 
 docs: $(READY)  ## the package's reference as HTML in docs/api
 	$(PIP) --editable '.[docs]'
