@@ -19,6 +19,12 @@ from routerlab.figures.pareto import explorer, pareto
 from routerlab.figures.style import COLOURS, MARKERS, style
 
 
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
 @pytest.fixture(scope="module")
 def drawing():
     rng = np.random.default_rng(0)

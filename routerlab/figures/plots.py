@@ -73,7 +73,7 @@ def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: 
         sns.ecdfplot(frame, x=value, log_scale=log or None, ax=axes, **look)
         lines = axes.lines[::-1]  # seaborn draws the last name first
         for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
-            line.set_linestyle(dashes)
+            line.set(linestyle=dashes)
         axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
         axes.yaxis.set_major_formatter(_percent)
         key(figure, lines, list(map(str, names)))
