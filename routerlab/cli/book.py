@@ -30,6 +30,8 @@ def add(verb: AddVerb) -> None:
     )
     parser.add_argument("--update", action="store_true", help="also tidy the results and put them back into notebooks/")
 
+    verb(doctor, "doctor", "list what is installed, what it makes possible, and what to try next")
+
     parser = verb(tidy, "tidy", "drop from notebooks what differs between runs")
     parser.add_argument("paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is not tidy")
@@ -56,6 +58,15 @@ def run(args: argparse.Namespace) -> int:
             f"open the executed copies in {folder}"
         )
     return 1 if failed else 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look for the embedded models, provider keys (names only), a GPU, flash-attn, vLLM, bubblewrap, TeX and Chromium;
+    print what each makes possible, how to get what is missing, and the command to try next."""
+    from routerlab import doctor
+
+    print(doctor.report(doctor.examine()))
+    return 0
 
 
 def tidy(args: argparse.Namespace) -> int:

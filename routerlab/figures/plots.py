@@ -35,7 +35,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
     with titled(title) as (figure, axes):
         x, colours = share.index.to_numpy(float), _colours(share.columns)
         axes.stackplot(x, share.to_numpy(float).T, colors=colours, step="post", lw=0)
-        ends = max(x[0], x[1:2].min(initial=np.inf) / 10), min(x[-1], x[-2:][0] * 10)
+        ends = max(x[0], x[:2][-1] / 10), min(x[-1], x[-2:][0] * 10)
         axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
         axes.yaxis.set_major_formatter(_percent)
         evenly = (np.arange(len(share.columns)) + 0.5) / len(share.columns)
@@ -73,7 +73,7 @@ def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: 
         sns.ecdfplot(frame, x=value, log_scale=log or None, ax=axes, **look)
         lines = axes.lines[::-1]  # seaborn draws the last name first
         for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
-            line.set_linestyle(dashes)
+            line.set(linestyle=dashes)
         axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
         axes.yaxis.set_major_formatter(_percent)
         key(figure, lines, list(map(str, names)))
