@@ -26,16 +26,16 @@ from routerlab.grade.sandbox import LIMITS, Executor, Limits, Ran
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.S | re.M)
 _REMOTE = Path(__file__).with_name("remote.py").read_text()
-_ROUNDS, _REPLIES_KB = 8, 4096
+_ROUNDS, _OUTPUT_KB = 8, 32_768
 _SHAPES = "test + entry_point, test_list, entry_point + calls, or cases of stdin and stdout"
 
 
 def code(query: Query, answer: str, run: Executor) -> Result:
     """Whether the program in the answer passes all tests: match, mismatch, crash, timeout, memory, output or format.
 
-    The tests of functions run in a box of their own and call the answer in another (see `remote`). `unproxied` is wrong:
-    the tests need plain data and the answer returned an object. Where the tests themselves pass objects there is no
-    grade, unless tests["unproxied"] is true: then tests and answer share a box, in which an answer can cheat.
+    Tests of functions run in a box of their own and call the answer in another (see `remote`). `unproxied` means that
+    they need plain data and the answer returned another object: wrong. Tests that pass such objects give no grade. With
+    tests["unproxied"] true, either is graded with tests and answer in one box, where an answer can cheat.
     """
     tests: Any = query.meta.get("tests")
     if isinstance(tests, list | tuple):
@@ -55,6 +55,7 @@ def code(query: Query, answer: str, run: Executor) -> Result:
     program = _with_prompt(answer, prompt, name)
     if program is None:
         return FORMAT
+    limits = replace(limits, output_kb=_OUTPUT_KB)
     helpers = next((p for p in (prompt, f"{prompt}\n    pass\n") if _parses(p)), "")
     why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
     if why in ("tests", "unproxied") and tests.get("unproxied"):
@@ -68,29 +69,29 @@ def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple
     """(why, detail): the calls of the tests are made in the answer's box, until the tests make no others."""
     calls = _first_calls(tester, run, limits)
     for _ in range(_ROUNDS):
-        ran = run(f"{_REMOTE}\nserve({program!r})\n", "\n".join(calls), replace(limits, output_kb=_REPLIES_KB))
+        ran = run(f"{_REMOTE}\nserve({program!r})\n", "\n".join(calls), limits)
         if ran.status != "ok":
             return _failed(ran).why, ""
         answered = calls
-        calls, why, detail = _test(tester, run, limits, answered, ran.stdout)
+        why, detail, calls = _test(tester, run, limits, answered, ran.stdout)
         if calls == answered[: len(calls)]:
             return why, detail
     return "unproxied", "the tests make other calls each time"
 
 
-def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[list[str], str, str]:
-    """(calls made, why, detail) of one run of the tests with these replies."""
-    ran = run(tester, json.dumps({"calls": calls, "replies": replies}), replace(limits, output_kb=_REPLIES_KB))
+def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[str, str, list[str]]:
+    """(why, detail, calls made) of one run of the tests with these replies."""
+    ran = run(tester, json.dumps({"calls": calls, "replies": replies}), limits)
     if ran.status != "ok":
-        return [], _failed(ran).why, ran.stderr.rstrip().rpartition("\n")[2] or ran.status
-    report = json.loads(ran.stdout)
-    return report["calls"], report["why"], report["detail"]
+        return _failed(ran).why, ran.stderr.rstrip().rpartition("\n")[2] or ran.status, []
+    why, detail, made = json.loads(ran.stdout)
+    return why, detail, made
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(1024)
 def _first_calls(tester: str, run: Executor, limits: Limits) -> list[str]:
     """The calls that the tests make before any is answered; results that they depend on may change later ones."""
-    calls, _, detail = _test(tester, run, limits, [], "")
+    _, detail, calls = _test(tester, run, limits, [], "")
     if not calls:
         raise VerifyError(f"the tests cannot grade any answer: {detail or 'they never call it'}")
     return calls
