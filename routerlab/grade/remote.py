@@ -45,8 +45,6 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         return value if set(map(type, value)) <= _PLAIN else [pack(x, depth - 1) for x in value]
     if isinstance(value, dict):
         return {"dict": [[pack(k, depth - 1), pack(v, depth - 1)] for k, v in value.items()]}
-    if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
-        return {"type": value.__name__}
     if type(value) is Remote:
         return vars(value)["target"]
     if isinstance(value, bytes | bytearray):
@@ -55,6 +53,8 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         if isinstance(value, kind):
             items = [pack(x, depth - 1) for x in value]
             return {name: items if kind is tuple else sorted(items, key=json.dumps)}
+    if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
+        return {"type": value.__name__}
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
