@@ -8,6 +8,7 @@ The tests are meta["tests"], in one of the forms in which data sets publish them
 Each may also hold "timeout_s" (processor time) and "start" (the beginning of a program that the answer continues).
 """
 
+import functools
 import json
 import re
 import secrets
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 from routerlab.core.queries import Query
@@ -23,11 +25,18 @@ from routerlab.grade.answers import FORMAT, MATCH, MISMATCH, Result, VerifyError
 from routerlab.grade.sandbox import LIMITS, Executor, Limits, Ran
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.S | re.M)
+_REMOTE = Path(__file__).with_name("remote.py").read_text()
+_ROUNDS, _OUTPUT_KB = 8, 32_768
 _SHAPES = "test + entry_point, test_list, entry_point + calls, or cases of stdin and stdout"
 
 
 def code(query: Query, answer: str, run: Executor) -> Result:
-    """Whether the program in the answer passes every test: match, mismatch, crash, timeout, memory or format."""
+    """Whether the program in the answer passes all tests: match, mismatch, crash, timeout, memory, output or format.
+
+    Tests of functions run in a box of their own and call the answer in another (see `remote`). `unproxied` means that
+    they need plain data and the answer returned another object: wrong. Tests that pass such objects give no grade. With
+    tests["unproxied"] true, either is graded with tests and answer in one box, where an answer can cheat.
+    """
     tests: Any = query.meta.get("tests")
     if isinstance(tests, list | tuple):
         tests = {"cases": tests}
@@ -42,17 +51,60 @@ def code(query: Query, answer: str, run: Executor) -> Result:
     if cases := _cases(tests):
         program = extract(answer)
         return FORMAT if program is None else _by_output(program, cases, run, limits)
-    checks = _checks(query, tests)
-    program = _with_prompt(answer, tests.get("prompt") or "", tests.get("entry_point"))
+    source, name, prompt = _source(query, tests), tests.get("entry_point"), tests.get("prompt") or ""
+    program = _with_prompt(answer, prompt, name)
     if program is None:
         return FORMAT
+    limits = replace(limits, output_kb=_OUTPUT_KB)
+    helpers = next((p for p in (prompt, f"{prompt}\n    pass\n") if _parses(p)), "")
+    why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
+    if why in ("tests", "unproxied") and tests.get("unproxied"):
+        return _in_one_box(program, f"{_REMOTE}\n{source}", run, limits)
+    if why == "tests":
+        raise VerifyError(f"query {query.id}: its tests cannot grade any answer: {detail}")
+    return Result(1.0 if why == "match" else 0.0, why)
+
+
+def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple[str, str]:
+    """(why, detail): the calls of the tests are made in the answer's box, until the tests make no others."""
+    calls = _first_calls(tester, run, limits)
+    for _ in range(_ROUNDS):
+        ran = run(f"{_REMOTE}\nserve({program!r})\n", "\n".join(calls), limits)
+        if ran.status != "ok":
+            return _failed(ran).why, ""
+        answered = calls
+        why, detail, calls = _test(tester, run, limits, answered, ran.stdout)
+        if calls == answered[: len(calls)]:
+            return why, detail
+    return "unproxied", "the tests make other calls each time"
+
+
+def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[str, str, list[str]]:
+    """(why, detail, calls made) of one run of the tests with these replies."""
+    ran = run(tester, json.dumps({"calls": calls, "replies": replies}), limits)
+    if ran.status != "ok":
+        return _failed(ran).why, ran.stderr.rstrip().rpartition("\n")[2] or ran.status, []
+    why, detail, made = json.loads(ran.stdout)
+    return why, detail, made
+
+
+@functools.lru_cache(1024)
+def _first_calls(tester: str, run: Executor, limits: Limits) -> list[str]:
+    """The calls that the tests make before any is answered; results that they depend on may change later ones."""
+    _, detail, calls = _test(tester, run, limits, [], "")
+    if not calls:
+        raise VerifyError(f"the tests cannot grade any answer: {detail or 'they never call it'}")
+    return calls
+
+
+def _in_one_box(program: str, tests: str, run: Executor, limits: Limits) -> Result:
     # A program that exits before the last test has not passed, whatever its exit code: only this last line says so.
     token = secrets.token_hex(16)
-    source = f"{program}\n\n{checks}\n__import__('os').write(1, b'\\n{token}\\n')\n"
+    source = f"{program}\n\n{tests}\n__import__('os').write(1, b'\\n{token}\\n')\n"
     ran = run(source, "", limits)
     if ran.status != "ok":
         return _failed(ran)
-    return MATCH if token in ran.stdout.splitlines() else MISMATCH
+    return Result(1.0, "unproxied") if token in ran.stdout.splitlines() else MISMATCH
 
 
 def _failed(ran: Ran) -> Result:
@@ -81,8 +133,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "\n".join(map(str, value))
 
 
-def _checks(query: Query, tests: Mapping[str, Any]) -> str:
-    """Source lines that raise an exception unless the program is right."""
+def _source(query: Query, tests: Mapping[str, Any]) -> str:
+    """Tests as Python source that raises an exception unless the program is right."""
     name = tests.get("entry_point")
     if "test" in tests and name:
         return f"{tests['test']}\n\ncheck({name})"
@@ -92,12 +144,9 @@ def _checks(query: Query, tests: Mapping[str, Any]) -> str:
     if tests.get("calls") and name:
         calls = json.dumps([[c["args"], c["expect"]] for c in tests["calls"]])
         return (
-            f"import json as _json\n"
-            f"_f = {name} if {name!r} in globals() else getattr(Solution(), {name!r})\n"
-            f"for _args, _expect in _json.loads({calls!r}):\n"
-            f"    _got = _f(*_args)\n"
-            f"    _got = list(_got) if isinstance(_got, tuple) else _got\n"
-            f"    assert _got == _expect, (_args, _got, _expect)"
+            f"for _args, _expect in __import__('json').loads({calls!r}):\n"
+            f"    _got = {name}(*_args)\n"
+            f"    assert alike(list(_got) if isinstance(_got, tuple) else _got, _expect), (_args, _got, _expect)"
         )
     raise VerifyError(f"query {query.id}: the form of its tests is not known; give {_SHAPES}")
 

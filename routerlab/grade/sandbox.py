@@ -34,7 +34,8 @@ class Limits:
     cpu_s: float = 10.0  # of processor time, for each process; decides on a busy machine
     memory_mb: int = 512  # address space of each process; all together may use twice as much memory
     processes: int = 16  # threads count too
-    disk_mb: int = 16  # of /tmp, and of /dev/shm
+    disk_mb: int = 16  # of /tmp, which is /dev/shm too
+    inodes: int = 4096  # files, folders and links in /tmp: each takes about 1 KB of the kernel's memory
     output_kb: int = 256  # of stdout and stderr together
     files: int = 64  # open at once, for each process
 
@@ -62,10 +63,16 @@ _MB = 2**20
 # Limits are set inside the box: there the number of processes is counted for the box alone, not for the whole user,
 # and the limit holds even if the caller is root.
 _START = """
-import os, resource as r, sys
-for name, value in {limits}.items():
-    r.setrlimit(getattr(r, "RLIMIT_" + name), (value, value))
-os.execv(sys.executable, [sys.executable, "-s", "-B", "/box/main.py"])
+def start():
+    import resource, sys
+    for name, value in {limits}.items():
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+    sys.argv[0], sys.path[0] = "/box/main.py", "/box"
+    globals().update(__file__="/box/main.py")
+    del globals()["start"]
+    with open("/box/main.py", "rb") as file:
+        return compile(file.read(), "/box/main.py", "exec")
+exec(start())
 """
 
 
@@ -153,10 +160,10 @@ def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits
         *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "OMP_NUM_THREADS", "1"),
         *mounts,
         *("--size", size, "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
-        *("--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *("--symlink", "/tmp", "/dev/shm", "--remount-ro", "/dev"),
         *("--ro-bind-data", str(source), "/box/main.py", "--remount-ro", "/", "--chdir", "/tmp"),
         *("--seccomp", str(rules), "--json-status-fd", str(status)),
-        *(inside, "-I", "-S", "-c", _START.format(limits=bounds)),
+        *(inside, "-s", "-B", "-c", _START.format(limits=bounds)),
     ]
 
 
@@ -228,7 +235,7 @@ def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
                 return texts, "timeout"
             if now - checked > 0.05:
                 checked = now
-                if _resident(process.pid) > 2 * limits.memory_mb * _MB:
+                if _resident(process.pid) > 2 * limits.memory_mb * _MB or _inodes(process.pid, limits) > limits.inodes:
                     return texts, "memory"
             for key, _ in selector.select(min(0.05, deadline - now)):
                 chunk = os.read(key.fd, min(65536, room + 1))
@@ -257,6 +264,16 @@ def _resident(pid: int) -> int:
         except (OSError, IndexError):
             continue
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _inodes(pid: int, limits: Limits) -> int:
+    """Files in the box's /tmp, whose size tells it from the machine's own while the box is being made."""
+    try:
+        first = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        disk = os.statvfs(f"/proc/{first}/root/tmp")
+    except (OSError, IndexError):
+        return 0
+    return disk.f_files - disk.f_ffree if disk.f_blocks * disk.f_frsize == limits.disk_mb * _MB else 0
 
 
 def _kill(process: subprocess.Popen) -> None:
