@@ -182,7 +182,7 @@ def test_the_random_mix_has_the_vertices_of_the_training_hull():
 
 def test_keywords_and_shrinkage_by_hand():
     texts = ["def f(x)", "fix this python bug", "prove the lemma", "how many apples", "2 + 2"]
-    texts += ["Write a poem", "explain the sky", "hello there"]
+    texts += ["Translate this", "explain the sky", "hello there"]
     kinds = ["code", "code", "proof", "reckoning", "reckoning", "writing", "reasoning", "none"]
     queries, rule = [Query.ask(t) for t in texts], KeywordRule()
     assert [rule.group(q) for q in queries] == kinds
@@ -248,7 +248,9 @@ def test_shuffled_labels_lose_both_the_quality_and_the_cost_of_a_question():
     table = table_of(queries, (size > 200)[:, None], size[:, None] * 1e-3, ("m",))
     kinds = {Linear(LengthFeatures()): 0.7, ShuffledLabels(LengthFeatures()): 0.15}
     for router, expected in kinds.items():
-        for predicted, truth in zip(router.fit(queries, table).predict(queries), (size > 200, size), strict=True):
+        for predicted, truth in zip(
+            router.fit(queries, table).predict(queries), (size > 200, size * 1e-3), strict=True
+        ):
             related = np.corrcoef(predicted[:, 0], truth)[0, 1] if np.ptp(predicted) else 0.0
             assert related > expected if expected > 0.5 else predicted.std() < expected * truth.std()
 
