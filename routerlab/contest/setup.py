@@ -46,7 +46,9 @@ def with_splits(data: Recorded, say: Say, *, salt: str | None = None, hold_out: 
         )
     few = sum(q.split == "validation" for q in queries)
     if few < FEW:
-        say(f"only {few} validation questions: operating points chosen on fewer than {FEW} are chosen largely by chance")
+        say(
+            f"only {few} validation questions: operating points chosen on fewer than {FEW} are chosen largely by chance"
+        )
     return data._replace(queries=queries)
 
 
@@ -76,7 +78,9 @@ def category_of(queries: Sequence[Query], wanted: str | None, say: Say) -> str |
         return wanted
     values = {c: [str(q.meta[c]) for q in queries if c in q.meta] for c in sorted({c for q in queries for c in q.meta})}
     kinds = {c: len(set(v)) for c, v in values.items()}
-    able = [c for c, n in kinds.items() if 2 <= n <= 100 and 2 * n <= len(values[c]) and 2 * len(values[c]) > len(queries)]
+    able = [
+        c for c, n in kinds.items() if 2 <= n <= 100 and 2 * n <= len(values[c]) and 2 * len(values[c]) > len(queries)
+    ]
     able.sort(key=lambda c: (CATEGORIES.index(c) if c in CATEGORIES else len(CATEGORIES), kinds[c]))
     if able:
         others = f"; {', '.join(able[1:])} would do, too" if len(able) > 1 else ""
@@ -98,19 +102,19 @@ def answered(data: Recorded, missing: Missing, say: Say) -> Recorded:
     if missing not in get_args(Missing):
         raise RouterError(f"no way {missing!r} to treat missing answers; there are {', '.join(get_args(Missing))}")
     scored = [q for q in data.queries if q.split in SPLITS[1:]]
-    holes = np.isnan(data.table.select([q.id for q in scored]).matrix("quality"))
+    holes: np.ndarray = np.isnan(data.table.select([q.id for q in scored]).matrix("quality"))
     names = np.array(data.table.models)
-    without, lacking = holes.all(1), holes.any(0)
+    without, lacking, touched = (np.asarray(m) for m in (holes.all(1), holes.any(0), holes.any(1)))
     if not holes.any():
         return data
     worst = int(holes.sum(0).argmax())
     worst = f"{names[worst]} lacks {holes[:, worst].sum()} of {len(holes)}"
-    counts = {s: sum(h and q.split == s for h, q in zip(holes.any(1), scored, strict=True)) for s in SPLITS[1:]}
+    counts = {s: sum(h and q.split == s for h, q in zip(touched.tolist(), scored, strict=True)) for s in SPLITS[1:]}
     sizes = {s: sum(q.split == s for q in scored) for s in SPLITS[1:]}
     say(
         f"missing answers ({worst}): drop-questions leaves out {counts['test']} of {sizes['test']} test and "
         f"{counts['validation']} of {sizes['validation']} validation questions, drop-models leaves out "
-        f"{', '.join(names[lacking])}; available scores each router among the models that answered (--missing {missing})"
+        f"{', '.join(names[lacking])}, available lets routers call the models that answered (--missing {missing})"
     )
     table = data.table
     if missing == "drop-models":
@@ -118,8 +122,8 @@ def answered(data: Recorded, missing: Missing, say: Say) -> Recorded:
             raise RouterError(f"every model lacks an answer; {worst}: use --missing available")
         table, without = of_models(table, names[~lacking].tolist()), np.zeros_like(without)
     elif missing == "drop-questions":
-        without = holes.any(1)
-    gone = {q.id for q, out in zip(scored, without, strict=True) if out}
+        without = touched
+    gone = {q.id for q, out in zip(scored, without.tolist(), strict=True) if out}
     queries = [q for q in data.queries if q.id not in gone]
     for name in SPLITS[1:]:
         if not any(q.split == name for q in queries):
@@ -148,7 +152,9 @@ def worth_fitting(train: Recorded) -> list[str]:
         at = known[:, m]
         if not (known[at, k].all() and (quality[at, k] >= quality[at, m]).all() and (usd[at, k] <= usd[at, m]).all()):
             return False
-        alike = (known[:, k] == at).all() and (quality[at, k] == quality[at, m]).all() and (usd[at, k] == usd[at, m]).all()
+        alike = (
+            (known[:, k] == at).all() and (quality[at, k] == quality[at, m]).all() and (usd[at, k] == usd[at, m]).all()
+        )
         return not alike or names[k] < names[m]
 
     return [names[m] for m in order if not any(k != m and dominates(k, m) for k in order)]

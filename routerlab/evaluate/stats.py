@@ -57,7 +57,9 @@ def bootstrap_means(
     rows = (values - (centre[:, None] if values.ndim == 3 else centre)).reshape(len(values), -1)
     missing = np.isnan(rows)
     holes, width = missing.any(), rows.shape[1]
-    sizes, blocks, rows = _grouped(np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows, clusters, strata)
+    sizes, blocks, rows = _grouped(
+        np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows, clusters, strata
+    )
     rows, groups = rows.astype(np.float32), len(sizes)
     out = np.empty((resamples, width))
     step = max(1, 10_000_000 // groups)
