@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from routerlab.core.decisions import realised as realised
-from routerlab.evaluate.stats import bootstrap_means
+from routerlab.evaluate.stats import bootstrap_means, column_means
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def summarise(name, lams, quality, usd, *, rng, resamples: int = 1000, clusters=
     seeds); the random generator, the number of resamples and the clusters of the intervals.
     """
     values = np.concatenate([quality, usd], 1)
-    mean = values.mean((0, 2) if values.ndim == 3 else 0, dtype=float)
+    mean = column_means(values)
     low, high = np.quantile(bootstrap_means(values, resamples, rng=rng, clusters=clusters), [0.025, 0.975], axis=0)
     columns = [half for part in zip(*(np.split(x, 2) for x in (mean, low, high)), strict=True) for half in part]
     return Frontier(name, lams, *columns)

@@ -43,7 +43,7 @@ def bootstrap_means(
     `clusters` (a label a query, such as the passage it asks about) draws whole clusters, and the mean is the ratio
     sum(w * cluster sum) / sum(w * cluster size); below some 30 clusters the intervals are too narrow. With a
     seed axis (training seeds of a router) seeds are resampled too, the same for all columns: of S seeds the spread
-    comes out sqrt((S - 1) / S) of what it is.
+    comes out sqrt((S - 1) / S) of what it is. A value that is NaN is left out of its column's mean.
 
     Args: the `values`; the number of `resamples`; the random generator `rng`; the cluster of each query (`clusters`);
     its stratum (`strata`, constant in a cluster, such as its dataset), each of which keeps its number of clusters.
@@ -52,22 +52,38 @@ def bootstrap_means(
     values = values[:, None] if values.ndim < 2 else values
     if not len(values):
         raise ValueError("cannot resample 0 queries; give at least one row")
-    centre = values.mean((0, 2) if values.ndim == 3 else 0)
+    centre = column_means(values)
     # Centred, so that single precision is enough: it then errs relative to the spread, not to the mean.
     rows = (values - (centre[:, None] if values.ndim == 3 else centre)).reshape(len(values), -1)
-    sizes, blocks, rows = _grouped(rows, clusters, strata)
+    missing = np.isnan(rows)
+    holes, width = missing.any(), rows.shape[1]
+    sizes, blocks, rows = _grouped(
+        np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows, clusters, strata
+    )
     rows, groups = rows.astype(np.float32), len(sizes)
-    out = np.empty((resamples, rows.shape[1]))
+    out = np.empty((resamples, width))
     step = max(1, 10_000_000 // groups)
     for start in range(0, resamples, step):
         weights = _weights(min(step, resamples - start), blocks, rng)
-        drawn = weights @ sizes if clusters is not None else len(values)
-        out[start : start + step] = (weights @ rows) / np.reshape(drawn, (-1, 1))
+        drawn = np.reshape(weights @ sizes if clusters is not None else len(values), (-1, 1))
+        if holes:
+            drawn = np.maximum(weights @ rows[:, width:], 1)
+        out[start : start + step] = (weights @ rows[:, :width]) / drawn
     if values.ndim == 3:
         seeds = values.shape[2]
         chosen = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
         out = np.einsum("bks,bs->bk", out.reshape(resamples, -1, seeds), chosen)
     return out + centre
+
+
+def column_means(values: np.ndarray) -> np.ndarray:
+    """Means of the columns of `values` (queries x things, or queries x things x seeds) over what is not NaN."""
+    known = ~np.isnan(values)
+    if known.all():
+        return values.mean((0, 2) if values.ndim == 3 else 0, dtype=float)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, values, 0).sum(0, dtype=float) / known.sum(0)
+    return means.mean(-1) if values.ndim == 3 else means
 
 
 def _weights(count: int, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
