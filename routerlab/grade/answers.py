@@ -62,7 +62,7 @@ def normal(text: str) -> str:
 
 
 _REST = re.compile(r"(?:,? (?:because|since|which|who|where|as it|that)\b|,(?! ?[A-Z])|[.;:!(]| - |\n)")
-_COPULA = r"(?:is|are|was|were|'s|equals)"
+_COPULA = r"(?:is|are|was|were|be|'s|equals)"
 _OR = re.compile(r"\b(?:or|and|either|both|vs|versus)\b|/")
 
 
@@ -95,11 +95,13 @@ def exact(query: Query, answer: str) -> Result:
         if (value := names(text)) in ("wanted", SEVERAL) or len(text.split()) > 25:
             return value
         sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
-        ends = [
-            re.split(rf" {_COPULA} |(?<=\w){_COPULA} ", sentence)[-1],
-            *re.findall(r"^it was (.+?) (?:who|that) ", sentence),
-        ]
-        ends += re.findall(rf"^(.+?) {_COPULA} the ", sentence)
+        ends = [re.split(rf" {_COPULA} |(?<=\w){_COPULA} ", sentence)[-1]]
+        for form in (
+            rf"^(.+?) {_COPULA} the ",
+            r"^it was (.+?) (?:who|that) ",
+            r"^(?:\w+ \w+ )?(?:in|on|at|by|from) (.+)$",
+        ):
+            ends += re.findall(form, sentence)
         return "wanted" if any(_key(e) in wanted for e in ends) else value
 
     return verdict(last_stated(tidy(answer), names, short) == "wanted")

@@ -93,8 +93,8 @@ def _read(phrase: str, options: dict[str, str]) -> str | None:
 _OPTION = r"(?<![\w'])[(\[]?([A-Z])(?![\w'])[)\]]?"
 _SURELY = r"(?: clearly| definitely| probably| most likely| therefore| only| indeed)?"
 _COMMITS = re.compile(
-    rf"{_OPTION}(?: \w{{1,20}})?(?: is| must be| seems| would be|'s)?{_SURELY}(?: (?:the )?(?:single |only )?(?:most )?"
-    r"(?:correct|right|best|likely|appropriate|answer|accurate)| (?:best )?(?:fits|matches|makes the most sense))\b"
+    rf"{_OPTION}(?: \w{{1,20}})?(?: is| must be| seems| would be|'s)?{_SURELY}(?: (?:the )?(?:single )?(?:most )?"
+    r"(?:correct|right|best|likely|appropriate|answer|accurate|only (?:one|option|choice|answer))| (?:best )?(?:fits|matches|makes the most sense))\b"
     r"|(?i:\b(?:it(?:'s| is| must be| has to be| should be)|this is|that is|pick|choose|chose|choosing|select(?:ed)?|go(?:ing)?"
     r" with|say|leaves|left with|vote for|opt for|so|therefore|thus|hence|answer|option|choice|letter|must be|probably|think"
     rf"|maybe|es|ist|est|是|:)){_SURELY}(?: (?:the )?(?:option|answer|choice|letter))?[\s,:\"']{{1,3}}{_OPTION}{_END}"
@@ -112,15 +112,14 @@ def _weak(text: str, options: dict[str, str]) -> str | None:
         )
         if letter in options and not re.match(_DENIED, text[place + 1 : place + 40]) and not (doubt and match[1]):
             chosen.append((place, SEVERAL if match[2] and re.match(_ANOTHER, text[place + 1 : place + 30]) else letter))
-    lines, place = [], 0
-    for line in text.split("\n"):
-        if (letter := _letter(line)) in options:
-            lines.append((place, letter))
-        place += len(line) + 1
+    alone = [(m.start(), _letter(m[0])) for m in re.finditer(r"(?:^|(?<=[.!?]\s))\W{0,5}\w\b[^\w\n]{0,5}$", text, re.M)]
+    lines = [(place, letter) for place, letter in alone if letter in options]
     if len({letter for _, letter in lines}) == 1:  # several lines list the options again
         chosen.append(lines[-1])
     if chosen:
         return max(chosen)[1]
+    if ending := re.search(r"\b(?:is|are|was|were) \(([A-Z])\)\W{0,3}$", text):
+        return ending[1] if affirmed(text[-400:]) else SEVERAL
     labels = set(re.findall(r"(?<![\w'])([A-Z])(?:[).:](?!\w)| - )", text))
     first = re.match(r"\W{0,3}([A-Z])(?:[).:]+| - )\s*(\S)", text)
     if first and first[1] in options and labels == {first[1]} and (first[2].isupper() or ")" in first[0]):

@@ -33,6 +33,9 @@ def math(query: Query, answer: str) -> Result:
     said = last_stated(text, formula, _weak)
     if said is None:
         return FORMAT
+    if said == SEVERAL and "," in gold and affirmed(text[-LONGEST:]) is not None:
+        parts = [next(filter(None, m.groups())) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
+        said = ", ".join(part.rpartition("=")[2] for part in parts) or said
     several = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(several) and all(_same(query, gold, one) for one in several))  # one value in several forms
 

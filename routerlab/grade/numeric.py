@@ -11,13 +11,21 @@ from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
 from routerlab.grade.statements import QUOTES, SEVERAL, affirmed, last_stated, tidy
 
-_SCALE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "k": 10**3}
+_SCALE = {
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "k": 10**3,
+    "m": 10**6,
+    "bn": 10**9,
+}
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _ONE = re.compile(
     rf"(?<![\w.^])(?<!\^[{{+-])(?<!\^\{{[+-])(?P<sign>(?<![\w)])[-+])?\s*[$€£¥]?\s*(?P<minus>(?<=[$€£¥])-)?"
     rf"(?:(?P<whole>\d+)[ \u00a0]+(?P<top>\d+)\s*/\s*(?P<low>\d+)(?![\d.])"
     rf"|(?P<a>{_PLAIN})(?:[eE](?P<power>[-+]?\d{{1,3}})(?!\d)|\^\{{?(?P<raised>[-+]?\d{{1,3}})(?!\d)\}}?)?(?:\s*/\s*(?P<b>{_PLAIN}))?)"
-    rf"\s*(?:(?P<percent>%|per ?cent\b)|(?P<scale>thousand|million|billion|trillion|(?<=\d)k)\b)?",
+    rf"\s*(?:(?P<percent>%|per ?cent\b)|(?P<scale>thousand|million|billion|trillion|(?<=\d)(?:k|(?-i:M)|bn))\b)?",
     re.I,
 )
 
@@ -42,6 +50,7 @@ _REWRITES = [
     (r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))", ""),  # thousands
     (r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d ])", lambda m: m[0].replace(" ", "")),
     (r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,])", lambda m: m[1].replace(".", "") + "." + m[2]),
+    (r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d,.]\d)", lambda m: m[0].replace(".", "")),
     (r"(?<![\d.,])(0(?=,\d)|\d{1,15}(?=,\d\d?(?!\d))),(\d{1,15})(?![\d,]|\.\d)", r"\1.\2"),  # a decimal comma
     (r"\\(?:text|mathrm|mbox|operatorname)\s?\{([^{}]{0,200})\}", r" \1 "),
     (r"\\[!,;: ]|\{,\}(?=\d{3})", lambda m: "," if "{" in m[0] else ""),
@@ -123,7 +132,7 @@ _VERB = re.compile(
     re.I,
 )
 _PHRASE = re.compile(
-    r"\b(?:for|after|in|over|per|within|across|by|from|during|on|at|fill|with)(?: (?:the|these|those|all|each))?\s$"
+    r"\b(?:for|after|in|over|per|within|across|by|from|during|on|at|to)(?! (?:total|all|the end|make|get|give))(?: [^\W\d]+){0,2}\s$"
 )
 
 
@@ -170,7 +179,8 @@ def _weak(text: str) -> Number | str | None:
     lines = [
         x
         for x in text.split("\n")
-        if re.search(r"\d", x) and not re.match(r"\W*(?:note|explanation|check|assum)", x, re.I)
+        if re.search(r"\d", x)
+        and not re.match(r"\W*(?:note|explanation|check|assum|let me know|hope|feel free|if you)", x, re.I)
     ]
     for line in reversed(lines[-3:]):
         for sentence in reversed(re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line)):

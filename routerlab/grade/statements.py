@@ -17,24 +17,24 @@ V = TypeVar("V")
 QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-", "：": ":", "。": "."})
 _IS = (
     r"(?: (?:is|are|was|would be|should be|must be|has to be|will be|comes (?:out )?to|equals|es|ist|lautet|est|é|è)\b"
-    r"(?: therefore| thus| then| hence| clearly| definitely| simply| just)?:?|[ *]{0,3}(?:[:=]| -(?= ))|是|为)"
+    r"(?: therefore| thus| then| hence| clearly| definitely| simply| just)?:?|'s(?= )|[ *]{0,3}(?:[:=]| -(?= ))|是|为)"
 )
 _SAID = re.compile(
-    r"(?:\b(?:answer|result|solution|(?:correct|right|best|selected|final) (?:option|choice|letter)|respuesta|antwort|l[öo]sung|r[ée]ponse|resposta|risposta)(?: (?:correct[ae]|here|choice|"
+    r"(?:\b(?:answer|result|solution|(?:correct|right|best|selected|final|my|your) (?:option|choice|letter|pick)|respuesta|antwort|l[öo]sung|r[ée]ponse|resposta|risposta)(?: (?:correct[ae]|here|choice|"
     rf"option|(?:to|for) (?:the|this) (?:question|problem)))?|答案|^A(?=:)){_IS}\s{{0,4}}"
     r"|^[#\s]{0,9}(?:the )?(?:final |correct )?(?:answer|result|solution):?[ \t]{0,3}\n{1,3}",
     re.I | re.M,
 )
 _MARKED = re.compile(r"<answer>([^<]{0,2000})</answer>|####[ \t]{0,3}([^\n]{1,2000})|\\(?:boxed|fbox)\s{0,9}\{", re.I)
 _CUE = re.compile(
-    r"\b(?:wait|hmm+|oops|actually|sorry|scratch that|correction|on (?:second thought|reflection)|no(?=[,:;.!])"
-    r"|i (?:made|make) an? (?:mistake|error))\b[\s,.:;!?-]{0,9}",
+    r"\b(?:wait|hmm+|oops|actually|sorry|scratch that|correction|on (?:second thought|reflection)|no(?= ?[,:;.!-])"
+    r"|i (?:made|make) an? (?:mistake|error))\b(?:[\s,.:;!?]|-(?=\s)){0,9}",
     re.I,
 )
 _INSTEAD = re.compile(
-    r"((?:(?:no|so|but|wait|hmm|rather)\b[\s,.:;-]{0,5}){0,4}"
-    r"(?:(?:it|this|that|the (?:\w{1,9} )?(?:answer|value|result|total|option))(?:'s| is| should be| must be| would be)"
-    r"(?: actually| really| in fact)?|i (?:meant?|pick|choose)|make (?:that|it))?[\s:]{0,5})([^\n]{0,200})",
+    r"((?:(?:no|so|but|wait|hmm|rather|then|thus|therefore)\b[\s,.:;]{0,5}){0,4})"
+    r"((?:it|this|that|the (?:\w{1,9} )?(?:answer|value|result|total|option))(?:'s| is| should be| must be| would be)"
+    r"(?: actually| really| in fact)?\b|i (?:meant?|pick|choose)\b|make (?:that|it)\b)?[\s:]{0,5}([^\n]{0,200})",
     re.I,
 )
 _WRONG = re.compile(
@@ -42,13 +42,19 @@ _WRONG = re.compile(
     r"|(?: all)? (?:wrong|incorrect|mistaken)| an? (?:mistake|error))",
     re.I,
 )
-_DENIED = re.compile(r"\b(?:not|never|cannot|neither|nor|anything but|rule[sd]? out)\b|n't\b", re.I)
+_DENIED = re.compile(
+    r"\b(?:not|never|cannot|neither|nor|(?:any|every)thing (?:but|except)|ruled? out|unable to|more (?:information|context)"
+    r"|(?:is|was|are) (?:wrong|incorrect|false))\b|n't\b",
+    re.I,
+)
 _NOT_BUT = re.compile(
     r"(?:\b(?:is |was )?not|n't) (?:[^,;.\n]|\.(?=\d)){1,40}?(?:,? but(?: rather)?|[,;] (?:it(?:'s| is)|but|rather))\s",
     re.I,
 )
 _BESIDE = re.compile(
-    r"[,;(\s]\s?(?:and |but )?(?:not|rather than|instead of|as opposed to) (?:[^,;.)\n]|\.(?=\d)){1,60}\)?", re.I
+    r"(?<!\bis)(?<!\bwas)(?<!\bare)(?<!\bbe)(?<!\b[cd]o)(?<!\bdoes)(?<!\bdid)(?<!\bcan)(?<!ould)(?<!\bthink)"
+    r"[,;(\s]\s?(?:and |but )?(?:not|rather than|instead of|as opposed to) (?:[^,;.)\n]|\.(?=\d)){1,60}\)?",
+    re.I,
 )
 
 
@@ -100,12 +106,17 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         between = text[marks[-2][1] - len(marks[-2][2]) : marks[-1][0]]
         if len(between.split()) <= 4 and not _CUE.search(between):
             return SEVERAL  # pyright: ignore[reportReturnType]
-    for cue in reversed(list(_CUE.finditer(text, place + 1))[-20:]):
-        instead = _INSTEAD.match(text, cue.end())
-        clause = re.split(r"(?<!\d)[.!?]\s|[.!?]\s(?=[A-Z])", instead[2])[0] if instead else ""
-        if instead and (instead[1].strip() or len(clause.split()) <= 2) and (new := read(clause)) is not None:
-            return new
+    for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
+        starts = [
+            cue.end(),
+            *(m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000]) if m.end() > cue.end()),
+        ]
+        for start in reversed(starts):
+            instead = _INSTEAD.match(text, start)
+            clause = re.split(r"(?<!\d)[.!?]\s|[.!?]\s(?=[A-Z])", instead[3])[0] if instead else ""
+            sure = instead and (instead[2] or (start == cue.end() and len(clause.split()) <= 2))
+            if sure and (new := read(clause)) is not None:
+                return new
         if _WRONG.match(text, cue.end()):
-            rest = weak(text[cue.end() :])
-            return rest
+            return weak(text[cue.end() :])
     return weak(text) if value is None else value
