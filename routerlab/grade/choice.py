@@ -94,9 +94,12 @@ _OPTION = r"(?<![\w'])[(\[]?([A-Z])(?![\w'])[)\]]?"
 _SURELY = r"(?: clearly| definitely| probably| most likely| therefore| only| indeed)?"
 _COMMITS = re.compile(
     rf"{_OPTION}(?: \w{{1,20}})?(?: is| must be| seems| would be|'s)?{_SURELY}(?: (?:the )?(?:single )?(?:most )?"
-    r"(?:correct|right|best|likely|appropriate|answer|accurate|only (?:one|option|choice|answer))| (?:best )?(?:fits|matches|makes the most sense))\b"
-    r"|(?i:\b(?:it(?:'s| is| must be| has to be| should be)|this is|that is|pick|choose|chose|choosing|select(?:ed)?|go(?:ing)?"
-    r" with|say|leaves|left with|vote for|opt for|so|therefore|thus|hence|answer|option|choice|letter|must be|probably|think"
+    r"(?:correct|right|best|likely|appropriate|answer|accurate|only (?:one|option|choice|answer))"
+    r"| (?:best )?(?:fits|matches|makes the most sense))\b"
+    r"|(?i:\b(?:it(?:'s| is| must be| has to be| should be)|this is|that is|pick|choose|chose|choosing"
+    r"|select(?:ed)?|go(?:ing)?"
+    r" with|say|leaves|left with|vote for|opt for|so|therefore|thus|hence|answer|option|choice|letter|must be"
+    r"|probably|think"
     rf"|maybe|es|ist|est|是|:)){_SURELY}(?: (?:the )?(?:option|answer|choice|letter))?[\s,:\"']{{1,3}}{_OPTION}{_END}"
 )
 

@@ -77,8 +77,8 @@ def _same(query: Query, gold: str, said: str) -> bool:
     if len(said) > LONGEST or _unlike(gold, said):
         return False
     try:
-        wanted = parse(f"\\boxed{{{_read_able(gold)}}}", raise_on_error=True)
-        found = parse(f"\\boxed{{{_read_able(said)}}}", raise_on_error=True)
+        wanted = parse(f"\\boxed{{{_readable(gold)}}}", raise_on_error=True)
+        found = parse(f"\\boxed{{{_readable(said)}}}", raise_on_error=True)
         if not wanted:
             raise VerifyError(f"query {query.id}: math-verify cannot read {gold!r}; use 'exact'")
         return bool(found) and verify(wanted, found, raise_on_error=True)
@@ -94,10 +94,8 @@ def _unlike(gold: str, said: str) -> bool:
     return bool(other) or (all(bases) and bases[0] != bases[1])
 
 
-def _read_able(text: str) -> str:
-    text = re.sub(
-        r"\\[!,;: ]|\\(?:left|right)\b(?=[\s()|\[\].\\])", lambda m: m[0] if m[0][1:] in ("left", "right") else "", text
-    )
+def _readable(text: str) -> str:
+    text = re.sub(r"\\[!,;: ]", "", text)
     return re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
 
 

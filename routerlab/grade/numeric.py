@@ -24,7 +24,8 @@ _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _ONE = re.compile(
     rf"(?<![\w.^])(?<!\^[{{+-])(?<!\^\{{[+-])(?P<sign>(?<![\w)])[-+])?\s*[$€£¥]?\s*(?P<minus>(?<=[$€£¥])-)?"
     rf"(?:(?P<whole>\d+)[ \u00a0]+(?P<top>\d+)\s*/\s*(?P<low>\d+)(?![\d.])"
-    rf"|(?P<a>{_PLAIN})(?:[eE](?P<power>[-+]?\d{{1,3}})(?!\d)|\^\{{?(?P<raised>[-+]?\d{{1,3}})(?!\d)\}}?)?(?:\s*/\s*(?P<b>{_PLAIN}))?)"
+    rf"|(?P<a>{_PLAIN})(?:[eE](?P<power>[-+]?\d{{1,3}})(?!\d)"
+    rf"|\^\{{?(?P<raised>[-+]?\d{{1,3}})(?!\d)\}}?)?(?:\s*/\s*(?P<b>{_PLAIN}))?)"
     rf"\s*(?:(?P<percent>%|per ?cent\b)|(?P<scale>thousand|million|billion|trillion|(?<=\d)(?:k|(?-i:M)|bn))\b)?",
     re.I,
 )
@@ -110,19 +111,25 @@ def _numbers(text: str) -> list[Number]:
 
 # What makes a number no answer: before it, after it, and between it and the next one.
 _BEFORE = re.compile(
-    r"(?:[<>≤≥±√]|\b(?:(?:more|less|greater|fewer|larger|smaller|higher|lower|bigger|other) than(?: or equal to)?|at (?:least|"
-    r"most)|no (?:more|less|fewer)|up to|over|under|above|below|nearly|almost|between|exceeds|minimum of|maximum of|roots? of"
+    r"(?:[<>≤≥±√]|\b(?:(?:more|less|greater|fewer|larger|smaller|higher|lower|bigger"
+    r"|other) than(?: or equal to)?|at (?:least|"
+    r"most)|no (?:more|less|fewer)|up to|over|under|above|below|nearly|almost|between|exceeds|minimum of"
+    r"|maximum of|roots? of"
     r"|log|ln|sin|cos|tan|sqrt|exp|[a-z]\()|\d:|[\d)] ?[-+*/×÷·^])[\s({$]{0,4}(?:of )?$",
     re.I,
 )
 _AFTER = re.compile(
-    r"\s?(?:[<>≤≥±√π]|:\d|!\s?[=)]|\+(?!\w)|(?:[xyznkijB]|pi|i)\b|squared|cubed|factorial|or (?:so )?(?:more|less|fewer|higher|"
-    r"lower|above|below|greater)\b|and (?:up|above|over|more)\b|at (?:least|most)\b|[-+*/×÷·^] ?[\d(√π]|[-+*×·^] ?[a-z]\b)"
+    r"\s?(?:[<>≤≥±√π]|:\d|!\s?[=)]|\+(?!\w)|(?:[xyznkijB]|pi|i)\b|squared|cubed|factorial|or (?:so )?(?:more"
+    r"|less|fewer|higher|"
+    r"lower|above|below|greater)\b|and (?:up|above|over|more)\b|at (?:least|most)\b|[-+*/×÷·^] ?[\d(√π]"
+    r"|[-+*×·^] ?[a-z]\b)"
 )
 _MAYBE = r"(?:\s?(?:maybe|perhaps|possibly|even|else|approximately|about))?[\s$€£¥(]{0,4}$"
 _BETWEEN = re.compile(
-    rf"^\s?(?:[^\W\d]{{1,15}}\s?)?(?:, ?or|\bor|or else|vs\.?|versus){_MAYBE}|^\s?(?:[,;/&]|(?:, ?)?and|to|through|-){_MAYBE}|^\s?$"
-    r"|^\s?(?:days?|weeks?|hours?|hrs?|h|minutes?|min|feet|ft|pounds|dollars|years?|months?|degrees|°)(?:,? and|,)?\s?$",
+    rf"^\s?(?:[^\W\d]{{1,15}}\s?)?(?:, ?or|\bor|or else|vs\.?|versus){_MAYBE}|^\s?(?:[,;/&]|(?:, ?)?and|to"
+    rf"|through|-){_MAYBE}|^\s?$"
+    r"|^\s?(?:days?|weeks?|hours?|hrs?|h|minutes?|min|feet|ft|pounds|dollars|years?|months?|degrees|°)(?:,? and"
+    r"|,)?\s?$",
     re.I,
 )
 _REASON = re.compile(r",? (?:because|since|as|which|given|where|due to|so that|assuming)\b", re.I)
@@ -132,7 +139,8 @@ _VERB = re.compile(
     re.I,
 )
 _PHRASE = re.compile(
-    r"\b(?:for|after|in|over|per|within|across|by|from|during|on|at|to)(?! (?:total|all|the end|make|get|give))(?: [^\W\d]+){0,2}\s$"
+    r"\b(?:for|after|in|over|per|within|across|by|from|during|on|at|to)(?! (?:total|all|the end|make|get"
+    r"|give))(?: [^\W\d]+){0,2}\s$"
 )
 
 

@@ -16,11 +16,13 @@ V = TypeVar("V")
 
 QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-", "：": ":", "。": "."})
 _IS = (
-    r"(?: (?:is|are|was|would be|should be|must be|has to be|will be|comes (?:out )?to|equals|es|ist|lautet|est|é|è)\b"
+    r"(?: (?:is|are|was|would be|should be|must be|has to be|will be|comes (?:out )?to|equals|es|ist|lautet|est"
+    r"|é|è)\b"
     r"(?: therefore| thus| then| hence| clearly| definitely| simply| just)?:?|'s(?= )|[ *]{0,3}(?:[:=]| -(?= ))|是|为)"
 )
 _SAID = re.compile(
-    r"(?:\b(?:answer|result|solution|(?:correct|right|best|selected|final|my|your) (?:option|choice|letter|pick)|respuesta|antwort|l[öo]sung|r[ée]ponse|resposta|risposta)(?: (?:correct[ae]|here|choice|"
+    r"(?:\b(?:answer|result|solution|(?:correct|right|best|selected|final|my|your) (?:option|choice|letter"
+    r"|pick)|respuesta|antwort|l[öo]sung|r[ée]ponse|resposta|risposta)(?: (?:correct[ae]|here|choice|"
     rf"option|(?:to|for) (?:the|this) (?:question|problem)))?|答案|^A(?=:)){_IS}\s{{0,4}}"
     r"|^[#\s]{0,9}(?:the )?(?:final |correct )?(?:answer|result|solution):?[ \t]{0,3}\n{1,3}",
     re.I | re.M,
@@ -38,17 +40,20 @@ _INSTEAD = re.compile(
     re.I,
 )
 _WRONG = re.compile(
-    r"(?:(?:no|but|so)\b[\s,]{0,3}){0,2}(?:that|this|it)(?:'s| is| was|)(?: not (?:right|correct)|n't (?:right|correct)"
+    r"(?:(?:no|but|so)\b[\s,]{0,3}){0,2}(?:that|this|it)(?:'s| is| was|)(?: not (?:right|correct)|n't (?:right"
+    r"|correct)"
     r"|(?: all)? (?:wrong|incorrect|mistaken)| an? (?:mistake|error))",
     re.I,
 )
 _DENIED = re.compile(
-    r"\b(?:not|never|cannot|neither|nor|(?:any|every)thing (?:but|except)|ruled? out|unable to|more (?:information|context)"
+    r"\b(?:not|never|cannot|neither|nor|(?:any|every)thing (?:but|except)|ruled? out|unable to"
+    r"|more (?:information|context)"
     r"|(?:is|was|are) (?:wrong|incorrect|false))\b|n't\b",
     re.I,
 )
 _NOT_BUT = re.compile(
-    r"(?:\b(?:is |was )?not|n't) (?:[^,;.\n]|\.(?=\d)){1,40}?(?:,? but(?: rather)?|[,;] (?:it(?:'s| is)|but|rather))\s",
+    r"(?:\b(?:is |was )?not|n't) (?:[^,;.\n]|\.(?=\d)){1,40}?(?:,? but(?: rather)?|[,;] (?:it(?:'s| is)|but"
+    r"|rather))\s",
     re.I,
 )
 _BESIDE = re.compile(
