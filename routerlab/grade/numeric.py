@@ -146,7 +146,9 @@ _PHRASE = re.compile(
 
 def read_number(phrase: str, last: bool = False) -> Number | str | None:
     """The number a phrase commits to, its first or its last; SEVERAL for a range, a bound, alternatives, a denial."""
-    kept = affirmed(re.split(r"(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase.strip())[0])
+    kept = affirmed(
+        re.split(r"(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase.strip()[-1000:] if last else phrase.strip()[:1000])[0]
+    )
     if kept is None:
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
