@@ -183,3 +183,22 @@ def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
     assert isinstance(late, WorkerError)
     assert "more than 3 s" in str(late)
     assert then == (1.0, "match")
+
+
+def test_a_run_is_graded_again_without_asking(tmp_path, capsys, pocket):
+    from routerlab import cli
+    from routerlab.core.outcomes import OutcomeTable
+    from routerlab.core.recorded import record, recorded
+    from routerlab.core.runs import Run
+
+    queries = pocket.split("test").queries[:5]
+    table = pocket.table.select([q.id for q in queries])
+    columns = table.rows.to_pydict()
+    wrong = {**columns, "grade": [Grade.INCORRECT] * len(columns["grade"]), "quality": [0.0] * len(columns["grade"])}
+    run = Run(tmp_path / "run")
+    record(run, queries, pocket.pool, OutcomeTable(wrong, pocket.pool.ids), {"how": "test"})
+    assert cli.main(["grade", str(run.folder)]) == 0
+    changed = sum(g != Grade.INCORRECT for g in columns["grade"])
+    assert f"{len(columns['grade'])} answers graded again, {changed} grades changed" in capsys.readouterr().out
+    assert recorded(run.folder).table.rows.to_pydict()["grade"] == columns["grade"]
+    assert cli.main(["grade", "pocket"]) == 1
