@@ -1,7 +1,6 @@
 """Answers that try to pass tests without solving the task: each must be graded wrong.
 
-Each is a program with a function `f` for the tests `f(2) == 4`, `f(3) == 9`, `f([1]) == [1, 1]`; `EXPECTED` are results
-that only the tests know. `cheats.yaml` would hide the code from the linter, so they are strings here.
+Each is a program with a function `f` for the tests `f(2) == 4`, `f(3) == 9` and `f([1]) == [1, 1]`.
 """
 
 ALWAYS = """

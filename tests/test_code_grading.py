@@ -99,7 +99,7 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("def f(x): return x + 1e-9", "assert abs(f(0.1) - 0.1) < 1e-6", "match"),
         ("def f(x): return x + 1e-3", "assert abs(f(0.1) - 0.1) < 1e-6", "mismatch"),
         ("def f(x): return 0.1 + 0.2", "assert f(0) == 0.30000000000000004", "match"),
-        ("def f(*a): return a", "x = {1: [b'a', {2j}], None: frozenset('ab')}\nassert f(x, *x) == (x, 1, None)", "match"),
+        ("def f(*a): return a", "x = {1: [b'a', {2j}], None: frozenset('ab')}\nassert f(x, 1) == (x, 1)", "match"),
         ("import collections\ndef f(x): return collections.Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}", "match"),
         ("def f(n): return 7 ** n", "assert f(9000) == 7 ** 9000", "match"),
         ("def f(x, kind): return [y for y in x if type(y) is not kind]", "assert f([1, 'a'], str) == [1]", "match"),
@@ -109,16 +109,20 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("def f(x): return [*x].sort()", "x = [2, 1]\nf(x)\nassert x == [1, 2]", "mismatch"),
         ("def f(x): x.append(x)", "x = []\nf(x)\nassert x == []", "unproxied"),
         # Exceptions reach the tests.
-        ("def f(x): raise ValueError('no')", "try:\n    f(1)\n    assert False\nexcept ValueError as e:\n    assert 'no' in str(e)", "match"),
-        ("def f(x): return 1", "try:\n    f(1)\n    assert False, 'f did not raise'\nexcept ValueError:\n    pass", "mismatch"),
+        ("def f(x): raise ValueError('no')",
+         "try:\n    f(1)\n    assert False\nexcept ValueError as e:\n    assert 'no' in str(e)", "match"),
+        ("def f(x): return 1",
+         "try:\n    f(1)\n    assert False, 'f did not raise'\nexcept ValueError:\n    pass", "mismatch"),
         ("def f(x): return 1 / x", "assert f(0) == 0", "crash"),
         ("def f(x): assert x", "assert f(0) == 0", "mismatch"),
         ("def f(x): return bytearray(1 << 40)", "assert f(0) == 0", "memory"),
         ("def f(x):\n    while x: pass", "assert f(1) == 0", "timeout"),
         # The answer's own objects: built, changed and handed back, never compared.
-        ("class N:\n    def __init__(self, v): self.v, self.next = v, None\ndef f(n): return n.v + (f(n.next) if n.next else 0)",
+        ("class N:\n    def __init__(self, v): self.v, self.next = v, None\n"
+         "def f(n): return n.v + (f(n.next) if n.next else 0)",
          "a = N(1)\na.next = N(2)\na.next.next = N(3)\nassert f(a) == 6 and a.v == 1 and a.next.v == 2", "match"),
-        ("class S:\n    def __init__(self): self.all = []\n    def push(self, x): self.all.append(x)\n    def pop(self): return self.all.pop()",
+        ("class S:\n    def __init__(self): self.all = []\n"
+         "    def push(self, x): self.all.append(x)\n    def pop(self): return self.all.pop()",
          "s = S()\ns.push(1)\ns.push(2)\nassert s.pop() == 2\nassert s.pop() == 1", "match"),
         ("class E:\n    def __eq__(self, o): return True\ndef f(x): return E()", "assert f(0) == 0", "unproxied"),
         ("class E:\n    def __eq__(self, o): return True\ndef f(x): return [E()]", "assert f(0) == [0]", "unproxied"),
@@ -160,7 +164,8 @@ def test_helpers_of_the_tests_are_those_of_the_prompt():
 def test_calls_are_compared_as_json():
     calls = {"entry_point": "f", "calls": [{"args": [1], "expect": [1, 2.0]}, {"args": [2], "expect": True}]}
     programs = {
-        "class Solution:\n    n = 0\n    def f(self, x):\n        self.n += 1\n        return (1, 2) if self.n == 1 else True":
+        "class Solution:\n    n = 0\n    def f(self, x):\n"
+        "        self.n += 1\n        return (1, 2) if self.n == 1 else True":
             "match",
         "def f(x): return [1, 2] if x == 1 else 1": "mismatch",
         "def f(x): return [True, 2] if x == 1 else True": "mismatch",
@@ -284,8 +289,10 @@ def test_a_subclass_is_sent_as_its_base_and_other_objects_are_refused():
     "text",
     [
         '{"ref": 0}', '{"name": "f"}', '{"float": "x"}', '{"float": 1}', "1.5", "NaN", "Infinity", '{"tuple": "ab"}',
-        '{"set": [[]]}', '{"dict": [[1]]}', '{"dict": {"a": 1}}', '{"bytes": "0"}', '{"bytes": [1]}', "{}", '{"type": "len"}',
-        '{"tuple": [1], "set": [1]}', '{"complex": ["0x0p0"]}', '{"type": "Remote"}', '{"list": [1]}', "[" * 101 + "]" * 101,
+        '{"set": [[]]}', '{"dict": [[1]]}', '{"dict": {"a": 1}}', '{"bytes": "0"}', '{"bytes": [1]}', "{}",
+        '{"type": "len"}',
+        '{"tuple": [1], "set": [1]}', '{"complex": ["0x0p0"]}', '{"type": "Remote"}', '{"list": [1]}',
+        "[" * 101 + "]" * 101,
         '{"tuple": [' * 150 + "]}" * 150,
     ],
 )  # fmt: skip

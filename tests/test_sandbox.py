@@ -405,3 +405,21 @@ def test_a_fusion_server_that_is_not_there():
         Fusion(f"http://127.0.0.1:{port}")("print(1)")
     with pytest.raises(SandboxError, match="http://host:8080"):
         Fusion("localhost:8080")
+
+
+@boxed
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+def test_a_program_cannot_fill_the_kernels_memory_with_empty_files(folder):
+    source = f"""
+import os
+n = 0
+while True:
+    open({folder!r} + f'/{{n}}', 'w').close()
+    n += 1
+    if n % 1000 == 0: os.write(1, b'.')
+"""
+    ran = run_code(source)
+    assert ran.status == "memory"
+    assert len(ran.stdout) < 200, "200,000 files are 200 MB of kernel memory"
+    few = run_code("for n in range(2000): open(f'/tmp/{n}', 'w').close()\nimport time; time.sleep(0.2)")
+    assert few.status == "ok"

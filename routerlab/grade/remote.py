@@ -70,7 +70,8 @@ def unpack(data: Any, find: Any = None, depth: int = DEPTH) -> Any:
     if kind == "float":
         return float.fromhex(content)
     if kind == "complex":
-        return complex(*map(float.fromhex, content))
+        real, imaginary = map(float.fromhex, content)
+        return complex(real, imaginary)
     if kind == "dict":
         return {unpack(k, find, depth - 1): unpack(v, find, depth - 1) for k, v in content}
     if kind == "type" and isinstance(getattr(builtins, content), type):
@@ -215,6 +216,8 @@ class Tests:
         try:
             kind, content, after = json.loads(self.replies[call].pop(0))
             value = unpack(content)
+            if after and after[0] == "object":
+                raise Unproxied("the answer put an object into an argument")
             if after:
                 _mirror([list(args), kwargs], unpack(after[1]))
             if kind == "error":
