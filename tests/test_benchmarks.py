@@ -509,3 +509,9 @@ def test_published_solutions_pass_their_tests(datasets):
     solved = {**human, **mbpp}
     found = grade_many(queries, [f"```python\n{solved[q.meta['task']]}\n```" for q in queries])
     assert [v.quality for v in found] == [1.0] * len(queries)
+
+
+def test_first_of_each_keeps_the_meta_of_the_first(tmp_path):
+    (tmp_path / "t.csv").write_text("q,a,topic\none?,1,first\none?,1,second\n")
+    with pytest.warns(UserWarning, match="1 of 2 rows repeat"):
+        assert [q.meta["topic"] for q in load(f"file:{tmp_path / 't.csv'}?question=q&answer=a&keep=topic")] == ["first"]

@@ -168,3 +168,8 @@ def test_real_questions_split_without_leakage(datasets):
     done = split(queries, {"train": 0.8, "test": 0.2})
     assert not leakage(done)
     assert np.mean([q.split == "test" for q in done]) == pytest.approx(0.2, abs=0.015)
+
+
+def test_what_unicode_writes_in_two_ways_is_one():
+    texts = ("STRASSE zum ﬁnalen Café in der Altstadt", "straße zum finalen Cafe\u0301 in der altstadt")
+    assert len(set(clusters([Query.ask(t) for t in texts]).tolist())) == 1

@@ -79,7 +79,7 @@ def loads(value: Any) -> Any:
             return value
 
 
-def _choose(question: str, options: Sequence[str], right: int | str, **meta) -> Asked:
+def _choose(question: str, options: Sequence[str], right: Any, **meta) -> Asked:
     letter = LETTERS[int(right)] if str(right).isdigit() else str(right)
     if not 2 <= len(options) <= 26 or letter not in LETTERS[: len(options)]:
         raise SourceError(f"{question[:60]!r} has {len(options)} options and the answer {letter!r}")
