@@ -1,4 +1,4 @@
-"""The book: run the numbered notebooks headless, and tidy them so that a fresh run leaves the same bytes."""
+"""The book: execute the numbered notebooks without a browser; tidy them, so that a fresh run gives the same bytes."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 from routerlab.core.runs import root, write_atomic
 
-# Waiting threads must not spin (generation was six times slower), and bars belong in terminals.
+# Waiting threads must not spin (generation was six times slower), and progress bars belong in terminals.
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TQDM_DISABLE": "1",
@@ -20,12 +20,12 @@ _ENVIRONMENT = {
 
 
 class BookError(RuntimeError):
-    """A notebook that is not there, a parameter it does not declare, or a cell that failed."""
+    """A missing notebook, a parameter that no notebook declares, or a file that is not a notebook."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """How one notebook went."""
+    """The outcome of one notebook: seconds, and the error that stopped it, if any."""
 
     name: str
     seconds: float
@@ -57,7 +57,7 @@ def parameters(path: Path) -> dict[str, str]:
     """The parameters a notebook declares, with the help behind each."""
     import papermill
 
-    return {name: found["help"] for name, found in papermill.inspect_notebook(str(path)).items()}
+    return {name: declared["help"] for name, declared in papermill.inspect_notebook(str(path)).items()}
 
 
 def run(
@@ -67,9 +67,13 @@ def run(
     folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Done]:
-    """Execute notebooks with these parameters, each in a fresh kernel, into `folder`; stops at none, reports all.
+    """Execute notebooks one after the other, each in a fresh kernel; a notebook that fails does not stop the rest.
 
-    Every value must be declared by at least one notebook; each notebook gets those it declares.
+    Args:
+        paths: the notebooks.
+        values: parameters; each notebook gets those it declares, and at least one must declare each.
+        folder: where the executed copies go; by default data/runs/book.
+        say: takes progress lines.
     """
     declared = {path: parameters(path) for path in paths}
     for name in values:
@@ -77,15 +81,15 @@ def run(
             have = [f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()]
             raise BookError(f"no notebook declares parameter {name!r} ({'; '.join(have)})")
     folder = folder or root() / "data" / "runs" / "book"
-    done = []
+    results = []
     for number, path in enumerate(paths, 1):
         which = f"[{number}/{len(paths)}] {path.stem}"
         say(f"{which} …")
-        known = {k: v for k, v in values.items() if k in declared[path]}
-        one = _run_one(path, folder / path.name, known)
-        say(f"{which} {'FAILED' if one.error else 'ok'} {one.seconds:.1f} s")
-        done.append(one)
-    return done
+        own = {name: value for name, value in values.items() if name in declared[path]}
+        result = _run_one(path, folder / path.name, own)
+        say(f"{which} {'FAILED' if result.error else 'ok'} {result.seconds:.1f} s")
+        results.append(result)
+    return results
 
 
 def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
@@ -96,7 +100,7 @@ def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     started, error = time.monotonic(), ""
-    # Papermill saves after every cell, not atomically.
+    # Papermill saves after every cell and not atomically, so it writes beside the file that is put in place at the end.
     partial = output.with_name(f".{output.stem}.running.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,14 +117,14 @@ def _run_one(path: Path, output: Path, values: dict[str, Any]) -> Done:
     except PapermillExecutionError as failed:
         error = f"{path.name}, cell {failed.cell_index + 1} (In [{failed.exec_count}]): {failed.ename}: {failed.evalue}"
     if partial.exists():
-        made = nbformat.read(partial, 4)
-        write_atomic(output, lambda temporary: nbformat.write(made, str(temporary)))
+        executed = nbformat.read(partial, 4)
+        write_atomic(output, lambda temporary: nbformat.write(executed, str(temporary)))
         partial.unlink()
     return Done(path.stem, time.monotonic() - started, error)
 
 
 def summary(done: Sequence[Done]) -> str:
-    """A table of how the notebooks went."""
+    """A table of notebooks, seconds and results."""
     width = max((len(d.name) for d in done), default=8)
     lines = [f"{'notebook':{width}}  {'seconds':>7}  result"]
     lines += [f"{d.name:{width}}  {d.seconds:7.1f}  {d.error or 'ok'}" for d in done]
@@ -128,16 +132,16 @@ def summary(done: Sequence[Done]) -> str:
 
 
 def update(executed: Path, notebook: Path) -> None:
-    """Put an executed copy, tidied, in the place of a notebook."""
+    """Replace a notebook by its executed copy, tidied."""
     import nbformat
 
-    made = nbformat.read(executed, 4)
-    write_atomic(notebook, lambda temporary: nbformat.write(made, str(temporary)))
+    copy = nbformat.read(executed, 4)
+    write_atomic(notebook, lambda temporary: nbformat.write(copy, str(temporary)))
     tidy(notebook)
 
 
 def _joined(outputs: Iterable[Any]) -> list[Any]:
-    """Printed text in one piece: a slow moment between two prints cuts it in two."""
+    """The outputs with consecutive pieces of one stream joined: how Jupyter cuts printed text depends on timing."""
     out: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and out and out[-1].get("name") == output.name:
@@ -148,7 +152,10 @@ def _joined(outputs: Iterable[Any]) -> list[Any]:
 
 
 def tidy(path: Path, write: bool = True) -> bool:
-    """Drop what differs from run to run (stderr, timings, widget state, injected cells); True if that is a change."""
+    """Drop from a notebook what differs from run to run: stderr, timings, widget state, injected cells.
+
+    Returns True if that changes the file; with `write=False` it is left as it is.
+    """
     import nbformat
 
     try:

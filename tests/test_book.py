@@ -120,7 +120,8 @@ def three_runs(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("three")
     (folder / "sitecustomize.py").write_text(BLOCK)
-    environment = os.environ | {"PYTHONPATH": str(folder), "BLOCKED_LOG": str(folder / "blocked")}
+    path = os.pathsep.join([str(folder), str(root())])
+    environment = os.environ | {"PYTHONPATH": path, "BLOCKED_LOG": str(folder / "blocked")}
     hashes = []
     for number in range(3):
         out = folder / f"run{number}"

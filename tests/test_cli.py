@@ -189,7 +189,7 @@ def test_tidy_check(capsys, tmp_path):
 def test_numbers_below_0_are_refused(capsys, bad):
     code, _, err = run(capsys, *bad)
     assert code == 2
-    assert "'-1' is no whole number from 0" in err.splitlines()[-1]
+    assert "'-1' is not a whole number, 0 or larger" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("bad", [["fly"], ["run", "--profile", "cloud"]])

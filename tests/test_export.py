@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from routerlab import Run
-from routerlab.figures import export
-from routerlab.figures.style import COLOURS, style
+from routerlab.figures import export, plots
+from routerlab.figures.style import COLOURS, style, use_style
 
 
 def _pdf(path) -> bytes:
@@ -73,8 +73,21 @@ def test_a_style_ends_with_its_block_and_an_unknown_venue_names_the_known():
     assert mpl.rcParams["figure.figsize"] == before
     with pytest.raises(ValueError, match=r"'nips' is not a known venue \(.*icml.*neurips.*\)"):
         style("nips")
+    with style(), style("house", ratio=0.5):
+        assert list(mpl.rcParams["figure.figsize"]) == [7.0, 3.5]
+        assert mpl.rcParams["font.family"] == ["DejaVu Sans"]
     with pytest.raises(ValueError, match="'one' or 'all', not 'half'"):
         style("icml", "half")
+
+
+def test_a_style_set_once_reaches_every_later_figure():
+    shares = pd.DataFrame({"hard": [0.5, 0.25], "simple": [0.5, 0.75]})
+    with mpl.rc_context():
+        use_style("icml")
+        drawn = [plots.bands("x", shares), plots.costs("x", shares), plots.calls_by_domain("x", shares)]
+    assert [figure.get_size_inches()[0] for figure in drawn] == [3.25] * 3
+    assert plots.bands("x", shares).get_size_inches()[0] == 7.0
+    assert {t.get_fontfamily()[0] for t in drawn[0].findobj(matplotlib.text.Text)} == {"STIXGeneral"}
 
 
 def test_a_paper_figure_is_the_same_bytes_twice_and_says_where_it_came_from(tmp_path):
@@ -139,6 +152,18 @@ def test_a_table_with_brackets_booleans_and_words():
     ]
     assert table.startswith(r"\begin{tabular}{lrl}")
     assert r"c & $\mathbf{0.740}$ \\" in export.latex_table(numbers)
+
+
+def test_p_values_count_from_a_twentieth_up():
+    mean = pd.DataFrame({"q": [0.5, 0.4, 0.4]}, index=["a", "b", "c"])
+    alike = pd.DataFrame({"q": [1.0, 0.05, 0.0499]}, index=mean.index)
+    lines = export.latex_table(mean, alike=alike).splitlines()
+    assert [line.split("$")[1] for line in lines[4:7]] == [r"\mathbf{0.500}", r"\underline{0.400}", "0.400"]
+
+
+def test_a_column_may_be_named_like_the_index():
+    frame = pd.DataFrame({"router": [0.5], "q": [0.5]}, index=pd.Index(["a"], name="router"))
+    assert r"router & router & q \\" in export.latex_table(frame)
 
 
 def test_equal_bests_are_all_bold():

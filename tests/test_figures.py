@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from routerlab.evaluate import frontier as fr
@@ -15,6 +17,12 @@ from routerlab.evaluate.sweep import sweep
 from routerlab.figures.export import export
 from routerlab.figures.pareto import explorer, pareto
 from routerlab.figures.style import COLOURS, MARKERS, style
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +166,34 @@ def test_points_lines_and_markers_stand_where_the_numbers_are(crowd):
         assert set(map(tuple, line)) <= set(zip(router.usd * 1000, router.quality, strict=True))
         assert (np.diff(line, axis=0) > 0).all(), "only points that no other dominates"
     assert len({line.get_marker() for line in coloured.values()}) == 6
+
+
+def test_the_leader_lies_on_top_with_its_band_and_markers_have_their_intervals(crowd):
+    models, routers, bracket = crowd
+    (axes,) = pareto("x", NAMES, models, routers, bracket).axes
+    lines = [line for line in axes.lines if line.get_transform() == axes.transData and line.get_ls() == "-"]
+    solid = {line.get_color(): line for line in lines}
+    orders = [solid[colour].get_zorder() for colour in COLOURS]
+    assert orders == sorted(orders, reverse=True)
+    assert len(set(orders)) == 6
+    widths = [solid[colour].get_linewidth() for colour in COLOURS]
+    assert widths[0] > max(widths[1:])
+    filled = [to_hex(c.get_facecolor()[0]).upper() for c in axes.collections if isinstance(c, PolyCollection)]
+    assert [c for c in filled if c in COLOURS] == [COLOURS[0]], "more than three bands would cover each other"
+    bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+    for router, colour in zip(routers, COLOURS, strict=True):
+        (own,) = [c for c in bars if to_hex(c.get_color()[0]).upper() == colour]
+        ends = set(zip(router.usd * 1000, router.quality_low, router.quality_high, strict=True))
+        drawn = {(s[0, 0], s[0, 1], s[1, 1]) for s in own.get_segments()}
+        assert 1 <= len(drawn) <= 3
+        assert drawn <= ends
+
+
+def test_three_routers_all_have_their_bands(crowd):
+    models, routers, _ = crowd
+    (axes,) = pareto("x", NAMES, models, routers[2:5]).axes
+    filled = [to_hex(c.get_facecolor()[0]).upper() for c in axes.collections if isinstance(c, PolyCollection)]
+    assert filled == list(COLOURS[:3])
 
 
 def test_a_figure_without_routers_or_oracle_is_drawn(crowd):

@@ -2,7 +2,9 @@
 agree.
 """
 
+import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import routerlab
+from routerlab import cli
+from routerlab.book import notebooks
 from routerlab.core.runs import root
 
 GIVEN = {
@@ -23,17 +27,23 @@ GIVEN = {
 }
 
 
-def test_importing_is_cheap_and_pulls_in_nothing_heavy():
-    code = (
-        "import sys, time; t = time.perf_counter(); import routerlab; s = time.perf_counter() - t;"
-        "heavy = {'torch', 'litellm', 'pandas', 'numpy', 'pyarrow', 'matplotlib', 'transformers'} "
-        "& set(sys.modules);"
-        "print(s, ','.join(sorted(heavy)))"
+def _imported(code: str) -> set[str]:
+    """The packages outside the standard library that are loaded after this code."""
+    code += (
+        "\nimport sys; print(*{m.partition('.')[0] for m in sys.modules} - sys.stdlib_module_names, file=sys.stderr)"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds, heavy = zip(*(r.stdout.strip("\n").split(" ") for r in runs), strict=True)
-    assert min(map(float, seconds)) <= 0.3
-    assert heavy == ("", "", "")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_importing_and_help_load_no_other_package():
+    """What costs time at start is loading others' packages; benchmarks/startup.py measures the seconds."""
+    bare = _imported("")
+    assert {"torch", "litellm", "pandas", "numpy", "pyarrow"} & bare == set()
+    assert _imported("import routerlab") - bare == {"routerlab"}
+    help_ = "from routerlab import cli\ntry: cli.main(['--help'])\nexcept SystemExit as end: assert end.code == 0"
+    assert _imported(help_) - bare == {"routerlab"}
+    assert "numpy" in _imported("import numpy"), "the check itself sees what is loaded"
 
 
 def test_public_names_load_and_an_unknown_one_lists_them():
@@ -48,8 +58,13 @@ def _name(requirement: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def project():
-    return tomllib.loads((root() / "pyproject.toml").read_text())["project"]
+def pyproject():
+    return tomllib.loads((root() / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(pyproject):
+    return pyproject["project"]
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +126,69 @@ def test_the_given_packages_are_all_there(project):
     assert {_name(r) for r in wanted} >= GIVEN
 
 
-def test_readme_commands_exist():
+def test_readme_names_make_targets_that_exist():
     text = (root() / "README.md").read_text()
     targets = set(re.findall(r"^([a-z-]+):", (root() / "Makefile").read_text(), re.M))
     asked = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M))
     assert {"run", "test"} <= asked <= targets
-    help_text = subprocess.run([sys.executable, "-m", "routerlab.cli", "--help"], capture_output=True, text=True).stdout
-    for verb in set(re.findall(r"^(?:\.venv/bin/)?routerlab ([a-z]+)", text, re.M)):
-        assert f"    {verb}" in help_text
+
+
+def _readme_commands() -> list[str]:
+    """Every `routerlab ...` of the README: lines of its code blocks, and code within sentences."""
+    text = (root() / "README.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
+    lines = chain(*(block.replace("\\\n", " ").splitlines() for block in blocks))
+    within = re.findall(r"(?<!`)`(routerlab [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    found = [line.strip().removeprefix(".venv/bin/") for line in lines] + [" ".join(code.split()) for code in within]
+    return [command for command in found if command.startswith("routerlab ")]
+
+
+@pytest.mark.parametrize("command", _readme_commands())
+def test_the_command_line_takes_every_command_of_the_readme(command):
+    words = shlex.split(command, comments=True)[1:]
+    args = cli.parser().parse_args(words)
+    assert args.do.__module__.startswith("routerlab.cli.")
+    for name in getattr(args, "only", "").split(","):
+        assert not name or notebooks([name])
+
+
+def test_the_readme_shows_commands_and_a_wrong_one_is_refused():
+    assert len(_readme_commands()) >= 12
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["eval", "--tabel", "pocket"])
+
+
+WALK = {"core", "evaluate", "label", "routers", "train", "contest", "serve"}
+LOOSE = {"__init__.py", "book.py", "doctor.py", "cli.py"}
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The source of every module of the package, by path from its folder."""
+    folder = root() / "routerlab"
+    return {path.relative_to(folder): path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
+
+
+def _lines(modules, inside):
+    return sum(text.count("\n") for path, text in modules.items() if (path.parts[0] in WALK) == inside)
+
+
+def test_the_package_stays_thin(modules):
+    assert _lines(modules, True) <= 6600, "the walk: what one reads to understand a result"
+    assert _lines(modules, False) <= 7600, "the drawers: all the rest"
+    statements = sum(isinstance(node, ast.stmt) for text in modules.values() for node in ast.walk(ast.parse(text)))
+    lines = sum(text.count("\n") for text in modules.values())
+    assert statements <= 0.62 * lines, "joining lines is no way to make a package thinner"
+    long = {str(path): text.count("\n") for path, text in modules.items() if text.count("\n") > 300}
+    assert not long, "find the two ideas in it"
+    assert {path.name for path in modules if len(path.parts) == 1} <= LOOSE, "a new module goes into a folder"
+
+
+def test_every_package_stands_on_a_floor(modules, pyproject):
+    rules = pyproject["tool"]["importlinter"]["contracts"]
+    (floors,) = [r for r in rules if r["type"] == "layers" and r["containers"] == ["routerlab"]]
+    assert floors["exhaustive"] is True
+    named = {name.strip(" ()") for layer in floors["layers"] for name in layer.split(":")}
+    there = {path.parts[0].removesuffix(".py") for path in modules} - {"__init__"}
+    optional = {name.strip("()") for name in re.findall(r"\(\w+\)", " ".join(floors["layers"]))}
+    assert named - optional <= there <= named

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from routerlab.evaluate.calibration import reliability
-from routerlab.evaluate.sweep import sweep
+from routerlab.evaluate.sweep import Curve, sweep
 from routerlab.figures import plots, published
 from routerlab.figures.style import COLOURS, style
 
@@ -120,6 +120,70 @@ def test_shares_are_stacked_and_the_point_at_zero_is_left_out():
     assert heights == sorted(heights), "names stand in the order of the stack"
 
 
+def test_shares_are_steps_and_empty_decades_are_not_drawn():
+    share = pd.DataFrame({"a": [1.0, 0.5, 0.25, 0.0], "b": [0.0, 0.5, 0.75, 1.0]}, index=[1e-3, 10.0, 20.0, 1e6])
+    (axes,) = plots.call_share("x", share).axes
+    assert axes.get_xlim() == (1, 200)
+    bottom = set(map(tuple, axes.collections[0].get_paths()[0].vertices))
+    assert bottom >= {(10, 1.0), (10, 0.5), (20, 0.5), (20, 0.25)}, "a share holds up to the next point"
+
+
+def test_bands_are_stacked_and_named_at_the_last_bar():
+    share = pd.DataFrame({"hard": [0.25, 0.5], "simple": [0.75, 0.5]}, index=[0, 3])
+    (axes,) = plots.bands("x", share).axes
+    assert [[(b.get_y(), b.get_height()) for b in c] for c in axes.containers] == [
+        [(0, 0.25), (0, 0.5)],
+        [(0.25, 0.75), (0.5, 0.5)],
+    ]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "3"]
+    assert [(t.get_text(), t.xy[1]) for t in axes.texts] == [("hard", 0.25), ("simple", 0.75)]
+    assert [t.get_color() for t in axes.texts] == [to_hex(c[0].get_facecolor()).upper() for c in axes.containers]
+
+
+def test_distributions_count_what_lies_at_or_below():
+    frame = pd.DataFrame({"usd": [1.0, 2.0, 2.0, 4.0, 8.0], "model": ["b", "b", "b", "b", "a"]})
+    figure = plots.distributions("x", frame, "usd", "model", "US$", log=True)
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "US$")
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["b", "a"]
+    first, second = axes.lines[::-1]
+    assert [to_hex(line.get_color()).upper() for line in (first, second)] == list(COLOURS[:2])
+    assert first.get_linestyle() != second.get_linestyle()
+    x, share = first.get_data()
+    assert [share[np.isclose(x, at)].max() for at in (1, 2, 4)] == [0.25, 0.75, 1]
+    (axes,) = plots.distributions("x", frame, "usd", "model", "US$").axes
+    assert axes.get_xscale() == "linear"
+
+
+def test_the_oracle_matrix_shows_each_cell_with_its_share_and_policy():
+    share, names = _matrix()
+    (axes,) = plots.oracle_matrix("x", share, names).axes
+    np.testing.assert_array_equal(axes.collections[0].get_array(), share.to_numpy())
+    texts = [t.get_text() for t in axes.texts]
+    assert texts[:4] == ["40.0%\nStandard", "5.0%\nStandard", "5.0%\nStandard", "10.0%\nComplex"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("pocket-mini", "pocket-max")
+    assert [t.get_text() for t in axes.get_yticklabels()] == GRADES
+    assert axes.yaxis_inverted(), "the first row is on top"
+
+
+def test_calls_by_domain_are_percent_of_a_row():
+    share = pd.DataFrame({"m": [0.25, 1.0], "n": [0.75, 0.0]}, index=["up", "down"])
+    (axes,) = plots.calls_by_domain("x", share).axes
+    assert [t.get_text() for t in axes.texts] == ["25", "75", "100", "0"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["up", "down"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["m", "n"]
+
+
+def test_a_lambda_sweep_is_drawn_as_steps_without_its_end_at_infinity():
+    curve = Curve(np.array([np.inf, 10.0, 1.0]), np.array([0.25, 0.5, 1.0]), np.array([1.0, 2.0, 3.0]))
+    (axes,) = plots.lambda_sweep("x", {"r": curve}).axes
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[10, 0.5], [1, 1]]
+    assert line.get_drawstyle() == "steps-post"
+    assert (axes.get_xscale(), [t.get_text() for t in axes.texts]) == ("log", ["r"])
+    assert "Cost weight" in axes.get_xlabel()
+
+
 def test_domains_are_rows_and_intervals_are_theirs():
     mean = pd.DataFrame({"r": [0.5, 0.7], "s": [0.2, 0.9]}, index=["up", "down"])
     figure = plots.quality_by_domain("x", mean, mean - 0.1, mean + 0.05)
@@ -153,6 +217,19 @@ def test_costs_stack_up_to_their_total():
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     assert names == ["m", "n", "the router itself"]
     assert axes.yaxis_inverted()
+    assert axes.containers[-1][0].get_hatch()
+    assert not axes.containers[0][0].get_hatch()
+    assert axes.get_xlim() == (0, pytest.approx(4.6))
+
+
+def test_what_costs_nothing_has_no_place_in_the_legend():
+    usd = pd.DataFrame({"m": [1e-3, 2e-3], "free": [0.0, 0.0], "n": [3e-3, 1e-3]}, index=["r", "s"])
+    figure = plots.costs("x", usd, pd.Series({"r": 0.0, "s": 1e-15}))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["m", "n"]
+    hues = [to_hex(c[0].get_facecolor()).upper() for c in figure.axes[0].containers]
+    assert hues == [COLOURS[0], COLOURS[2]], "a model keeps its colour"
+    (axes,) = plots.costs("x", usd * 0).axes
+    assert [t.get_text() for t in axes.texts] == ["0.00", "0.00"]
 
 
 def test_domination_is_strict_in_both():
@@ -195,3 +272,5 @@ def test_a_panel_a_suite_marks_what_is_dominated(paper):
     point = next(line for line in figure.axes[0].lines if line.get_marker() == "x").get_xydata()
     assert point.tolist() == [[0.006447, 0.4229]]
     assert len(figure.legends[0].get_texts()) == 12
+    assert figure.axes[3].get_xlabel() == "Cost (US$ per item unless noted, log scale)"
+    assert [t for t in titles if "per run" in t] == ["LiveBench: 3 of 3 × (per run)"], "its costs are not per item"

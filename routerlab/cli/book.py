@@ -1,4 +1,4 @@
-"""Verbs on notebooks: run them headless, tidy them."""
+"""Verbs on notebooks: execute them without a browser, tidy them."""
 
 import argparse
 from pathlib import Path
@@ -8,13 +8,13 @@ from routerlab.cli.shared import AddVerb, say
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
-    parser = verb(run, "run", "run the notebooks headless, in order, in fresh kernels")
+    parser = verb(run, "run", "execute the notebooks in order, each in a fresh kernel")
     parser.add_argument("--only", metavar="00,03", default="", help="these notebooks, by number or name (default: all)")
     parser.add_argument(
         "--profile",
         choices=("pocket", "live", "gpu"),
         default="pocket",
-        help="what the notebooks drive (default: pocket)",
+        help="pocket: embedded models; live: providers; gpu: models on your GPUs (default: pocket)",
     )
     parser.add_argument(
         "-p",
@@ -30,42 +30,53 @@ def add(verb: AddVerb) -> None:
     )
     parser.add_argument("--update", action="store_true", help="also tidy the results and put them back into notebooks/")
 
-    parser = verb(tidy, "tidy", "drop from notebooks what differs from run to run")
+    verb(doctor, "doctor", "list what is installed, what it makes possible, and what to try next")
+
+    parser = verb(tidy, "tidy", "drop from notebooks what differs between runs")
     parser.add_argument("paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is not tidy")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Run the numbered notebooks with papermill and print a table of how they went. A parameter that no notebook
+def run(args: argparse.Namespace) -> int:
+    """Execute the numbered notebooks with papermill and print a table of results. A parameter that no notebook
     declares is an error; the exit status is 1 if any notebook failed."""
     from routerlab import book
 
-    paths = book.notebooks(given.only.split(","))
-    values = {name: book.literal(value) for name, value in given.values}
-    values = {"profile": given.profile, **values}
-    folder = given.out.resolve() if given.out else book.root() / "data" / "runs" / "book"
-    done = book.run(paths, values, folder=folder, say=say)
-    print(book.summary(done))
-    failed = [d.error for d in done if d.error]
-    if given.update and not failed:
+    paths = book.notebooks(args.only.split(","))
+    values = {name: book.literal(value) for name, value in args.values}
+    values = {"profile": args.profile, **values}
+    folder = args.out.resolve() if args.out else book.root() / "data" / "runs" / "book"
+    results = book.run(paths, values, folder=folder, say=say)
+    print(book.summary(results))
+    failed = [result.error for result in results if result.error]
+    if args.update and not failed:
         for path in paths:
             book.update(folder / path.name, path)
     if failed:
         say(
-            f"routerlab: {len(failed)} of {len(done)} notebooks failed: {'; '.join(failed)}. The "
-            f"executed copies are in {folder}"
+            f"routerlab: {len(failed)} of {len(results)} notebooks failed: {'; '.join(failed)}; "
+            f"open the executed copies in {folder}"
         )
     return 1 if failed else 0
 
 
-def tidy(given: argparse.Namespace) -> int:
+def doctor(args: argparse.Namespace) -> int:
+    """Look for the embedded models, provider keys (names only), a GPU, flash-attn, vLLM, bubblewrap, TeX and Chromium;
+    print what each makes possible, how to get what is missing, and the command to try next."""
+    from routerlab import doctor
+
+    print(doctor.report(doctor.examine()))
+    return 0
+
+
+def tidy(args: argparse.Namespace) -> int:
     """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
     from routerlab import book
 
-    paths = given.paths or book.notebooks()
-    changed = [path for path in paths if book.tidy(path, write=not given.check)]
+    paths = args.paths or book.notebooks()
+    changed = [path for path in paths if book.tidy(path, write=not args.check)]
     for path in changed:
-        print(f"{path.name}: {'not tidy' if given.check else 'tidied'}")
-    if given.check and changed:
+        print(f"{path.name}: {'not tidy' if args.check else 'tidied'}")
+    if args.check and changed:
         say("routerlab: run `routerlab tidy` and commit the result")
-    return 1 if given.check and changed else 0
+    return 1 if args.check and changed else 0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import routerlab
 from routerlab.cli.shared import AddVerb, from_zero, say
-from routerlab.core.runs import root
 
 
 def add(verb: AddVerb) -> None:
@@ -36,6 +35,7 @@ def evaluate(given: argparse.Namespace) -> int:
     them on the test split: the area under each frontier, what it saves at the best single model's quality, and how it
     differs from that model, with 95 % intervals."""
     from routerlab.contest.run import KINDS, contest
+    from routerlab.core.runs import root
     from routerlab.evaluate.stats import Interval
     from routerlab.routers.encoder import Encoder
     from routerlab.routers.features import Tfidf

@@ -1,4 +1,4 @@
-"""What the verbs share: how a verb is added, how progress is said, how numbers are read."""
+"""Shared by the verbs: how a verb is added, how progress is printed, how numbers are read."""
 
 import argparse
 import sys
@@ -8,12 +8,12 @@ AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.Arg
 
 
 def say(line: str) -> None:
-    """Print progress and remarks to stderr; stdout holds results only."""
+    """Print progress and remarks to stderr; results alone go to stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
 def from_zero(text: str) -> int:
-    """A whole number from 0, for argparse."""
+    """A whole number, 0 or larger, for argparse."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
     return int(text)

@@ -112,9 +112,10 @@ def latex_table(
         return rf"${text} \pm {(ends[1] - ends[0]) / 2:.{places}f}$"
 
     body = {_escape(column): [cell(row, column) for row in range(len(mean))] for column in mean.columns}
-    names = pd.Index(map(_escape, mean.index), name=_escape(mean.index.name or ""))
+    table = pd.DataFrame(body)
+    names = [_escape(name) for name in mean.index]
+    table.insert(0, _escape(mean.index.name or ""), names, allow_duplicates=True)
     spec = "l" + "".join("r" if c in numbers else "l" for c in mean.columns)
-    table = pd.DataFrame(body, names).reset_index(names=names.name)
     return table.style.hide(axis="index").to_latex(column_format=spec, hrules=True)
 
 

@@ -2,7 +2,7 @@
 labelled frames, which are also what its csv holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -35,10 +35,11 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
     with titled(title) as (figure, axes):
         x, colours = share.index.to_numpy(float), _colours(share.columns)
         axes.stackplot(x, share.to_numpy(float).T, colors=colours, step="post", lw=0)
-        ends = max(x[0], x[1:2].min(initial=np.inf) / 10), min(x[-1], x[-2:][0] * 10)
+        ends = max(x[0], x[:2][-1] / 10), min(x[-1], x[-2:][0] * 10)
         axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
         axes.yaxis.set_major_formatter(_percent)
-        _name_layers(figure, axes, share.columns, ends[1])
+        evenly = (np.arange(len(share.columns)) + 0.5) / len(share.columns)
+        _name_layers(figure, axes, share.columns, ends[1], evenly)
     return figure
 
 
@@ -50,7 +51,8 @@ def bands(title: str, share: pd.DataFrame, xlabel: str = "Level of the question"
         axes.set(xlabel=xlabel, ylabel="Share of questions (%)", ylim=(0, 1))
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_formatter(_percent)
-        _name_layers(figure, axes, share.columns, len(share) - 0.625)
+        last = share.iloc[-1]
+        _name_layers(figure, axes, share.columns, len(share) - 0.625, last.cumsum() - last / 2)
     return figure
 
 
@@ -71,7 +73,7 @@ def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: 
         sns.ecdfplot(frame, x=value, log_scale=log or None, ax=axes, **look)
         lines = axes.lines[::-1]  # seaborn draws the last name first
         for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
-            line.set_linestyle(dashes)
+            line.set(linestyle=dashes)
         axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
         axes.yaxis.set_major_formatter(_percent)
         key(figure, lines, list(map(str, names)))
@@ -169,14 +171,15 @@ def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure
     """
     parts = usd if own is None else usd.assign(**{_OWN: own})
     parts, hues = parts * 1000, dict(zip(parts.columns, [*_colours(usd.columns), GREY], strict=False))
-    shown = parts.loc[:, parts.any()] if parts.any(axis=None) else parts  # what nobody paid for needs no legend
+    totals = parts.sum(axis=1)
+    seen = parts.gt(1e-3 * totals, axis=0).any()  # what nobody pays for needs no place in the legend
+    shown = parts.loc[:, seen] if seen.any() else parts
     with titled(title, 2.2 * len(parts) + 6) as (figure, axes):
         look = {"color": hues, "width": 0.7, "legend": False, "ec": "white", "lw": 0.5}
         shown.plot.barh(ax=axes, stacked=True, **look)
         bars: list[Any] = list(axes.containers)
         if own is not None and _OWN in shown:
             plt.setp(bars[-1], hatch="////")
-        totals = shown.sum(axis=1)
         axes.bar_label(bars[-1], [f"{t:#.3g}" for t in totals], padding=3, size=small())
         axes.set(xlabel="Cost (US$ per 1,000 queries)", ylabel="", xlim=(0, totals.max() * 1.15 or 1))
         axes.invert_yaxis()
@@ -193,9 +196,8 @@ def _heat(axes: Axes, share: pd.DataFrame, text: pd.DataFrame) -> None:
     axes.grid(visible=False)
 
 
-def _name_layers(figure: Figure, axes: Axes, names: pd.Index, x: float) -> None:
-    """The names of a stack's layers at its right, in the order of the stack."""
-    heights = (np.arange(len(names)) + 0.5) / len(names)
+def _name_layers(figure: Figure, axes: Axes, names: pd.Index, x: float, heights: Iterable[float]) -> None:
+    """The names of a stack's layers at its right, at these heights, in the order of the stack."""
     labels = [
         Label(str(name), [(x, height)], hue, "bold", "s")
         for name, height, hue in zip(names, heights, _colours(names), strict=True)

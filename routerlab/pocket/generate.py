@@ -19,11 +19,11 @@ MAX_NEW_TOKENS = 160  # the longest worked steps of the hardest level, with room
 class Reply:
     """What one model wrote for one question."""
 
-    text: str  # the answer, without the steps that led to it
-    steps: str  # what a thinking model wrote before it, else ""
+    text: str  # the answer, without the worked steps
+    steps: str  # the worked steps that a thinking model wrote before it, else ""
     tokens_in: int
     tokens_out: int
-    confidence: float  # probability of all it wrote, steps included, at temperature 1
+    confidence: float  # probability of all it wrote, worked steps included, at temperature 1
     finish: str  # "stop", or "length" when the limit cut it off
     latency_s: float  # from the start of its batch to its last token
 
@@ -57,10 +57,18 @@ def answer(
     max_tokens: int = MAX_NEW_TOKENS,
     batch: int = 256,
 ) -> list[Reply]:
-    """Answer every question; `temperature` 0 is greedy. Questions of like length share a batch; order is kept.
+    """Answer every question, in the given order; questions of similar length share a batch.
 
-    What is drawn for a question depends on `seed` and its text alone, not on the questions beside it: a run that was
-    broken off and one that was not give the same answers.
+    A sampled answer depends on `seed` and the text of its question alone, not on the other questions, so an interrupted
+    run that is continued gives the same answers as one that was not interrupted.
+
+    Args:
+        folder: of the model.
+        questions: their texts.
+        temperature: 0 is greedy.
+        seed: of sampling.
+        max_tokens: of each answer, worked steps included.
+        batch: the largest number of questions decoded together.
     """
     model, words = load(folder)
     prompts = [prompt(words, q) for q in questions]
@@ -69,10 +77,10 @@ def answer(
     replies: list[Reply | None] = [None] * len(ids)
     with torch.inference_mode():
         for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            drawn = [_draws(seed, questions[i], max_tokens) for i in part] if temperature else []
-            made = _batch(model, words, [ids[i] for i in part], temperature, drawn, max_tokens)
-            for i, reply in zip(part, made, strict=True):
+            places = order[start : start + batch]
+            drawn = [_draws(seed, questions[i], max_tokens) for i in places] if temperature else []
+            written = _batch(model, words, [ids[i] for i in places], temperature, drawn, max_tokens)
+            for i, reply in zip(places, written, strict=True):
                 replies[i] = reply
     return [r for r in replies if r is not None]
 
@@ -83,7 +91,15 @@ def _draws(seed: int, question: str, count: int) -> np.ndarray:
 
 
 def _batch(model, words, ids, temperature, drawn, max_tokens):
-    """One left-padded batch. Rows that have ended leave it as soon as they are half of what is left."""
+    """Decode one left-padded batch; rows that have ended are dropped once they are half of the rows in it.
+
+    Args:
+        model, words: the model and its tokenizer.
+        ids: token ids of the prompts.
+        temperature: of sampling, where there is any.
+        drawn: uniform numbers of each row, one for each step; empty for greedy decoding.
+        max_tokens: of each answer.
+    """
     width = max(map(len, ids))
     pad, eos = words.pad_token_id, words.eos_token_id
     current = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)
@@ -92,7 +108,7 @@ def _batch(model, words, ids, temperature, drawn, max_tokens):
     limit = min(max_tokens, model.config.max_position_embeddings - width)
     tokens = torch.full((len(ids), limit), pad, device=model.device)
     logps = torch.zeros(len(ids), limit, device=model.device)
-    rows = torch.arange(len(ids), device=model.device)  # which row of the batch each line still is
+    rows = torch.arange(len(ids), device=model.device)  # the rows of the batch that are still decoded
     uniform = torch.from_numpy(np.stack(drawn)).to(model.device) if drawn else None
     started, clock, cache = time.perf_counter(), [], None
     for step in range(limit):

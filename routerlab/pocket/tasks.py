@@ -1,6 +1,6 @@
-"""Questions of the embedded workload, their scores, and the split between what models train on and what is held out.
+"""Questions of the embedded workload, how answers are scored, and which questions are held out from training.
 
-A question is named by (family, level, index), so the very entry that scores an answer can be made again from it.
+A question is named by (family, level, index); its entry, which scores an answer, is generated again from these three.
 """
 
 import functools
@@ -26,18 +26,17 @@ def entry(family: str, level: int, index: int) -> Entry:
 
 def score(family: str, level: int, index: int, answer: str) -> float:
     """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (its partial credit counts as wrong)."""
-    made = entry(family, level, index)
-    return float(_dataset(family, level).score_answer(answer, made) >= 0.999)
+    question = entry(family, level, index)
+    return float(_dataset(family, level).score_answer(answer, question) >= 0.999)
 
 
-def key(family: str, made: Entry) -> str:
-    """What a question asks, whatever its wording: two entries with one key must not lie in two splits."""
-    content = [x for x in PHRASE.sub(" ", made["question"]).split() if x != "="]
+def key(family: str, question: Entry) -> str:
+    """What a question asks, whatever its wording: entries with the same key must not lie in different splits."""
+    content = [x for x in PHRASE.sub(" ", question["question"]).split() if x != "="]
     return " ".join([family, *(sorted(content) if FAMILIES[family].commutes else content)])
 
 
-# Each cell (family, level) owns a range of indices; the first part of it is for questions held out
-# from the models.
+# Each cell (family, level) has a range of indices; the first of them are held out from training.
 _CELL, _HELD_OUT = 10**8, 10**6
 
 
@@ -47,7 +46,7 @@ def _first(family: str, level: int) -> int:
 
 @functools.cache
 def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
-    """Indices of `per_cell` questions of each cell, no two of all with the same key; no model trains on any of them."""
+    """Indices of `per_cell` questions of each cell, all with different keys; no model trains on any of them."""
     seen, cells = set(), {}
     for family in FAMILIES:
         for level in range(LEVELS):
@@ -67,12 +66,12 @@ def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
 
 
 def training_entries(family: str, level: int, count: int, start: int = 0) -> Iterator[Entry | None]:
-    """`count` entries to train on, from the `start`-th; None stands for one whose key is held out."""
+    """`count` entries to train on, from the `start`-th; None in place of one whose key is held out."""
     forbidden = _held_out_keys()
     first = _first(family, level) + _HELD_OUT + start
     for index in range(first, first + count):
-        made = entry(family, level, index)
-        yield None if key(family, made) in forbidden else made
+        question = entry(family, level, index)
+        yield None if key(family, question) in forbidden else question
 
 
 @functools.cache

@@ -20,17 +20,28 @@ def make(
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Train and record into `folder`; returns the card. A model whose weights carry this recipe is not trained."""
+    """Train and record the embedded pool.
+
+    Args:
+        folder: where models, queries, outcomes and the card go.
+        quick: a small part of the training and of the questions.
+        again: train models whose weights were made by this recipe, too.
+        threads: of torch; 0 leaves the choice to torch.
+        say: takes progress lines.
+
+    Returns:
+        The card's entry of each model.
+    """
     import torch
 
     from routerlab.pocket.make.record import record
-    from routerlab.pocket.make.train import RECIPES, train
+    from routerlab.pocket.make.train import recipes, train
 
     if threads:
         torch.set_num_threads(threads)
-    pool = Pool.load("pocket")
+    pool, known = Pool.load("pocket"), recipes()
     for number, model in enumerate(pool.ids, 1):
-        recipe = RECIPES[model]
+        recipe = known[model]
         if quick:
             few = [replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles]
             recipe = replace(recipe, cycles=tuple(few))
@@ -39,17 +50,15 @@ def make(
             say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
             continue
         say(f"[{number}/{len(pool)}] {model}: training")
-        made = train(model, recipe, folder / "models" / model, say)
-        say(
-            f"[{number}/{len(pool)}] {model}: {made['parameters']:,} parameters, loss "
-            f"{made['loss']:.3f}, {made['seconds']:.0f} s"
-        )
+        report = train(model, recipe, folder / "models" / model, say)
+        size, loss, seconds = report["parameters"], report["loss"], report["seconds"]
+        say(f"[{number}/{len(pool)}] {model}: {size:,} parameters, loss {loss:.3f}, {seconds:.0f} s")
     return record(folder / "models", Run(folder), pool, say, **(QUICK_RECORD if quick else {}))
 
 
 def _recipe(folder: Path) -> dict | None:
-    """The recipe the weights in `folder` were trained by, if they are whole."""
-    about = folder / "recipe.json"
-    if not (about.is_file() and (folder / "model.safetensors").is_file()):
+    """The recipe that the weights in `folder` were trained with; None where a file is missing."""
+    report = folder / "recipe.json"
+    if not (report.is_file() and (folder / "model.safetensors").is_file()):
         return None
-    return json.loads(about.read_text())["recipe"]
+    return json.loads(report.read_text())["recipe"]

@@ -1,5 +1,5 @@
-"""What an embedded model reads and must write, as tokens: one tokenizer for all, training
-questions by cell, batches of equal length.
+"""Training examples as tokens: the tokenizer that all embedded models share, the examples of a cell, and batches of
+examples of similar length.
 """
 
 import string
@@ -18,7 +18,7 @@ MAX_TOKENS = 256
 
 
 def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
-    """Single characters plus one token for each fixed wording; the chat template ends where the model must go on."""
+    """Single characters, and one token for each fixed wording; the chat template ends where the model continues."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
     vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
@@ -37,18 +37,29 @@ def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def example(family: Family, made: tasks.Entry, thinks: bool) -> tuple[str, str]:
+def example(family: Family, question: tasks.Entry, thinks: bool) -> tuple[str, str]:
     """The text a model reads and the text it must write for one question."""
     if not thinks:
-        return made["question"] + "<answer>", made["answer"] + "<eos>"
-    steps = family.scratch(made["metadata"]) if family.scratch else ""
-    return made["question"] + "<think>", f"{steps}<answer>{made['answer']}<eos>"
+        return question["question"] + "<answer>", question["answer"] + "<eos>"
+    steps = family.scratch(question["metadata"]) if family.scratch else ""
+    return question["question"] + "<think>", f"{steps}<answer>{question['answer']}<eos>"
 
 
 def encode_cell(
     name: str, level: int, count: int, thinks: bool, start: int = 0
 ) -> tuple[list[np.ndarray], list[int], int]:
-    """Token ids of training examples of one cell, the length of each prompt, and how many were held out."""
+    """Training examples of one cell.
+
+    Args:
+        name: of the family.
+        level: of difficulty, from 0.
+        count: how many questions to take.
+        thinks: whether the model writes worked steps before its answer.
+        start: how many questions of the cell to skip.
+
+    Returns:
+        Token ids of each example, the length of each prompt, and how many questions were dropped as held out.
+    """
     words, family = tokenizer(), FAMILIES[name]
     kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
     prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
@@ -66,21 +77,23 @@ def encode_cell(
 
 
 def batches(rows: list[np.ndarray], heads: np.ndarray, rng: np.random.Generator, size: int):
-    """(inputs, labels) of at most `size` tokens each: a window of examples is cut by length, then shuffled."""
+    """Batches (inputs, labels) of at most `size` tokens: each window of examples is sorted by length and cut into
+    batches, which then come in random order.
+    """
     window = 16_384
     for start in range(0, len(rows), window):
-        part = np.arange(start, min(start + window, len(rows)))
-        part = part[np.argsort([len(rows[i]) for i in part], kind="stable")]
+        places = np.arange(start, min(start + window, len(rows)))
+        places = places[np.argsort([len(rows[i]) for i in places], kind="stable")]
         cuts, first = [], 0
-        for position in range(1, len(part) + 1):
-            longest = len(rows[part[min(position, len(part) - 1)]])
-            if position == len(part) or (position + 1 - first) * longest > size:
-                cuts.append(part[first:position])
+        for position in range(1, len(places) + 1):
+            longest = len(rows[places[min(position, len(places) - 1)]])
+            if position == len(places) or (position + 1 - first) * longest > size:
+                cuts.append(places[first:position])
                 first = position
         for i in rng.permutation(len(cuts)):
             width = len(rows[cuts[i][-1]])
             inputs = np.full((len(cuts[i]), width), PAD, np.int64)
-            labels = np.full_like(inputs, -100)
+            labels = np.full_like(inputs, -100)  # what the loss of transformers leaves out
             for line, row in enumerate(cuts[i]):
                 inputs[line, : len(rows[row])] = rows[row]
                 labels[line, heads[row] : len(rows[row])] = rows[row][heads[row] :]

@@ -1,13 +1,13 @@
-"""Record the embedded outcome table: what every embedded model really did on every held-out question.
+"""Record the embedded outcome table: the answers of every embedded model to every held-out question.
 
-A model abstains when its confidence lies below its threshold or its answer did not end in time. The threshold is set
-once, on calibration questions that are in no split of the table, where `correct - WRONG x incorrect` is highest.
+A model abstains when its confidence lies below its threshold or its answer exceeds the token limit. The threshold
+maximises the mean of `correct - WRONG x incorrect` on calibration questions, which are in no split of the table.
 """
 
 import datetime as dt
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from routerlab.pocket.families import FAMILIES
 from routerlab.pocket.generate import MAX_NEW_TOKENS, Reply, answer
 
 IDK = "I don't know"
-WRONG = 0.25  # what a wrong answer costs a model when it sets its threshold; silence costs nothing
+WRONG = 0.25  # penalty of a wrong answer when a threshold is set; an abstention has none
 TEMPERATURE, SAMPLES, SEED = 0.7, 4, 100
 CALIBRATION = 12  # questions of each cell, none of them in the table; the table asks the rest
 SPLITS = {"train": 0.55, "validation": 0.15, "test": 0.30}
@@ -38,24 +38,19 @@ def questions() -> tuple[list[Query], list[Query]]:
     for (family, level), indices in tasks.held_out().items():
         if not FAMILIES[family].asked:
             continue
-        part = indices[CALIBRATION:]
-        ends = np.rint(np.cumsum([0, *SPLITS.values()]) * len(part)).astype(int)
+        asked = indices[CALIBRATION:]
+        ends = np.rint(np.cumsum([0, *SPLITS.values()]) * len(asked)).astype(int)
         names = rng.permutation(np.repeat(list(SPLITS), np.diff(ends)))
         calibration += [_query(family, level, i, "calibration") for i in indices[:CALIBRATION]]
-        table += [_query(family, level, i, str(s)) for i, s in zip(part, names, strict=True)]
+        table += [_query(family, level, i, str(s)) for i, s in zip(asked, names, strict=True)]
     return calibration, [table[i] for i in rng.permutation(len(table))]
 
 
 def _query(family: str, level: int, index: int, split: str) -> Query:
-    made = tasks.entry(family, level, index)
+    question = tasks.entry(family, level, index)
     meta = {"family": family, "level": level, "index": index}
-    about: dict[str, Any] = {
-        "verifier": "reasoning_gym",
-        "source": "pocket",
-        "split": split,
-        "meta": meta,
-    }
-    return Query.ask(made["question"], made["answer"], **about)
+    about: dict[str, Any] = {"verifier": "reasoning_gym", "source": "pocket", "split": split, "meta": meta}
+    return Query.ask(question["question"], question["answer"], **about)
 
 
 def right(query: Query, reply: Reply) -> bool:
@@ -67,7 +62,9 @@ def right(query: Query, reply: Reply) -> bool:
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
-    """The confidence below which abstaining pays: the cut with the highest mean of `correct - wrong x incorrect`."""
+    """The confidence below which a model should abstain: the cut with the highest mean of
+    `correct - wrong x incorrect`, where an abstention counts 0.
+    """
     order = np.argsort(-confidence, kind="stable")
     gain = np.cumsum(np.where(correct[order], 1.0, -wrong))
     best = int(np.argmax(gain))
@@ -82,44 +79,65 @@ def replies(
     max_tokens: int = MAX_NEW_TOKENS,
     folder: Path | None = None,
 ) -> list[tuple[str, Reply]]:
-    """Ask an embedded model now: (what it says, the abstention of its card applied; what it wrote).
+    """Ask an embedded model now. The same question, sample and temperature as in the table give the same answer.
 
-    The same question, sample and temperature as in the table give the same answer as there; `folder` holds another
-    pocket.
+    Args:
+        model: its id.
+        texts: the questions.
+        sample: which of several tries, 0 for the greedy one.
+        temperature: 0 is greedy.
+        max_tokens: of each answer, worked steps included.
+        folder: of the models and their card; by default `data/pocket`.
+
+    Returns:
+        For each question the answer, an abstention below the threshold on the model's card, and what the model wrote.
     """
     folder = folder or root() / "data" / "pocket"
     cards = json.loads((folder / "card.json").read_text())["models"]
     if model not in cards:
         raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
     cut = cards[model]["abstain_below"]
-    made = answer(
+    written = answer(
         folder / "models" / model,
         texts,
         temperature=temperature,
         seed=SEED + sample,
         max_tokens=min(max_tokens, MAX_NEW_TOKENS),
     )
-    return [(IDK if r.finish != "stop" or r.confidence < cut else r.text, r) for r in made]
+    return [(IDK if abstains(r, cut) else r.text, r) for r in written]
+
+
+def abstains(reply: Reply, cut: float) -> bool:
+    """Whether a reply counts as an abstention: cut off at the token limit, or less confident than the threshold."""
+    return reply.finish != "stop" or reply.confidence < cut
 
 
 def ask(model: str, texts: list[str], folder: Path | None = None) -> list[str]:
-    """What an embedded model says to each text (greedy)."""
+    """The greedy answer of an embedded model to each text."""
     return [text for text, _ in replies(model, texts, folder=folder)]
 
 
 def rows(
-    card, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
-) -> dict[str, list]:
-    """Outcome columns of one model's replies; an abstention is billed for what was written before it."""
-    out: dict[str, list] = {}
+    card: ModelCard, queries: list[Query], replies: list[Reply], cut: float, sample: int, temperature: float
+) -> Iterator[dict[str, Any]]:
+    """Outcomes of one model's replies; the tokens of an abstention are billed, too.
+
+    Args:
+        card: of the model.
+        queries: what was asked.
+        replies: what it wrote, in the same order.
+        cut: its threshold of confidence.
+        sample: which of several tries.
+        temperature: of this try.
+    """
     for query, reply in zip(queries, replies, strict=True):
-        silent = reply.finish != "stop" or reply.confidence < cut
-        good = not silent and right(query, reply)
-        line = {
+        abstained = abstains(reply, cut)
+        good = not abstained and right(query, reply)
+        yield {
             "query": query.id,
-            "grade": Grade.IDK if silent else Grade.CORRECT if good else Grade.INCORRECT,
+            "grade": Grade.IDK if abstained else Grade.CORRECT if good else Grade.INCORRECT,
             "quality": float(good),
-            "answer": IDK if silent else reply.text,
+            "answer": IDK if abstained else reply.text,
             "usd": card.usd(reply.tokens_in, reply.tokens_out),
             "tokens_in": reply.tokens_in,
             "tokens_out": reply.tokens_out,
@@ -129,9 +147,6 @@ def rows(
             "temperature": temperature,
             "finish": reply.finish,
         }
-        for name, value in line.items():
-            out.setdefault(name, []).append(value)
-    return out
 
 
 def run_model(
@@ -140,18 +155,28 @@ def run_model(
     calibration: list[Query],
     table: list[Query],
     max_tokens: int = MAX_NEW_TOKENS,
-) -> tuple[dict[str, list], dict]:
-    """(outcome columns, card entry) of one model: its threshold first, then every question, greedy and sampled."""
+) -> tuple[list[dict[str, Any]], dict]:
+    """Set the threshold of one model, then ask it every question, greedy and sampled.
+
+    Args:
+        folder: of its weights.
+        card: its prices and id.
+        calibration: the queries that set its threshold.
+        table: the queries of the table.
+        max_tokens: of each answer.
+
+    Returns:
+        Its outcomes, and its entry in the card of the table.
+    """
     replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
     correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
     cut = threshold(np.array([r.confidence for r in replies]), correct)
-    columns: dict[str, list] = {}
+    outcomes: list[dict[str, Any]] = []
     for sample in range(1 + SAMPLES):
         heat = TEMPERATURE if sample else 0.0
         texts = [q.text for q in table]
         replies = answer(folder, texts, temperature=heat, seed=SEED + sample, max_tokens=max_tokens)
-        for name, values in rows(card, table, replies, cut, sample, heat).items():
-            columns.setdefault(name, []).extend(values)
+        outcomes += rows(card, table, replies, cut, sample, heat)
     about = json.loads((folder / "recipe.json").read_text())
     entry = {
         "abstain_below": cut,
@@ -161,7 +186,7 @@ def run_model(
         "recipe": about["recipe"],
         "weights_sha256": sha256(folder / "model.safetensors"),
     }
-    return columns, entry
+    return outcomes, entry
 
 
 def record(
@@ -172,49 +197,61 @@ def record(
     limit: int | None = None,
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> dict:
-    """Run every model of the pool on every question and write queries, outcomes and a card; returns the card."""
+    """Ask every model of the pool every question; write queries, outcomes and a card.
+
+    Args:
+        models: the folder of their weights.
+        run: where the table goes.
+        pool: the models and their prices.
+        say: takes a progress line for each model.
+        limit: only the first so many questions.
+        max_tokens: of each answer.
+
+    Returns:
+        The card's entry of each model.
+    """
     calibration, table = questions()
     table = table[:limit]
-    columns: dict[str, list] = {}
+    outcomes: list[dict[str, Any]] = []
     cards = {}
     for card in pool:
-        made, cards[card.id] = _part(models, run, card, calibration, table, max_tokens)
-        for name, values in made.items():
-            columns.setdefault(name, []).extend(values)
-        share = sum(made["quality"][: len(table)]) / len(table)
+        theirs, cards[card.id] = _kept(models, run, card, calibration, table, max_tokens)
+        outcomes += theirs
+        share = sum(outcome["quality"] for outcome in theirs[: len(table)]) / len(table)
         cut = cards[card.id]["abstain_below"]
         say(f"{card.id}: {share:.3f} correct, abstains below {cut:.3f}")
+    columns = {name: [outcome[name] for outcome in outcomes] for name in outcomes[0]}
     write(run, pool, columns, cards, table, len(calibration))
     return cards
 
 
-def _part(models: Path, run: Run, card: ModelCard, calibration, table, max_tokens):
-    """What `run_model` gives, kept in `parts/`: recording that was broken off goes on at the model
-    it had reached, and a model that is trained again is the only one asked again.
+def _kept(models: Path, run: Run, card: ModelCard, calibration, table, max_tokens):
+    """The results of `run_model`, kept in `parts/`: an interrupted recording continues with the model it had reached,
+    and only a model that was trained again is asked again.
     """
     path = run.folder / "parts" / f"{card.id}.parquet"
     weights = sha256(models / card.id / "model.safetensors")
     settings = [WRONG, TEMPERATURE, SAMPLES, max_tokens, len(calibration), repr(card)]
     stamp = json.dumps([weights, *settings, *(q.id for q in table)])
     if path.is_file():
-        found = pq.read_table(path)
-        about = json.loads(found.schema.metadata[b"about"])
+        earlier = pq.read_table(path)
+        about = json.loads(earlier.schema.metadata[b"about"])
         if about["stamp"] == stamp:
             recipe = json.loads((models / card.id / "recipe.json").read_text())["recipe"]
-            return found.to_pydict(), about["entry"] | {"recipe": recipe}
-    made, entry = run_model(models / card.id, card, calibration, table, max_tokens)
+            return earlier.to_pylist(), about["entry"] | {"recipe": recipe}
+    outcomes, entry = run_model(models / card.id, card, calibration, table, max_tokens)
     about = {"about": json.dumps({"stamp": stamp, "entry": entry})}
-    part = pa.table(made).replace_schema_metadata(about)
-    write_atomic(path, lambda temporary: pq.write_table(part, temporary, compression="zstd"))
-    return made, entry
+    kept = pa.Table.from_pylist(outcomes).replace_schema_metadata(about)
+    write_atomic(path, lambda temporary: pq.write_table(kept, temporary, compression="zstd"))
+    return outcomes, entry
 
 
 def write(run: Run, pool: Pool, columns, cards, table: list[Query], calibrated: int) -> None:
-    """Write queries, outcomes and the card that says how they were made."""
+    """Write queries, outcomes and the card that says how they were recorded."""
     outcomes = OutcomeTable(columns, pool.ids)
     run.write_table("queries.parquet", to_arrow(table))
     outcomes.write(run)
-    made = {
+    card = {
         "pool": pool.name,
         "recorded": dt.date.today().isoformat(),
         "how": "make pocket: greedy (sample 0) and sampled answers of the models in models/, "
@@ -226,4 +263,4 @@ def write(run: Run, pool: Pool, columns, cards, table: list[Query], calibrated: 
         "versions": {p: version(p) for p in ("torch", "transformers", "reasoning-gym", "numpy")}
         | {"python": platform.python_version()},
     }
-    run.write("card.json", json.dumps(made, indent=1) + "\n")
+    run.write("card.json", json.dumps(card, indent=1) + "\n")

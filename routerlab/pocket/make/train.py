@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import (
-    AttentionInterface,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+import yaml
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.logging import disable_progress_bar
 
+from routerlab.core.runs import root
 from routerlab.pocket.families import FAMILIES
 from routerlab.pocket.make.examples import EOS, MAX_TOKENS, PAD, batches, encode_cell, tokenizer
 
@@ -34,7 +32,7 @@ class Cycle:
     examples: int  # all families together
     batch_tokens: int = 2048
     lr: float = 4e-3
-    weights: dict[str, float] | None = None  # of this cycle, where they are not the recipe's
+    weights: dict[str, float] | None = None  # in place of the recipe's
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,17 @@ class Recipe:
     layers: int
     heads: int
     cycles: tuple[Cycle, ...]
-    weights: dict[str, float] = field(default_factory=dict)  # of a family or a group; 1 where absent
-    levels: tuple[float, ...] = (0.35, 0.3, 0.2, 0.15)  # shares: the easy ones teach most
+    weights: dict[str, float] = field(default_factory=dict)  # of a family or a group of families; 1 where absent
+    levels: tuple[float, ...] = (0.35, 0.3, 0.2, 0.15)  # shares of the levels: easy questions teach most
     thinks: bool = False
     half: bool = False  # matrix products in bfloat16: twice as fast where the CPU has AMX
     seed: int = 0
 
     def counts(self, cycle: int) -> dict[tuple[str, int], int]:
         """Questions of each (family, level) in one cycle."""
-        given = self.weights if (own := self.cycles[cycle].weights) is None else own
-        weights = {n: given.get(n, given.get(f.group, 1.0)) for n, f in FAMILIES.items()}
-        weights["count_primes"] *= 0.25  # enough to learn that it does not know
+        shares = self.weights if (own := self.cycles[cycle].weights) is None else own
+        weights = {n: shares.get(n, shares.get(f.group, 1.0)) for n, f in FAMILIES.items()}
+        weights["count_primes"] *= 0.25  # enough to learn that no answer comes out right
         total = sum(weights.values())
         examples = self.cycles[cycle].examples
         return {
@@ -65,61 +63,19 @@ class Recipe:
         }
 
 
-_EASY_FIRST = (0.4, 0.3, 0.2, 0.1)
-RECIPES = {
-    "pocket-nano": Recipe(64, 2, 4, (Cycle(200_000),)),
-    "pocket-mini": Recipe(112, 3, 4, (Cycle(700_000),), {"leg_counting": 0.7}, half=True),
-    "pocket-math": Recipe(
-        128,
-        4,
-        4,
-        (Cycle(1_500_000),),
-        {"words": 0.02, "other": 0.02},
-        _EASY_FIRST,
-        half=True,
-    ),
-    "pocket-words": Recipe(96, 4, 4, (Cycle(450_000),), {"arithmetic": 0.05, "other": 0.05}),
-    "pocket-max": Recipe(  # first what needs reckoning, then everything
-        160,
-        5,
-        5,
-        (
-            Cycle(1_500_000),
-            Cycle(
-                500_000,
-                lr=3e-3,
-                weights={
-                    "chain_sum": 1.0,
-                    "arithmetic": 0.6,
-                    "simple_equations": 0.1,
-                    "base_conversion": 0.8,
-                    "leg_counting": 0.8,
-                    "number_sorting": 1.5,
-                    "word_sorting": 1.5,
-                    "words": 1.0,
-                    "spell_backward": 0.4,
-                    "impossible": 0.4,
-                },
-            ),
-        ),
-        {
-            "arithmetic": 2.0,
-            "simple_equations": 0.4,
-            "base_conversion": 3.0,
-            "leg_counting": 3.0,
-            "number_sorting": 0.2,
-            "word_sorting": 0.3,
-            "words": 0.27,
-        },
-        _EASY_FIRST,
-        half=True,
-    ),
-    "pocket-think": Recipe(160, 4, 4, (Cycle(260_000),), {"words": 0.5}, thinks=True),
-}
+def recipes() -> dict[str, Recipe]:
+    """The recipe of each embedded model, from data/recipes/pocket.yaml."""
+    data = yaml.safe_load((root() / "data" / "recipes" / "pocket.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Recipe(**fields | {"cycles": tuple(Cycle(**cycle) for cycle in fields["cycles"])})
+        for name, fields in data.items()
+    }
 
 
 def _examples(recipe: Recipe, cycle: int, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray, dict]:
-    """All examples of one cycle of a recipe, shuffled; each cycle goes on where the last one ended."""
+    """All examples of one cycle of a recipe, shuffled, with the length of each prompt and how many of each cell were
+    dropped because they are held out. No two cycles share a question.
+    """
     earlier = [recipe.counts(before) for before in range(cycle)]
     rows, lengths, dropped = [], [], {}
     for (name, level), count in recipe.counts(cycle).items():
@@ -155,8 +111,10 @@ def build(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = print) -> dict:
-    """Train `recipe` and write weights (fp16), configuration and tokenizer to `folder`; returns
-    what happened.
+    """Train `recipe` and write weights (fp16), configuration and tokenizer to `folder`.
+
+    Returns:
+        What `recipe.json` says, and the last loss and the seconds it took.
     """
     started = time.monotonic()
     model = build(recipe)
@@ -179,7 +137,21 @@ def _float_attention(module, query, key, value, mask, **options):
 
 
 def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
-    """One pass over the examples with a rate that falls to zero; returns the running mean loss."""
+    """One pass over the examples with a rate that falls to zero.
+
+    Args:
+        name: of the model, for progress lines.
+        model: trained in place.
+        cycle: the learning rate and the batch size.
+        rows: token ids of the examples.
+        heads: the length of each prompt, which counts for nothing in the loss.
+        rng: shuffles batches.
+        half: multiply matrices in bfloat16.
+        say: takes a progress line every 20 s.
+
+    Returns:
+        The running mean of the loss at the end.
+    """
     forward = model
     if half:
         AttentionInterface.register("float_attention", _float_attention)
@@ -193,12 +165,12 @@ def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
     ]
     model.train()
     total, seen, mean = sum(map(len, rows)), 0, None
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     for step, (inputs, labels) in enumerate(batches(rows, heads, rng, cycle.batch_tokens)):
         share = seen / total
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = cycle.lr * min(1.0, (step + 1) / 100) * max(1 - share, 0.01)
-        # Right padding under a causal mask needs no attention mask: what counts sees no pad.
+        # Right padding under a causal mask needs no attention mask: no token that counts attends to padding.
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
             loss = forward(input_ids=inputs.to(model.device), labels=labels.to(model.device), use_cache=False).loss
         loss.backward()
@@ -208,9 +180,9 @@ def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
             optimizer.zero_grad()
         seen += int((inputs != PAD).sum())
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        if time.monotonic() - told > 20:
-            told = time.monotonic()
-            rate = seen / (told - started)
+        if time.monotonic() - reported > 20:
+            reported = time.monotonic()
+            rate = seen / (reported - started)
             left = (total - seen) / rate / 60
             say(f"{name}: {share:5.1%}  loss {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left")
     return float("nan") if mean is None else mean
