@@ -64,7 +64,7 @@ def copy(target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
 
 
-def tested(mutant: dict, root: Path) -> int | None:
+def exit_code(mutant: dict, root: Path) -> int | None:
     """pytest's exit code on the tests of a mutant; None if they ran into the time limit."""
     # Without bytecode: it is valid by size and second, which a mutant may share with the line that it replaces.
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -88,13 +88,13 @@ def survivors(mutants: list[dict], make_copy=copy) -> list[dict]:
         make_copy(root)
         (root.parent / "shared").symlink_to(ROOT.parent / "shared")  # real tables, for tests that read them
         for plain in {(m["tests"], m.get("k")): m for m in mutants}.values():
-            if tested(plain, root) != PASSED:
+            if exit_code(plain, root) != PASSED:
                 raise MutantError(f"{plain['tests']} {plain.get('k', '')}: fails without any mutant; run it by itself")
         for mutant in mutants:
             path = root / mutant["file"]
             before = path.read_text()
             path.write_text(mutated(mutant, root))
-            survived = tested(mutant, root) == PASSED
+            survived = exit_code(mutant, root) == PASSED
             path.write_text(before)
             alive += [mutant] if survived else []
             state = "SURVIVED" if survived else "killed"

@@ -198,7 +198,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def refused(capsys, tmp_path, monkeypatch):
+def check_refused(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for name in ("pools", "layouts", "pocket", "benchmarks.yaml"):
         (tmp_path / "data" / name).symlink_to(root() / "data" / name)
@@ -224,23 +224,23 @@ def refused(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_pools(refused, tmp_path, name):
+def test_pools(check_refused, tmp_path, name):
     (tmp_path / "p.yaml").write_bytes(POOLS[name])
-    refused("pools", "check", "p.yaml")
+    check_refused("pools", "check", "p.yaml")
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_tables(refused, tmp_path, name):
+def test_tables(check_refused, tmp_path, name):
     content = TABLES[name]
     if content is None:
         (tmp_path / name).mkdir()
     elif content is not ...:
         (tmp_path / name).write_bytes(content)
-    refused("import", name, *HOW.split(" "))
-    refused("import", name, "--run", "r")
+    check_refused("import", name, *HOW.split(" "))
+    check_refused("import", name, "--run", "r")
 
 
 @pytest.mark.parametrize("line", FLAGS)
-def test_flags(refused, tmp_path, line):
+def test_flags(check_refused, tmp_path, line):
     (tmp_path / "x.csv").write_bytes(TABLE)
-    refused(*line.split(" "))
+    check_refused(*line.split(" "))

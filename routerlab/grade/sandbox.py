@@ -270,7 +270,7 @@ def _inodes(pid: int, limits: Limits) -> int:
     """Files in the box's /tmp, whose size tells it from the machine's own while the box is being made."""
     try:
         first = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-        disk = os.statvfs(f"/proc/{first}/root/tmp")
+        disk = os.statvfs(Path("/proc", first, "root", "tmp"))
     except (OSError, IndexError):
         return 0
     return disk.f_files - disk.f_ffree if disk.f_blocks * disk.f_frsize == limits.disk_mb * _MB else 0
