@@ -64,6 +64,7 @@ def normal(text: str) -> str:
 
 _REST = re.compile(r"(?:,? (?:because|since|which|who|where|as it|that)\b|,(?! ?[A-Z])|[.;:!(]| - |\n)")
 _COPULA = r"(?:is|are|was|were|be|'s|equals)"
+_BOTH = {"yes", "no", "true", "false"}
 _OR = re.compile(r"\b(?:or|and|either|both|vs|versus)\b|/")
 
 
@@ -76,19 +77,25 @@ def exact(query: Query, answer: str) -> Result:
     wanted = {_key(x) for x in (reference(query), *query.meta.get("aliases", ()))}
     if not answer.strip():
         return FORMAT
+    if _key(answer) in wanted:
+        return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
 
     def names(phrase: str) -> str | None:
         """The wanted answer that a phrase names, whole or before a remark; the phrase itself if it names another."""
         phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
-        if _key(phrase) in wanted or (_key(phrase.partition(",")[0]) in wanted & {"yes", "no", "true", "false"}):
+        if _key(phrase) in wanted or (
+            _key(phrase.partition(",")[0]) in wanted & _BOTH and not set(_key(phrase.partition(",")[2]).split()) & _BOTH
+        ):
             return "wanted"
         kept = affirmed(phrase)
         if kept is None or not _key(kept):
             return SEVERAL if _key(phrase) else None
         heads = [kept, *(kept[: m.start()] for m in _REST.finditer(kept[:400]))]
-        heads = [h for h in heads if not _OR.search(kept[len(h) :][:12])]
+        rests = [kept[len(h) :] for h in heads]
+        clear = [not _OR.search(r[:12]) and not _BOTH & set(re.findall(r"\w+", r[:400].lower())) for r in rests]
+        heads = [h for h, ok in zip(heads, clear, strict=True) if ok]
         return "wanted" if any(_key(h) in wanted for h in heads) else _key(kept)
 
     def short(text: str) -> str | None:

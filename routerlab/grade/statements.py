@@ -29,7 +29,8 @@ _SAID = re.compile(
 )
 _MARKED = re.compile(r"<answer>([^<]{0,2000})</answer>|####[ \t]{0,3}([^\n]{1,2000})|\\(?:boxed|fbox)\s{0,9}\{", re.I)
 _CUE = re.compile(
-    r"\b(?:wait|hmm+|oops|actually|sorry|scratch that|correction|on (?:second thought|reflection)|no(?= ?[,:;.!-])"
+    r"\b(?:wait|hmm+|oops|actually|sorry|scratch that|correction|on (?:second thought|reflection)"
+    r"|(?<!yes, )(?<!no, )no(?= ?[,:;.!-])(?!, (?:yes|no)\b)"
     r"|i (?:made|make) an? (?:mistake|error))\b(?:[\s,.:;!?]|-(?=\s)){0,9}",
     re.I,
 )
