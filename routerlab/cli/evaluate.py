@@ -7,7 +7,6 @@ from typing import Any
 
 import routerlab
 from routerlab.cli.shared import AddVerb, from_zero, say
-from routerlab.core.runs import root
 
 
 def add(verb: AddVerb) -> None:
@@ -113,6 +112,7 @@ def _check(given: argparse.Namespace) -> None:
 
 def _contest(given: argparse.Namespace, data: Any) -> Any:
     from routerlab.contest.run import contest
+    from routerlab.core.runs import root
     from routerlab.routers.encoder import Encoder
     from routerlab.routers.features import Tfidf
 

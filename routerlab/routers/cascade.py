@@ -90,8 +90,8 @@ def _signs(table: OutcomeTable) -> np.ndarray:
     """What is seen of an answer (queries x models x 3): log tokens, log characters, whether it abstains."""
     answers, tokens = table.text("answer"), np.nan_to_num(table.matrix("tokens_out"))
     length = np.array([[len(a or "") for a in row] for row in answers], np.float32).reshape(tokens.shape)
-    silent = np.array([[abstains(a or "") is not None for a in row] for row in answers], bool).reshape(tokens.shape)
-    return np.stack([np.log1p(tokens), np.log1p(length), silent], -1).astype(np.float32)
+    abstained = np.array([[abstains(a or "") is not None for a in row] for row in answers], bool).reshape(tokens.shape)
+    return np.stack([np.log1p(tokens), np.log1p(length), abstained], -1).astype(np.float32)
 
 
 def _with(views: Views, signs: np.ndarray) -> Views:
