@@ -57,8 +57,12 @@ def code(query: Query, answer: str, run: Executor) -> Result:
         return FORMAT
     limits = replace(limits, output_kb=_OUTPUT_KB)
     helpers = next((p for p in (prompt, f"{prompt}\n    pass\n") if _parses(p)), "")
-    why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
-    if why in ("tests", "unproxied") and tests.get("unproxied"):
+    try:
+        why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
+    except VerifyError as error:
+        why, detail = "tests", str(error)
+    unproxied = why == "unproxied" or (why == "tests" and "unproxied" in detail)
+    if unproxied and tests.get("unproxied"):
         return _in_one_box(program, f"{_REMOTE}\n{source}", run, limits)
     if why == "tests":
         raise VerifyError(f"query {query.id}: its tests cannot grade any answer: {detail}")
@@ -93,7 +97,7 @@ def _first_calls(tester: str, run: Executor, limits: Limits) -> list[str]:
     """The calls that the tests make before any is answered; results that they depend on may change later ones."""
     _, detail, calls = _test(tester, run, limits, [], "")
     if not calls:
-        raise VerifyError(f"the tests cannot grade any answer: {detail or 'they never call it'}")
+        raise VerifyError(detail or "they never call it")
     return calls
 
 
