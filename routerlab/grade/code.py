@@ -1,11 +1,12 @@
-"""The verifier of code: extract the program from an answer, append the tests, and run both in a box.
+"""The verifier of code: extract the program from an answer, and run it and the tests in boxes of their own.
 
 The tests are meta["tests"], in one of the forms in which data sets publish them:
     {"test", "entry_point", "prompt"}      a check(candidate) function, as HumanEval has it
     {"test_list", "test_setup_code"}       assert lines, as MBPP has them
     {"entry_point", "calls": [{"args", "expect"}]}     a function, or a method of class Solution
     {"cases": [{"stdin", "stdout"}]}       a whole program (also {"inputs": [...], "outputs": [...]})
-Each may also hold "timeout_s" (processor time) and "start" (the beginning of a program that the answer continues).
+Each may also hold "timeout_s" (processor time), "start" (the beginning of a program that the answer continues) and
+"unproxied" (true: what cannot be tested from outside the answer's box is tested inside it, and said to be `unproxied`).
 """
 
 import functools
