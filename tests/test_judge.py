@@ -4,10 +4,13 @@ import asyncio
 import json
 import math
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
+from routerlab import cli
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.grade.judge import (
@@ -331,3 +334,59 @@ def test_the_corrected_interval_covers_the_truth(rng):
         naive.append(abs(found.observed - truth) <= half)
     assert np.mean(inside) > 0.93
     assert np.mean(naive) < 0.9
+
+
+@pytest.fixture
+def judge_server():
+    """A judge behind the OpenAI protocol: fair on grades, and always for the first answer of a pair."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            nonce, said = parts(request["messages"])
+            asked.append(said)
+            verdict = "ANSWER_1" if "answer_1" in said else fair(said)
+            message = {"content": f"Well.\nVERDICT {nonce}: {verdict}"}
+            usage = {"prompt_tokens": 10, "completion_tokens": 5}
+            body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format, *args): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_verb_audits_a_judge_and_pays_for_each_call_once(tmp_path, monkeypatch, capsys, judge_server, pocket):
+    url, asked = judge_server
+    card = "{id: j, provider_id: j, tier: budget, usd_per_mtok_in: 1, usd_per_mtok_out: 2, context: 9999}"
+    (tmp_path / "pool.yaml").write_text(f"name: p\nas_of: 2026-01-01\nmodels: [{card}]\n")
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    command = ["judge", "audit", "--judge", "j", "--pool", str(tmp_path / "pool.yaml"), "--backend", f"openai:{url}"]
+    command += ["--run", str(tmp_path / "run"), "--limit", "12"]
+    assert cli.main(command) == 0
+    first = capsys.readouterr().out
+    lines = first.splitlines()
+    assert lines[0].startswith(f"attacks: 0 of {len(attacks())} (0.0%")
+    pairs = [said for said in asked if "answer_1" in said]
+    assert lines[1].startswith(f"order: on {len(pairs) // 2} of {len(pairs) // 2} (100.0%")
+    # The server compares texts: it agrees with the verifier on what is the reference, and may miss other spellings.
+    assert re.match(r"agreement with the gold grades: kappa (0\.[5-9]\d*|1\.000); called correct", lines[2])
+    usd = len(asked) * (10 * 1 + 5 * 2) * 1e-6
+    assert lines[3] == f"{len(asked)} calls; charged ${usd:.6f} in all"
+    calls = len(asked)
+    assert cli.main(command) == 0
+    assert len(asked) == calls
+    assert capsys.readouterr().out == first
+    command[command.index(str(tmp_path / "run"))] = str(tmp_path / "two")
+    assert cli.main([*command, "--budget-usd", "1e-9"]) == 3
+    assert "budget" in capsys.readouterr().err
+    assert len(asked) == calls

@@ -299,6 +299,10 @@ def test_no_scorer_runs_what_a_model_wrote(tmp_path):
         "[[1], 9**9**9**9]",
         "9" * 5000,
         "(" * 500 + "1" + ")" * 500,
+        # No Python expression as a whole, but sympy's parser reads "!" as a factorial and runs what stands before it.
+        f"open({str(mark)!r}, 'w')!",
+        f"open({str(mark)!r}, 'w')\n!",
+        f"word open({str(mark)!r}, 'w')!",
     ]
     for name in sorted(EVALUATE):
         entry = json.loads(json.dumps(reasoning_gym.create_dataset(name, seed=1, size=1)[0]))
@@ -375,7 +379,7 @@ def test_what_did_not_happen_is_missing():
     assert grade(ask("exact", "4"), "", "refusal") == REFUSED
     judged = grade(ask("judge", "4"), "4")
     assert (judged.grade, judged.error) == (None, "judge")
-    assert "give a judge" in judged.why
+    assert "no judge is configured" in judged.why
     bare = grade(ask("exact"), "4")
     assert (bare.grade, bare.error) == (None, "grading")
     assert "no reference" in bare.why

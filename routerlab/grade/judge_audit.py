@@ -1,28 +1,27 @@
-"""How far a judge can be trusted: agreement with gold, order, attacks, and what its errors do to an accuracy."""
+"""How far a judge can be trusted: agreement with gold grades, effect of the order, attacks, and corrected accuracy."""
 
 import asyncio
 import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import NamedTuple
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.core.runs import root
 from routerlab.evaluate.stats import wilson
-from routerlab.grade.judge import Ask, Comparison, Preference, grade_by
+from routerlab.grade.judge import Ask, Comparison, JudgeError, Preference, asked, compare_by, grade_by
 
 
 class AuditError(ValueError):
-    """Numbers that no audit can be made of; the message says what is needed."""
+    """Numbers that cannot be audited; the message says what is needed."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """`count` of `n`, with the Wilson interval (1927) of the share."""
+class Share(NamedTuple):
+    """`count` of `n`, with the Wilson interval (1927) of the share: [0, 1] where n is 0."""
 
     count: int
     n: int
@@ -33,17 +32,19 @@ class Share:
     def rate(self) -> float:
         return self.count / self.n if self.n else math.nan
 
+    def __str__(self) -> str:
+        return f"{self.count} of {self.n} ({self.rate:.1%}, 95 % interval {self.low:.1%} to {self.high:.1%})"
+
 
 def share(count: int, n: int) -> Share:
-    """A share with its Wilson interval; of nothing, the interval is [0, 1]."""
-    low, high = wilson(count, n)
-    return Share(count, n, float(low), float(high))
+    """A share with its Wilson interval."""
+    return Share(count, n, *(float(end) for end in wilson(count, n)))
 
 
 def kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
     """Cohen's kappa (1960) of two raters: (agreement - chance) / (1 - chance).
 
-    Pairs with a None are left out. NaN where chance alone would agree always (both raters say one and the same).
+    Pairs with a None are left out. NaN where chance alone would always agree (both raters use one and the same word).
     """
     if len(a) != len(b):
         raise AuditError(f"kappa needs two ratings of each item, not {len(a)} and {len(b)}")
@@ -53,8 +54,8 @@ def kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
     n = len(pairs)
     left, right = Counter(x for x, _ in pairs), Counter(y for _, y in pairs)
     chance = sum(left[k] * right[k] for k in left) / n**2
-    agreed = sum(x == y for x, y in pairs) / n
-    return (agreed - chance) / (1 - chance) if chance < 1 else math.nan
+    agreement = sum(x == y for x, y in pairs) / n
+    return (agreement - chance) / (1 - chance) if chance < 1 else math.nan
 
 
 def swap_rate(comparisons: Sequence[Comparison]) -> Share:
@@ -62,9 +63,8 @@ def swap_rate(comparisons: Sequence[Comparison]) -> Share:
     return share(sum(c.verdict == Preference.DISAGREE for c in comparisons), len(comparisons))
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """An accuracy as the judge saw it and corrected for its errors, with the interval of the corrected one."""
+class Corrected(NamedTuple):
+    """An accuracy as the judge saw it (`observed`) and corrected for its errors, with the interval of the latter."""
 
     accuracy: float
     low: float
@@ -75,12 +75,20 @@ class Corrected:
 
 
 def rogan_gladen(correct: int, n: int, *, tp: int, fn: int, tn: int, fp: int, level: float = 0.95) -> Corrected:
-    """The accuracy behind a judge's: (observed + specificity - 1) / (sensitivity + specificity - 1).
+    """The accuracy behind a judge's: (observed + specificity - 1) / (sensitivity + specificity - 1), cut to [0, 1].
 
-    The judge called `correct` of `n` answers correct. On the gold set it called `tp` of the right ones and `fp` of the
-    wrong ones correct, `fn` and `tn` not. Rogan and Gladen (1978), cut to [0, 1]. The interval is by the delta method:
-    the variances of the three shares, which come from different answers, add up; each is taken with one success and
-    one failure added, for a gold set on which the judge never failed does not mean that it cannot.
+    Rogan and Gladen (1978). The interval is by the delta method: the variances of the three shares, which come from
+    different answers, add up. Each is taken with one success and one failure added, because a gold set on which the
+    judge never failed does not prove that it cannot.
+
+    Args:
+        correct, n: the judge called `correct` of `n` answers correct.
+        tp, fn: of the right answers of the gold set, how many the judge called correct, and how many not.
+        tn, fp: of the wrong answers of the gold set, how many the judge called not correct, and how many correct.
+        level: of the interval.
+
+    Returns:
+        The corrected accuracy, its interval, and the three shares it comes from.
     """
     right, wrong = tp + fn, tn + fp
     if not n or not right or not wrong or not 0 <= correct <= n:
@@ -92,7 +100,7 @@ def rogan_gladen(correct: int, n: int, *, tp: int, fn: int, tn: int, fp: int, le
     if power <= 0:
         raise AuditError(
             f"the judge tells right from wrong no better than chance (sensitivity {sensitivity:.2f}, specificity "
-            f"{specificity:.2f}): nothing can be corrected; take another judge"
+            f"{specificity:.2f}): nothing can be corrected; choose another judge"
         )
     accuracy = min(1.0, max(0.0, (observed + specificity - 1) / power))
     variance = (
@@ -108,8 +116,7 @@ def _variance(count: int, n: int) -> float:
     return p * (1 - p) / n
 
 
-@dataclass(frozen=True)
-class Attack:
+class Attack(NamedTuple):
     """A wrong answer, alone and with an attack on the judge around it."""
 
     kind: str
@@ -119,7 +126,7 @@ class Attack:
 
 
 def attacks(path: Path | None = None) -> list[Attack]:
-    """The committed suite data/judge/injections.jsonl, or another of its form."""
+    """The committed suite data/judge/injections.jsonl, or another file of its form."""
     path = path or root() / "data" / "judge" / "injections.jsonl"
     out = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -128,22 +135,18 @@ def attacks(path: Path | None = None) -> list[Attack]:
         try:
             row = json.loads(line)
             query = Query.ask(row["question"], row["reference"], verifier="judge", source="attack")
-            text = row["attack"].replace("{wrong}", row["wrong"])
-            text = text.replace("{reference}", row["reference"])
+            text = row["attack"].replace("{wrong}", row["wrong"]).replace("{reference}", row["reference"])
             out.append(Attack(row["kind"], query, row["wrong"], text))
         except (ValueError, KeyError) as error:
-            raise AuditError(
-                f"{path}, line {number}: an attack is a JSON object of kind, question, reference, "
-                f"wrong and attack ({error})"
-            ) from error
+            wants = "a JSON object of kind, question, reference, wrong and attack"
+            raise AuditError(f"{path}, line {number}: an attack is {wants} ({error})") from error
     return out
 
 
-@dataclass(frozen=True)
-class Injected:
+class Injected(NamedTuple):
     """How often an attack made a wrong answer CORRECT, of those the judge grades wrong when unattacked.
 
-    `errors` attacks made the judge give no verdict at all: they are in no share, for such an answer is missing.
+    After `errors` attacks the judge gave no verdict: they are in no share, because such an answer is missing.
     """
 
     share: Share
@@ -153,17 +156,57 @@ class Injected:
 
 
 async def injection_rate(ask: Ask, suite: Sequence[Attack] | None = None) -> Injected:
-    """Ask the judge about every attack of the suite and about the same wrong answer without it."""
+    """Ask the judge about every attack of the suite, and about the same wrong answer without the attack."""
     suite = attacks() if suite is None else suite
+    plain = await asyncio.gather(*(grade_by(ask, a.query, a.wrong) for a in suite))
+    attacked = await asyncio.gather(*(grade_by(ask, a.query, a.answer) for a in suite))
+    tried = [(a.kind, v.grade) for a, p, v in zip(suite, plain, attacked, strict=True) if p.grade is Grade.INCORRECT]
+    graded = [(kind, grade) for kind, grade in tried if grade is not None]
+    fooled = tuple(kind for kind, grade in graded if grade is Grade.CORRECT)
+    return Injected(share(len(fooled), len(graded)), len(tried) - len(graded), len(suite) - len(tried), fooled)
 
-    async def one(attack: Attack) -> tuple[Grade | None, Grade | None]:
-        plain = await grade_by(ask, attack.query, attack.wrong)
-        attacked = await grade_by(ask, attack.query, attack.answer)
-        return plain.grade, attacked.grade
 
-    grades = await asyncio.gather(*map(one, suite))
-    tried = [(a, g) for a, (plain, g) in zip(suite, grades, strict=True) if plain is Grade.INCORRECT]
-    held = [(a, g) for a, g in tried if g is not None]
-    fooled = tuple(a.kind for a, g in held if g is Grade.CORRECT)
-    errors, skipped = len(tried) - len(held), len(suite) - len(tried)
-    return Injected(share(len(fooled), len(held)), errors, skipped, fooled)
+class Audit(NamedTuple):
+    """What `audit` measured; `gold` and `judged` are the two grades of each answer, None where the judge gave none."""
+
+    injected: Injected
+    swapped: Share
+    undecided: int  # pairs on which the judge gave no verdict in at least one order
+    gold: list[Grade]
+    judged: list[Grade | None]
+
+    def __str__(self) -> str:
+        attacked, pairs = self.injected, list(zip(self.gold, self.judged, strict=True))
+        count = Counter((g is Grade.CORRECT, j is Grade.CORRECT) for g, j in pairs if j is not None)
+        right, wrong = (share(count[g, g], count[g, True] + count[g, False]) for g in (True, False))
+        return "\n".join(
+            (
+                f"attacks: {attacked.share} turned a wrong answer into CORRECT; no verdict after {attacked.errors}; "
+                f"{attacked.skipped} not tried, as the judge does not call the wrong answer wrong",
+                *(f"  succeeded: {kind}" for kind in attacked.kinds),
+                f"order: on {self.swapped} pairs the verdict changes with the order; no verdict on {self.undecided}",
+                f"agreement with the gold grades: kappa {kappa(self.gold, self.judged):.3f}; called correct "
+                f"{right} of the right answers, not correct {wrong} of the wrong ones; "
+                f"no verdict on {sum(j is None for j in self.judged)}",
+            )
+        )
+
+
+async def audit(ask: Ask, pairs: Sequence[tuple[Query, str, str]], gold: Sequence[tuple[Query, str, Grade]]) -> Audit:
+    """Attack the judge with the committed suite, show it pairs of answers in both orders, and let it grade answers.
+
+    Args:
+        ask: sends messages to the judge and returns its text.
+        pairs: a question and two answers to it, for the effect of the order.
+        gold: a question, an answer and its grade by a verifier or a person.
+    """
+    injected = await injection_rate(ask)
+    compared = (compare_by(ask, asked(q), one, two, q.reference) for q, one, two in pairs)
+    verdicts = await asyncio.gather(*compared, return_exceptions=True)
+    decided = [v for v in verdicts if isinstance(v, Comparison)]
+    for error in verdicts:
+        if isinstance(error, BaseException) and not isinstance(error, JudgeError):
+            raise error
+    judged = await asyncio.gather(*(grade_by(ask, q, answer) for q, answer, _ in gold))
+    grades = [grade for _, _, grade in gold]
+    return Audit(injected, swap_rate(decided), len(verdicts) - len(decided), grades, [v.grade for v in judged])

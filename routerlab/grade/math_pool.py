@@ -1,8 +1,8 @@
-"""Run math-verify in processes of their own, each answer with a deadline that ends the process.
+"""Run math-verify in processes of its own; an answer that exceeds its deadline ends its process.
 
 math-verify times itself by signals, which work in a main thread only, and its algebra can hang in spite of them. The
-processes are started as a module, so that notebooks and scripts without a main guard can use them, and they get none
-of our environment: algebra on text nobody has read needs no keys.
+processes run `python -c`, so that notebooks and scripts without a main guard can use them. They do not get our
+environment variables: a process that does algebra on a model's text needs no keys.
 """
 
 import json
@@ -22,7 +22,7 @@ START_S = 120.0  # for an import of the algebra on a busy machine
 
 
 class WorkerError(RuntimeError):
-    """A verifier raised, or its process took too long or died."""
+    """The verifier raised an exception, or its process took too long or ended."""
 
 
 class _Worker:
@@ -48,11 +48,11 @@ class _Worker:
             self._process.stdin.write(job.encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise WorkerError(f"the process of {query.verifier!r} has died") from error
-        told = self._read(f"to grade {query.id}", timeout_s)
-        if "error" in told:
-            raise WorkerError(told["error"])
-        return Result(*told["result"])
+            raise WorkerError(f"the process of {query.verifier!r} has ended") from error
+        reply = self._read(f"to grade {query.id}", timeout_s)
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return Result(*reply["result"])
 
     def _read(self, what: str, timeout_s: float) -> dict:
         out = self._process.stdout
@@ -63,7 +63,7 @@ class _Worker:
         line = out.readline()
         if not line:
             self.close()
-            raise WorkerError(f"the process ended before it came {what}")
+            raise WorkerError(f"the process ended when it had {what}")
         return json.loads(line)
 
     @property
@@ -113,14 +113,14 @@ def grade_apart(jobs: Sequence[tuple[Query, str]], workers: int, timeout_s: floa
 
 
 def serve() -> None:
-    """What a process does: grade the answers of its input, a line each, until it ends."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    """Grade the answers on standard input, one JSON line each; the body of a worker process."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # so that nothing a library prints gets among the replies
     from routerlab.grade.numeric import math
 
-    # The algebra is imported, and its grammar built, before the first deadline begins.
+    # Import the algebra and build its grammar before the first deadline begins.
     math(Query.ask("1", "1", verifier="math"), r"$\frac{2}{2}$")
-    print(json.dumps({"ready": True}), file=told, flush=True)
+    print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         messages, reference, verifier, source, answer = json.loads(line)
         query = Query(tuple(messages), reference, verifier, source)
@@ -128,4 +128,4 @@ def serve() -> None:
             report = {"result": math(query, answer)}
         except Exception as error:
             report = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(report), file=told, flush=True)
+        print(json.dumps(report), file=replies, flush=True)

@@ -1,8 +1,8 @@
-"""From an answer to a grade: the verifier a query names, and what is no grade at all.
+"""From an answer to a grade, by the verifier that the query names.
 
-What did not happen is missing, never wrong: an answer cut off, a verifier that raised and a judge that was not given
-are errors. An answer that nothing can be read from is wrong, and says so (`format`); a refusal and an honest "I don't
-know" are IDK.
+An answer that was cut off, a verifier that raised an exception and a missing judge are errors: the grade is missing,
+not wrong. An answer in which the verifier finds nothing to compare is wrong with `why` "format". A refusal and a plain
+"I don't know" are IDK.
 """
 
 import os
@@ -24,7 +24,7 @@ from routerlab.grade.sandbox_fusion import executor
 
 __all__ = ["VERIFIERS", "Result", "Verdict", "VerifyError", "abstains", "grade", "grade_many"]
 
-# Add a function of your own under a name, and queries can name it.
+# Add your own function under a name, and queries can name it as their verifier.
 VERIFIERS: dict[str, Verifier] = {
     "exact": short.exact,
     "literal": short.literal,
@@ -35,11 +35,11 @@ VERIFIERS: dict[str, Verifier] = {
     "instructions": instructions,
     "reasoning_gym": short.reasoning_gym,
 }
-_APART = ("math", "code", "judge")  # in a process, in a box, by a paid call
+_APART = ("math", "code", "judge")  # run in worker processes, in a sandbox, by a paid call
 
 
 class Verdict(NamedTuple):
-    """What an answer is worth. `error` means there is no grade, and `why` then is what went wrong.
+    """The grade of an answer. With an `error` there is no grade, and `why` says what went wrong.
 
     `why` of a grade is one word: match, mismatch, format, crash, timeout, memory or output (of code), refusal, idk.
     """
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 def grade(query: Query, answer: str, finish: str = "stop") -> Verdict:
-    """The verdict on one answer; `grade_many` is the one to call for more than a few of math or code."""
+    """The verdict on one answer; for many answers of math or code `grade_many` is faster."""
     return grade_many([query], [answer], [finish])[0]
 
 
@@ -63,10 +63,16 @@ def grade_many(
     *,
     sandbox: str | None = None,
 ) -> list[Verdict]:
-    """Verdicts in order. math runs in `workers` processes, code in as many boxes (or on the server at `sandbox`).
+    """The verdict on each answer, in order.
 
-    `finishes` are stop, length (cut off: error "truncated") or refusal. Queries that name `judge` get the error
-    "judge": `judge.grade_by` grades them.
+    Args:
+        queries, answers: one answer to each query.
+        finishes: how each answer ended: stop, length (cut off: error "truncated") or refusal. All stop by default.
+        workers: processes for math, and sandboxes for code, at a time. At most 8 by default.
+        sandbox: URL of a SandboxFusion server that runs code; bubblewrap on this machine by default.
+
+    Returns:
+        The verdicts. Queries whose verifier is `judge` get the error "judge"; `judge.grade_by` grades those.
     """
     finishes = ["stop"] * len(answers) if finishes is None else finishes
     if not len(queries) == len(answers) == len(finishes):
@@ -85,7 +91,7 @@ def grade_many(
     todo: dict[str, list[int]] = {}
     for number, query in enumerate(queries):
         if out[number] is None and query.verifier == "judge":
-            out[number] = Verdict(None, None, "give a judge: a model to ask", "judge")
+            out[number] = Verdict(None, None, "no judge is configured; name a model (judge=, or --judge)", "judge")
         elif out[number] is None:
             todo.setdefault(query.verifier, []).append(number)
     workers = workers or min(8, os.cpu_count() or 1)
@@ -118,13 +124,13 @@ def _verdict(result: Result | Exception, answer: str) -> Verdict:
         return Verdict(None, None, str(result) or type(result).__name__, "grading")
     if result.quality >= 0.5:
         return Verdict(Grade.CORRECT, result.quality, result.why)
-    if said := abstains(answer):
-        return Verdict(Grade.IDK, 0.0, said)
+    if kind := abstains(answer):
+        return Verdict(Grade.IDK, 0.0, kind)
     return Verdict(Grade.INCORRECT, result.quality, result.why)
 
 
 def unread(answer: str, finish: str) -> Verdict | None:
-    """The verdict on an answer no verifier needs to read: cut off, or refused by the provider; else None."""
+    """The verdict on an answer that was cut off or refused by the provider; None for one that a verifier reads."""
     if finish == "length":
         return Verdict(None, None, "the answer was cut off; raise max_tokens", "truncated")
     if finish in {"refusal", "content_filter"}:
@@ -133,7 +139,7 @@ def unread(answer: str, finish: str) -> Verdict | None:
 
 
 def visible(answer: str) -> str:
-    """An answer without the thinking some models write before it in <think> tags."""
+    """An answer without the reasoning that some models write before it in <think> tags."""
     return answer.rpartition("</think>")[2] if "</think>" in answer else answer
 
 
@@ -159,17 +165,16 @@ _ANSWERS = re.compile(r"\b(?:but|however|though|although|maybe|perhaps|probably|
 
 
 def abstains(answer: str) -> str | None:
-    """ "idk" for an answer that is only "I don't know", "refusal" for one that only declines; else None.
+    """ "idk" for an answer that only says "I don't know", "refusal" for one that only declines; else None.
 
-    It must be short and begin so; one that goes on to guess is an answer, and its guess counts.
+    Only a short answer that begins so abstains; where the model goes on to guess, the guess is graded.
     """
     text = short.normal(answer).replace("i'm not", "i am not")
     if not text or len(text.split()) > 60:
         return None
     if _REFUSED.match(text):
         return "refusal"
-    found = _IDK.fullmatch(text)
-    if not found or len(text.split()) > 30:
+    if len(text.split()) > 30 or not _IDK.fullmatch(text):
         return None
     rest = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
     return None if _ANSWERS.search(rest) or re.search(r"####|\\boxed|```", answer) else "idk"

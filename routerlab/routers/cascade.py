@@ -1,6 +1,5 @@
 """A router that looks at answers: cheap models first, the next one only if the answer does not convince."""
 
-import re
 from collections.abc import Sequence
 from typing import Self
 
@@ -10,11 +9,10 @@ from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.queries import Query
 from routerlab.evaluate.frontier import hull
+from routerlab.grade.verify import abstains
 from routerlab.routers.features import Features, Views
 from routerlab.routers.learned import Linear, Logistic
 from routerlab.routers.protocol import RouterError
-
-_SILENT = re.compile(r"\b(don'?t know|do not know|not sure|cannot answer|unsure)\b", re.I)
 
 
 class Cascade:
@@ -89,7 +87,7 @@ def _seen(table: OutcomeTable) -> np.ndarray:
     """What an answer shows without knowing the truth (queries x models x 3): its tokens, its length, its silence."""
     answers, tokens = table.text("answer"), np.nan_to_num(table.matrix("tokens_out"))
     length = np.array([[len(a or "") for a in row] for row in answers], np.float32)
-    silent = np.array([[bool(_SILENT.search(a or "")) for a in row] for row in answers])
+    silent = np.array([[abstains(a or "") is not None for a in row] for row in answers])
     return np.stack([np.log1p(tokens), np.log1p(length), silent], -1).astype(np.float32)
 
 

@@ -1,0 +1,94 @@
+"""The verb that measures how far a judge can be trusted."""
+
+import argparse
+import asyncio
+import hashlib
+
+import routerlab
+from routerlab.cli.shared import AddVerb, say
+
+
+def add(verb: AddVerb) -> None:
+    """Add this verb to the command line."""
+    parser = verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades")
+    parser.add_argument("action", choices=["audit"], help="what to do")
+    parser.add_argument("--judge", required=True, metavar="MODEL", help="the judge: a model of the pool")
+    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools")
+    parser.add_argument("--backend", default="litellm", help="litellm or openai:URL (default: litellm)")
+    parser.add_argument("--table", default="pocket", help="graded answers to judge: pocket or a run (default: pocket)")
+    parser.add_argument("--limit", type=int, default=100, help="so many questions of the table (default: 100)")
+    parser.add_argument("--run", required=True, help="keep the judge's calls in this run, so that none is paid twice")
+    parser.add_argument("--budget-usd", type=float, help="never spend more than this, in all")
+    parser.add_argument("--max-tokens", type=int, default=512, help="of each reply of the judge (default: 512)")
+
+
+def judge(given: argparse.Namespace) -> int:
+    """Ask a judge about attacked wrong answers, about pairs of answers in both orders, and about answers that a
+    verifier has graded; print how often each goes wrong. Every call is in the run's ledger and none is paid twice. The
+    exit status is 3 if it stopped before its end."""
+    from routerlab.collect.ask import CollectError, Settings, ask
+    from routerlab.collect.backends import backend
+    from routerlab.collect.calls import Call
+    from routerlab.collect.ledger import Ledger
+    from routerlab.core.recorded import recorded
+    from routerlab.grade.judge import PROMPT
+    from routerlab.grade.judge_audit import audit
+
+    pool = routerlab.Pool.load(given.pool).subset([given.judge])
+    card, where, data = pool.cards[0], backend(given.backend), recorded(given.table)
+    settings = Settings(budget_usd=given.budget_usd, max_tokens=given.max_tokens)
+    pairs, gold = _material(data, given.limit)
+    calls: dict[str, Call] = {}
+
+    def call(messages: list[dict[str, str]]) -> Call:
+        name = hashlib.blake2b(messages[-1]["content"].encode(), digest_size=8).hexdigest()
+        about = {"max_tokens": given.max_tokens, "prompt": PROMPT, "prices": card.as_of.isoformat()}
+        return Call(name, card.id, card.provider_id, tuple(messages), **about)
+
+    async def note(messages: list[dict[str, str]]) -> str:  # first all prompts, to ask them side by side
+        calls[call(messages).key] = call(messages)
+        return ""
+
+    async def look_up(messages: list[dict[str, str]]) -> str:
+        row = ledger.results.get(call(messages).key)
+        return row.reply.text if row and row.reply and row.reply.finish == "stop" else ""
+
+    async def session() -> None:
+        try:
+            await audit(note, pairs, gold)
+            await ask(list(calls.values()), pool, where, ledger, settings)
+        finally:
+            await where.close()
+
+    with Ledger.open(routerlab.Run(given.run).folder / "ledger.jsonl") as ledger:
+        try:
+            asyncio.run(session())
+        except CollectError as error:
+            say(f"routerlab: {error}")
+            return 3
+        print(asyncio.run(audit(look_up, pairs, gold)))
+        print(f"{len(calls)} calls; charged ${ledger.spent_usd:.6f} in all")
+        missing = len(calls.keys() - ledger.results.keys())
+    if missing:
+        say(f"routerlab: {missing} of {len(calls)} calls gave no reply; run the same command again")
+    return 3 if missing else 0
+
+
+def _material(data, limit: int):
+    """(pairs, gold): two different answers to each question, and every answer with its grade."""
+    from routerlab.core.invariants import Grade
+    from routerlab.core.runs import RunError
+
+    questions = [q for q in data.queries if q.reference is not None][:limit]
+    if not questions:
+        raise RunError("no question of this table has a reference; choose another --table")
+    table = data.table.select([q.id for q in questions])
+    answers, grades = table.text("answer"), table.grades()
+    gold = [
+        (q, answer, Grade(grade))
+        for q, row, marks in zip(questions, answers, grades, strict=True)
+        for answer, grade in zip(row, marks, strict=True)
+        if answer and grade is not None
+    ]
+    different = [(q, sorted({a for a in row if a})) for q, row in zip(questions, answers, strict=True)]
+    return [(q, texts[0], texts[-1]) for q, texts in different if len(texts) > 1], gold
