@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +169,9 @@ def task(name: str, made: Recorded) -> Task:
 
 def tasks() -> list[Task]:
     """RouteLLM's tables have no tokens; their metric counts calls, so every call is given the same."""
-    pairs = [
-        task(b, tables.routellm(DATA / ROUTELLM, bench=b, tokens_in=100, tokens_out=100)) for b in ("mmlu", "gsm8k")
-    ]
-    return [*pairs, task("mmlupro", tables.mmlu_pro(DATA / MMLU_PRO, "mmlupro"))]
+    pair = replace(tables.layouts()["routellm"], tokens_in=100, tokens_out=100)
+    pairs = [task(b, tables.import_table(DATA / ROUTELLM, pair, bench=b)) for b in ("mmlu", "gsm8k")]
+    return [*pairs, task("mmlupro", tables.import_table(DATA / MMLU_PRO, "mmlu-pro"))]
 
 
 def run_ours(t: Task, given: Features) -> list[Row]:

@@ -69,12 +69,46 @@ def test_a_pool_knows_its_cards_prices_and_sets(load):
         ("id: small", "id: 4", "a model's id is 4; give a name, in quotes if it is a number"),
         ("strengths: [code]", "strengths: code", r"give a list, \[code\]"),
         ("{cheap: [small]}", "[small]", "'sets' is a mapping of names to lists of models"),
+        ("{cheap: [small]}", "{cheap: [[small]]}", "'sets' is a mapping of names to lists of models"),
+        ("{cheap: [small]}", "{4: [small]}", "'sets' is a mapping of names to lists of models"),
+        ("provider_id: p/small", "provider_id: 4", "'small': provider_id is 4; give text, in quotes"),
+        ("provider_id: p/small", "provider_id: ''", "'small': provider_id is ''; give text"),
+        ("context: 1000}", f"context: 1{'0' * 400}}}", "'big': context is a number of more than 30 digits; give"),
+        ("context: 1000}", "context: 1000.0}", "'big': context is 1000.0; give"),
+        ("context: 1000}", f"context: 1{'0' * 5000}}}", r"is not YAML \(Exceeds the limit"),
+        ("usd_per_mtok_out: 8", f"usd_per_mtok_out: 1{'0' * 400}", "'big': usd_per_mtok_out is a number of more than"),
+        ("as_of: 2026-01-02", "as_of: 2026-02-30", "is not YAML"),
+        ("strengths: [code]", "strengths: [[code]]", "'small': strengths are .*; give a list of words"),
+        ("strengths: [code]", "strengths: {code: 1}", "'small': strengths are .*; give a list of words"),
+        ("strengths: [code]", "description: 5", "'small': description is 5; give text"),
+        ("strengths: [code]", "base_url: localhost:8000/v1", "'small': base_url is .*begins with http:// or https://"),
+        ("strengths: [code]", "key_env: sk-secret", "'small': key_env is not the name of an environment variable"),
+        ("name: duo", "name: [duo]", "the pool's name is .*; give text"),
+        ("tier: budget", "tier: {a: b}", "'small': tier .* is not one of premium"),
+        ("strengths: [code]", "4: code", "'small' has unknown field 4"),
     ],
 )
 def test_a_bad_pool_is_refused_with_the_cure(load, old, new, message):
     assert old in GOOD
     with pytest.raises(PoolError, match=message):
         load(GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize("deep", ["[" * 5000, "a: " + "{a: " * 5000, "- " * 5000])
+def test_a_pool_without_end_is_refused_in_one_line(load, deep):
+    with pytest.raises(PoolError, match=r"duo.yaml is (nested too deep for a pool|not YAML)[^\n]*$"):
+        load(f"models: {deep}" if deep[0] != "-" else deep)
+
+
+def test_a_model_may_have_a_server_of_its_own(load):
+    pool = load(GOOD.replace("strengths: [code]", "base_url: 'http://127.0.0.1:8000/v1', key_env: MY_KEY_2"))
+    assert (pool["small"].base_url, pool["small"].key_env) == ("http://127.0.0.1:8000/v1", "MY_KEY_2")
+    assert (pool["big"].base_url, pool["big"].key_env) == ("", "")
+    assert load(pool.to_yaml())["small"] == pool["small"]
+    assert "base_url" not in pool.subset(["big"]).to_yaml()
+    with pytest.raises(PoolError) as error:
+        load(GOOD.replace("strengths: [code]", "key_env: sk-secret"))
+    assert "sk-secret" not in str(error.value), "a key that was pasted by mistake is not shown"
 
 
 def test_a_pool_that_is_no_text_is_refused(tmp_path):

@@ -1,4 +1,9 @@
+import copy
+import dataclasses
 import hashlib
+import json
+import multiprocessing
+import pickle
 
 import pyarrow.parquet as pq
 import pytest
@@ -66,3 +71,49 @@ def test_model_text_cannot_inject_html():
     assert "&lt;script&gt;" in q._repr_html_()
     assert "<img>" not in q._repr_html_()
     assert repr(q) == repr(Query.ask("<script>alert(1)</script>", "<img>"))
+
+
+def _id_elsewhere(query: Query) -> tuple[str, dict, str]:
+    return query.id, dict(query.meta), type(query.meta).__name__
+
+
+def test_a_query_travels_whole_and_stays_as_it_is():
+    query = Query.ask("á?", "4", source="s", split="train", meta={"k": [1, {"z": None}], "level": 2})
+    fresh = Query.ask("á?", "4", source="s", split="train", meta={"k": [1, {"z": None}], "level": 2})
+    bare = pickle.loads(pickle.dumps(fresh))  # noqa: S301 (our own bytes); its id was not computed before
+    for again in (bare, pickle.loads(pickle.dumps(query)), copy.deepcopy(query), copy.copy(query)):  # noqa: S301
+        assert (again, again.id, again.text) == (query, query.id, "á?")
+        for change in (
+            lambda q: q.meta.update(level=3),
+            lambda q: q.meta.pop("level"),
+            lambda q: q.meta.setdefault("new", 1),
+            lambda q: q.meta.__ior__({"new": 1}),
+            lambda q: q.messages[0].__setitem__("content", "b?"),
+            lambda q: q.messages[0].clear(),
+            lambda q: q.meta.popitem(),
+            lambda q: q.meta.__delitem__("level"),
+        ):
+            with pytest.raises(TypeError, match=r"do not change; make another query"):
+                change(again)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            again.split = "test"
+        assert again.meta == {"k": [1, {"z": None}], "level": 2}
+    told = dataclasses.asdict(query)
+    assert told == {
+        "messages": ({"role": "user", "content": "á?"},),
+        "reference": "4",
+        "verifier": "exact",
+        "source": "s",
+        "split": "train",
+        "meta": {"k": [1, {"z": None}], "level": 2},
+    }
+    assert Query(**told) == query
+    assert json.loads(json.dumps(told["meta"])) == {"k": [1, {"z": None}], "level": 2}
+    moved = dataclasses.replace(query, split="test")
+    assert (moved.id, moved.split, query.split) == (query.id, "test", "train")
+
+
+def test_queries_go_through_a_process_pool():
+    queries = [Query.ask(f"{n}?", str(n), meta={"n": n}) for n in range(4)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_id_elsewhere, queries) == [(q.id, {"n": n}, "Frozen") for n, q in enumerate(queries)]

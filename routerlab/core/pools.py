@@ -2,6 +2,8 @@
 
 import datetime as dt
 import html
+import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -13,15 +15,28 @@ import yaml
 from routerlab.core.runs import root
 
 TIERS = ("premium", "standard", "budget", "specialized")
+MOST_USD, MOST_TOKENS = 1e9, 10**12  # of a price and a context: beyond them a slip of the pen
 
 
 class PoolError(ValueError):
     """A pool or card that cannot be used; the message names the known values."""
 
 
+def short(value: object) -> str:
+    """A value as an error shows it: in one line, cut, however large or deep it is."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    return " ".join(reprlib.repr(value).split())
+
+
 @dataclass(frozen=True)
 class ModelCard:
-    """One callable model. Prices are US dollars a million tokens, true on `as_of`."""
+    """One callable model. Prices are US dollars a million tokens, true on `as_of`.
+
+    `base_url` and `key_env` are for a model with a server of its own: where its OpenAI-compatible API is, and the name
+    of the environment variable that holds the key (never the key itself). Without them the backend's own address and
+    key are used.
+    """
 
     id: str
     provider_id: str
@@ -33,25 +48,45 @@ class ModelCard:
     usd_per_mtok_cached_in: float | None = None  # None: cached input costs what other input costs
     strengths: tuple[str, ...] = ()
     description: str = ""
+    base_url: str = ""
+    key_env: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
-            raise PoolError(f"a model's id is {self.id!r}; give a name, in quotes if it is a number")
+            raise PoolError(f"a model's id is {short(self.id)}; give a name, in quotes if it is a number")
+        for name in ("provider_id", "description", "base_url", "key_env"):
+            if not isinstance(value := getattr(self, name), str) or (name == "provider_id" and not value):
+                raise PoolError(f"model {self.id!r}: {name} is {short(value)}; give text, in quotes if it is a number")
         if isinstance(self.strengths, str):
             raise PoolError(f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]")
+        if not isinstance(self.strengths, list | tuple) or not all(isinstance(s, str) for s in self.strengths):
+            raise PoolError(f"model {self.id!r}: strengths are {short(self.strengths)}; give a list of words")
+        if self.base_url and not re.match(r"https?://[^/]", self.base_url):
+            raise PoolError(f"model {self.id!r}: base_url is {self.base_url!r}; it begins with http:// or https://")
+        if self.key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
+            raise PoolError(
+                f"model {self.id!r}: key_env is not the name of an environment variable (letters, digits, _); put the "
+                f"key into one and name it here"
+            )
         if self.tier not in TIERS:
-            raise PoolError(f"model {self.id!r}: tier {self.tier!r} is not one of {', '.join(TIERS)}")
+            raise PoolError(f"model {self.id!r}: tier {short(self.tier)} is not one of {', '.join(TIERS)}")
         prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
         prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
         for name in prices:
             price = getattr(self, name)
             number = isinstance(price, int | float) and not isinstance(price, bool)
-            if not number or not 0 <= price < float("inf"):
-                raise PoolError(f"model {self.id!r}: {name} is {price!r}; a price is a number of dollars, 0 or more")
-        if isinstance(self.context, bool) or not isinstance(self.context, int) or self.context <= 0:
-            raise PoolError(f"model {self.id!r}: context is {self.context!r}; give the number of tokens it can hold")
+            if not number or not 0 <= price <= MOST_USD:
+                raise PoolError(
+                    f"model {self.id!r}: {name} is {short(price)}; a price is a number of dollars, 0 or more"
+                )
+        if type(self.context) is not int or not 0 < self.context <= MOST_TOKENS:
+            raise PoolError(
+                f"model {self.id!r}: context is {short(self.context)}; give the number of tokens it can hold"
+            )
         if not isinstance(self.as_of, dt.date):
-            raise PoolError(f"model {self.id!r}: as_of is {self.as_of!r}; give the date of its prices as YYYY-MM-DD")
+            raise PoolError(
+                f"model {self.id!r}: as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD"
+            )
         object.__setattr__(self, "strengths", tuple(self.strengths))
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
@@ -90,15 +125,20 @@ class Pool:
             raise PoolError(f"no pool at {path}; pools there: {known}")
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError as error:
+            raise PoolError(f"{path} is nested too deep for a pool; see data/pools/pocket.yaml for the form") from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a day that no month has, endless digits
             raise PoolError(f"{path} is not YAML ({' '.join(str(error).split())}); repair it, in UTF-8") from error
         if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
             raise PoolError(f"{path} needs a list 'models'; see data/pools/pocket.yaml for the form")
         sets = raw.get("sets") or {}
-        if not isinstance(sets, dict) or not all(isinstance(v, list) for v in sets.values()):
-            raise PoolError(f"{path}: 'sets' is a mapping of names to lists of models, not {sets!r}")
+        lists = isinstance(sets, dict) and all(isinstance(v, list) for v in sets.values())
+        if not lists or not all(isinstance(m, str) for v in [[*sets], *sets.values()] for m in v):
+            raise PoolError(f"{path}: 'sets' is a mapping of names to lists of models, not {short(sets)}")
+        if not isinstance(name := raw.get("name", path.stem), str):
+            raise PoolError(f"{path}: the pool's name is {short(name)}; give text, in quotes if it is a number")
         cards = [_card(item, raw.get("as_of"), path) for item in raw["models"]]
-        return cls(raw.get("name", path.stem), cards, sets)
+        return cls(name, cards, sets)
 
     def to_yaml(self) -> str:
         """This pool as the text of a file that `Pool.load` reads."""
@@ -171,16 +211,18 @@ class Pool:
 
 def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:
     if not isinstance(item, dict):
-        raise PoolError(f"{path}: {item!r} is not a model; each entry of 'models' is a mapping with id, tier, prices")
+        raise PoolError(
+            f"{path}: {short(item)} is not a model; each entry of 'models' is a mapping with id, tier, prices"
+        )
     item = {"as_of": as_of, **item}
-    name = item.get("id", "?")
+    name = short(item.get("id", "?"))
     known = {f.name for f in fields(ModelCard)}
     needed = [f.name for f in fields(ModelCard) if f.default is MISSING]
-    if unknown := sorted(set(item) - known):
+    if unknown := sorted(map(str, set(item) - known)):
         raise PoolError(
-            f"{path}: model {name!r} has unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            f"{path}: model {name} has unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}"
         )
     if missing := [key for key in needed if item.get(key) is None]:
         extra = f" (one of {', '.join(TIERS)})" if "tier" in missing else ""
-        raise PoolError(f"{path}: model {name!r} lacks {', '.join(missing)}{extra}")
+        raise PoolError(f"{path}: model {name} lacks {', '.join(missing)}{extra}")
     return ModelCard(**item)

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -28,6 +27,18 @@ SCHEMA = pa.schema(
 
 class QueryError(ValueError):
     """A query, or a file of them, that cannot be used; the message says what to change."""
+
+
+class Frozen(dict):
+    """A dict that refuses changes, and that pickle, `copy.deepcopy` and `dataclasses.asdict` can copy."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a query's messages and meta do not change; make another query: dataclasses.replace(query, …)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore
+
+    def __reduce__(self) -> tuple[type, tuple[dict]]:
+        return Frozen, (dict(self),)
 
 
 def _canonical(value: Any) -> str:
@@ -63,9 +74,8 @@ class Query:
             raise QueryError(
                 f"half a surrogate pair in {_short(ascii(error.object))}; it is no text: replace or drop it"
             ) from error
-        messages = tuple(MappingProxyType(dict(m)) for m in self.messages)
-        object.__setattr__(self, "messages", messages)
-        object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
+        object.__setattr__(self, "messages", tuple(map(Frozen, self.messages)))
+        object.__setattr__(self, "meta", Frozen(self.meta))
 
     @classmethod
     def ask(

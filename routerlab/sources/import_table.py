@@ -1,61 +1,55 @@
-"""From columns of a foreign table to a `Recorded`: its queries, its outcomes, and what calls cost."""
+"""From the columns of a foreign table to queries and outcomes, one outcome a row, and what calls cost."""
 
+import ast
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from routerlab.core.invariants import Grade
 from routerlab.core.outcomes import OutcomeTable
-from routerlab.core.pools import ModelCard, Pool
+from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded
 from routerlab.sources.files import SourceError, read_rows, readable, refuse_pickle
 from routerlab.sources.rows import LETTERS, jsonable
 
+if TYPE_CHECKING:
+    from routerlab.sources.tables import Layout
+
 Tokens = float | str | Mapping[str, float] | None
-Prices = Mapping[str, tuple[float, float]] | str | Path
 CHARACTERS = "characters"
 
 
-def pool_of(name: str, prices: Prices, *, as_of: dt.date, context: int) -> Pool:
-    """A pool of models of which only prices are known: a mapping of model to dollars a million tokens (in, out), or a
-    CSV with the columns model, usd_per_mtok_in and usd_per_mtok_out.
-
-    The tier follows the output price: premium from 5 dollars a million, standard from 1, else budget.
-    """
-    if isinstance(prices, str | Path):
-        columns = ["model", "usd_per_mtok_in", "usd_per_mtok_out"]
-        frame = read_frame(prices)
-        need(frame, columns, prices)
-        usd = zip(*(numbers(frame[c], prices) for c in columns[1:]), strict=True)
-        prices = dict(zip(frame["model"], usd, strict=True))
-    cards = []
-    for model, both in prices.items():
-        usd_in, usd_out = map(float, both)
-        tier = "premium" if usd_out >= 5 else "standard" if usd_out >= 1 else "budget"
-        cards.append(ModelCard(model, model, tier, usd_in, usd_out, context, as_of))
-    return Pool(name, cards)
-
-
 def read_frame(path: str | Path) -> Any:
-    """A Parquet, CSV or JSONL table as a DataFrame; a pickle is refused."""
+    """The rows of a table (see `read_rows`) as a DataFrame. A field of a CSV that is written as Python writes a number
+    is that number. "None" and "NA" may be answers and names, so only an empty field is missing.
+    """
     import pandas as pd
 
     path = Path(path)
-    refuse_pickle(path)
-    if not path.is_file():
-        raise SourceError(f"no file at {path}; give the path of a Parquet, CSV or JSONL table")
-    with readable(path):
-        if path.suffix == ".parquet":
+    if path.suffix == ".parquet" and path.is_file():
+        refuse_pickle(path)
+        with readable(path):
             return pd.read_parquet(path)
-        if ".csv" in path.suffixes:
-            # "None" and "NA" are answers and names as well as gaps: only an empty field is empty.
-            return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    return pd.DataFrame(read_rows(path)).drop(columns="_file", errors="ignore")
+    if not (rows := read_rows(path)):
+        raise SourceError(f"{path} has no rows, so it holds no outcome; is it whole, and what its name says?")
+    if {".csv", ".tsv"} & {*path.suffixes}:
+        rows = [{name: _field(text) for name, text in row.items()} for row in rows]
+    return pd.DataFrame(rows, dtype=object).drop(columns="_file")
+
+
+def _field(text: str) -> Any:
+    if not text:
+        return None
+    if re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?", text):
+        number = float(text) if "." in text else int(text)
+        return number if str(number) == text else text
+    return text
 
 
 def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
@@ -73,56 +67,10 @@ def numbers(column: Any, path: str | Path) -> np.ndarray:
         words = {"true": 1, "false": 0} | dict.fromkeys(("", "na", "n/a", "null", "none"), np.nan)
         column = column.map(lambda v: words.get(v.strip().lower(), v) if isinstance(v, str) else v)
     try:
-        found: Any = pd.to_numeric(column)
-        return found.astype("Float64").to_numpy(float, na_value=np.nan)
+        values: Any = pd.to_numeric(column)
+        return values.astype("Float64").to_numpy(float, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise SourceError(f"{path}: column {column.name!r} is not a number everywhere ({error}); clean it") from error
-
-
-def cells_from(
-    read: Callable[[str, type], np.ndarray],
-    quality: str,
-    usd: str | None,
-    text: str | None,
-    tokens_in: Tokens,
-    tokens_out: Tokens,
-) -> tuple[dict[str, np.ndarray], dict[str, Tokens]]:
-    """(query x model cells of the columns that are named, how to count the tokens that have none)."""
-    cells = {"quality": read(quality, float)}
-    counts: dict[str, Tokens] = {"tokens_in": tokens_in, "tokens_out": tokens_out}
-    if usd is not None:
-        cells["usd"] = read(usd, float)
-        counts = {k: 0 if v is None else v for k, v in counts.items()}
-    if text is not None:
-        cells["answer"] = read(text, object)
-    for name, given in counts.items():
-        if isinstance(given, str) and given != CHARACTERS:
-            cells[name] = read(given, float)
-    return cells, {k: v for k, v in counts.items() if k not in cells}
-
-
-def queries_of(
-    frame: Any,
-    question: str,
-    source: str,
-    *,
-    answer: str | None = None,
-    verifier: str = "recorded",
-    keep: Sequence[str] = (),
-) -> list[Query]:
-    """A query a row. `recorded` is no verifier: the answers were graded elsewhere and cannot be again."""
-    out = []
-    refuse_gaps(frame, question, source)
-    told = None if answer is None else frame[answer].notna().to_numpy()
-    rows = frame[[question, *([answer] if answer else []), *keep]].to_dict("records")
-    for number, row in enumerate(rows):
-        meta = {k: jsonable(row[k]) for k in keep}
-        reference = str(row[answer]) if told is not None and told[number] else None
-        text = str(row[question])
-        if verifier == "multiple_choice" and "choices" not in meta:
-            meta["choices"] = choices_in(text)
-        out.append(Query.ask(text, reference, verifier=verifier, source=source, meta=meta))
-    return out
 
 
 def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
@@ -133,6 +81,72 @@ def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
             f"{path}: row {int(np.flatnonzero(empty)[0]) + 1} (and {int(empty.sum()) - 1} more) has nothing in column "
             f"{column}; fill it in, or drop the row"
         )
+
+
+def questions_of(
+    frame: Any, layout: "Layout", path: str | Path, texts: str | Path | None
+) -> tuple[np.ndarray, list[Query]]:
+    """(for each row of the table the place of its question, or -1; the questions, in order of appearance).
+
+    Args:
+        frame: the table.
+        layout: which columns hold what.
+        path: the table's file, for messages and the name of the source.
+        texts: the file of the questions' texts, where the table has only their ids.
+    """
+    import pandas as pd
+
+    asked = [layout.question, *([layout.answer] if layout.answer else []), *layout.keep]
+    need(frame, [*asked, *([layout.model] if layout.model else [])], path)
+    source = layout.source or Path(path).stem
+    if layout.questions is not None:
+        return _questions_elsewhere(frame, layout, source, path, texts)
+    for column in (layout.question, layout.model):
+        if column is not None:
+            refuse_gaps(frame, column, path)
+    text = frame[layout.question].astype(str).str.removesuffix(layout.suffix)
+    text = text.map(_joined) if layout.listed else text
+    row, first = np.arange(len(frame)), frame
+    if layout.model is not None:
+        row = pd.factorize(text)[0]
+        begins = np.unique(row, return_index=True)[1]
+        first, text = frame.iloc[begins], text.iloc[begins]
+    known = first[layout.answer].notna() if layout.answer else [False] * len(first)
+    queries = []
+    rows = zip(text, known, first[asked].to_dict("records"), strict=True)
+    for question, has_answer, values in rows:
+        meta = {k: jsonable(values[k]) for k in layout.keep}
+        if layout.verifier == "multiple_choice" and "choices" not in meta:
+            meta["choices"] = choices_in(question)
+        reference = str(values[layout.answer]) if has_answer else None
+        queries.append(Query.ask(question, reference, verifier=layout.verifier, source=source, meta=meta))
+    return row, queries
+
+
+def _questions_elsewhere(frame: Any, layout: "Layout", source: str, path: str | Path, texts: str | Path | None):
+    import pandas as pd
+
+    from routerlab.sources.benchmark_specs import benchmarks
+    from routerlab.sources.benchmarks import to_queries
+
+    if texts is None:
+        raise SourceError(f"{path} has only the ids of its questions: give the file of their texts (--questions)")
+    spec = benchmarks()[layout.questions or ""]
+    scored = set(frame[layout.question].astype(str))
+    rows = [r for r in read_rows(texts) if str(r.get(layout.question)) in scored]
+    queries = to_queries(rows, spec.asked("test"), source=source, split="test", verifiers=spec.verifiers)
+    ids = pd.Index([str(r[layout.question]) for r in rows])
+    return ids.get_indexer(frame[layout.question].astype(str)), queries
+
+
+def _joined(question: str) -> str:
+    """A question that is written as a Python list of strings, as lines."""
+    if not question.startswith(("['", '["')):
+        return question
+    try:
+        return "\n".join(map(str, ast.literal_eval(question)))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return question
 
 
 def choices_in(text: str) -> list[str]:
@@ -147,92 +161,126 @@ def choices_in(text: str) -> list[str]:
     return [text[s + 4 : e].strip() for s, e in zip(starts, ends, strict=True)]
 
 
-def build(
-    how: str,
-    queries: list[Query],
-    models: Sequence[str],
-    cells: dict[str, np.ndarray],
-    counts: Mapping[str, Tokens],
-    pool: Pool | str | Path,
-) -> Recorded:
-    """A table of query x model cells (quality, and usd, tokens_in, tokens_out, answer where known).
+class Outcomes(NamedTuple):
+    """Outcomes as columns, sorted by question and model: places of both, and what was recorded or is to be counted."""
 
-    A cell without quality has no row. Of a question that is there twice the first is kept, and one that no model
-    answered is left out; the card counts both.
+    models: list[str]
+    question: np.ndarray
+    model: np.ndarray
+    columns: dict[str, np.ndarray]
+    counts: dict[str, Tokens]  # tokens that are in no column
+
+
+def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarray, path: str | Path) -> Outcomes:
+    """What the table says of each question and model that has a quality; a wide table is melted into rows first.
+
+    Args:
+        frame: the table.
+        layout: which columns hold what.
+        models: the models that are meant.
+        question: for each row of the table the place of its question, or -1.
+        path: the table's file, for messages.
     """
-    pool = pool if isinstance(pool, Pool) else Pool.load(pool)
-    if absent := [m for m in models if m not in pool]:
-        raise SourceError(
-            f"{how}: pool {pool.name!r} has no card of {', '.join(absent)}; add them, or make a pool from prices with "
-            f"pool_of"
-        )
-    pool = Pool(pool.name, [c for c in pool if c.id in models])
+    wide, number_of = layout.model is None, {m: i for i, m in enumerate(models)}
+    if wide:
+        model = np.tile(np.arange(len(models)), len(frame))
+        question = np.repeat(question, len(models))
+    else:
+        model = np.array([number_of.get(m, -1) for m in frame[layout.model].astype(str)], int)
+
+    def read(name: str, text: bool = False) -> np.ndarray:
+        names = [name.replace("{model}", m) for m in models] if wide else [name]
+        need(frame, names, path)
+        each = {n: frame[n].to_numpy(object) if text else numbers(frame[n], path) for n in dict.fromkeys(names)}
+        return np.stack([each[n] for n in names], axis=1).ravel()
+
+    low, high = layout.scale
+    quality = read(layout.quality)
+    if layout.scale != (0.0, 1.0):
+        quality = np.where(quality < low, np.nan, (quality - low) / (high - low))
+    kept = np.flatnonzero(~np.isnan(quality) & (question >= 0) & (model >= 0))
+    place = question[kept] * len(models) + model[kept]
+    cells, first, inverse, times = np.unique(place, return_index=True, return_inverse=True, return_counts=True)
+    if len(cells) < len(kept) and not layout.average:
+        again = kept[np.setdiff1d(np.arange(len(kept)), first)[0]]
+        raise SourceError(f"{path}: row {again + 1} is a second outcome of one question and model; keep one of them")
+    if layout.models == "pool" and (absent := [m for m, i in number_of.items() if i not in model[kept]]):
+        raise SourceError(f"no outcomes of {', '.join(sorted(absent))} in {path}; leave them out of the pool")
+
+    def values(column: np.ndarray) -> np.ndarray:
+        if column.dtype == object or len(cells) == len(kept):
+            return column[kept][first]
+        return np.bincount(inverse, column[kept], len(cells)) / times
+
+    columns = {"quality": values(quality)}
+    counts: dict[str, Tokens] = {"tokens_in": layout.tokens_in, "tokens_out": layout.tokens_out}
+    if layout.usd is not None:
+        columns["usd"] = values(read(layout.usd))
+        counts = {k: 0 if v is None else v for k, v in counts.items()}
+    if layout.text is not None:
+        columns["answer"] = values(read(layout.text, text=True))
+    for name, given in counts.items():
+        if isinstance(given, str) and given != CHARACTERS:
+            columns[name] = values(read(given))
+    counts = {k: v for k, v in counts.items() if k not in columns}
+    return Outcomes(models, cells // len(models), cells % len(models), columns, counts)
+
+
+def build(how: str, queries: list[Query], found: Outcomes, pool: Pool) -> Recorded:
+    """The outcomes of the questions that are kept, with what is counted, and a card that says how."""
     ids = np.array([q.id for q in queries])
-    first = np.sort(np.unique(ids, return_index=True)[1])
-    repeated = len(ids) - len(first)
-    answered = ~np.isnan(cells["quality"][first]).all(1)
-    if not answered.any():
+    first = np.zeros(len(ids), bool)
+    first[np.unique(ids, return_index=True)[1]] = True
+    kept = first & (np.bincount(found.question, minlength=len(ids)) > 0)
+    if not kept.any():
         raise SourceError(f"{how} holds no outcome; name the columns that hold the quality")
-    first = first[answered]
-    kept = [queries[i] for i in first]
-    cells = {name: values[first] for name, values in cells.items()}
-    there = ~np.isnan(cells["quality"])
-    tokens = {
-        name: _recorded(how, name, cells[name], there)
-        if name in cells
-        else _counted(how, name, counts.get(name), kept, models)
-        for name in ("tokens_in", "tokens_out")
-    }
-    whole = {n: np.rint(np.broadcast_to(t, there.shape)[there]).astype(int) for n, t in tokens.items()}
-    row, column = np.nonzero(there)
-    usd = np.zeros(len(row))
-    for i, m in enumerate(models):
-        here = column == i
-        usd[here] = pool[m].usd(whole["tokens_in"][here], whole["tokens_out"][here])
-    if "usd" in cells:
-        usd = _recorded(how, "usd", cells["usd"], there)[there]
-    quality = cells["quality"][there]
-    columns: dict[str, Any] = {
-        "query": ids[first][row],
-        "model": np.array(models)[column],
-        "quality": quality,
-        "grade": np.where(quality >= 0.5, Grade.CORRECT.value, Grade.INCORRECT.value),
-        "usd": usd,
-        **whole,
-    }
-    if "answer" in cells:
-        columns["answer"] = [str(a) if isinstance(a, str) else None for a in cells["answer"][there]]
+    here = kept[found.question]
+    question, model = found.question[here], found.model[here]
+    columns: dict[str, Any] = {name: values[here] for name, values in found.columns.items()}
+    for name in ("usd", "tokens_in", "tokens_out"):
+        if name in columns and (lacking := int(np.isnan(columns[name]).sum())):
+            raise SourceError(f"{how}: {lacking} graded outcomes lack {name}; fill or drop those rows")
+    for name in ("tokens_in", "tokens_out"):
+        counted = columns[name] if name in columns else _counted(how, name, found)(queries, question, model)
+        columns[name] = np.rint(counted).astype(int)
+    if "usd" not in columns:
+        columns["usd"] = np.zeros(len(question))
+        for number, name in enumerate(found.models):
+            of = model == number
+            columns["usd"][of] = pool[name].usd(columns["tokens_in"][of], columns["tokens_out"][of])
+    if "answer" in columns:
+        there = columns["answer"]
+        columns["answer"] = [None if a is None or a != a else str(a) for a in there]
+    columns["grade"] = np.where(columns["quality"] >= 0.5, Grade.CORRECT.value, Grade.INCORRECT.value)
+    columns["query"], columns["model"] = ids[question], np.array(found.models)[model]
     card = {
         "how": f"imported from {how}",
         "imported": dt.date.today().isoformat(),
-        "outcomes_missing": int((~there).sum()),
-        "repeated_questions_dropped": repeated,
-        "unanswered_questions_dropped": int((~answered).sum()),
-        **{n: "recorded" if n in cells else jsonable(counts.get(n)) for n in tokens},
-        "usd": "recorded" if "usd" in cells else "tokens x prices of the pool",
+        "outcomes_missing": int(kept.sum()) * len(found.models) - len(question),
+        "repeated_questions_dropped": int((~first).sum()),
+        "unanswered_questions_dropped": int((first & ~kept).sum()),
+        **{n: "recorded" if n in found.columns else jsonable(found.counts[n]) for n in ("tokens_in", "tokens_out")},
+        "usd": "recorded" if "usd" in found.columns else "tokens x prices of the pool",
         "temperature": "not recorded; 0 stands for it",
     }
-    return Recorded(kept, pool, OutcomeTable(columns, pool.ids), card, "")
+    return Recorded(
+        [q for q, k in zip(queries, kept, strict=True) if k], pool, OutcomeTable(columns, pool.ids), card, ""
+    )
 
 
-def _recorded(how: str, name: str, values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    if lacking := int(np.isnan(values[there]).sum()):
-        raise SourceError(f"{how}: {lacking} graded outcomes lack {name}; fill or drop those rows")
-    return np.nan_to_num(values)
-
-
-def _counted(how: str, name: str, given: Tokens, queries: list[Query], models: Sequence[str]) -> np.ndarray:
+def _counted(how: str, name: str, found: Outcomes):
     """Tokens by the rule that was asked for: a number, one for each model, or four characters a token."""
-    if given == CHARACTERS and name == "tokens_in":
-        return np.array([[math.ceil(len(q.text) / 4)] for q in queries], float)
-    if isinstance(given, Mapping):
-        if absent := [m for m in models if m not in given]:
+    rule = found.counts[name]
+    if rule == CHARACTERS and name == "tokens_in":
+        return lambda queries, question, _: np.array([math.ceil(len(q.text) / 4) for q in queries])[question]
+    if isinstance(rule, Mapping):
+        if absent := [m for m in found.models if m not in rule]:
             raise SourceError(f"{name} has no number for {', '.join(absent)}; give one for each")
-        return np.array([[given[m] for m in models]], float)
-    if isinstance(given, int | float):
-        return np.array([[given]], float)
-    rule = f", or {CHARACTERS!r} for one every four characters" if name == "tokens_in" else ""
+        return lambda _, __, model: np.array([rule[m] for m in found.models])[model]
+    if isinstance(rule, int | float):
+        return lambda _, question, __: np.full(len(question), rule)
+    more = f", or {CHARACTERS!r} for one every four characters" if name == "tokens_in" else ""
     raise SourceError(
-        f"{how} records no {name}, and a call's cost is prices x tokens; give {name}= a number or a number for each "
-        f"model{rule}"
+        f"{how} records no {name}, and a call's cost is prices x tokens; give {name} (--{name.replace('_', '-')}), a "
+        f"column, a number, or a number for each model{more}; or the column of costs, usd (--usd)"
     )

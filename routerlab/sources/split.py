@@ -1,29 +1,27 @@
-"""Splits that no near-duplicate straddles: MinHash finds clusters of alike questions, and a hash of
-the cluster chooses its split.
+"""Splits that no near-duplicate straddles: alike questions form clusters, and a hash of the cluster chooses its split.
 
-Broder (1997): the share of minimum hashes two sets have in common estimates their Jaccard similarity. Signatures cut
-into bands give candidate pairs; each candidate is then compared exactly, so no estimate decides anything.
+Alike means a Jaccard similarity of word shingles, computed exactly by sparse matrix products. Only pairs that can reach
+the threshold are compared: with the shingles of every text sorted from rare to common, two texts as alike as t share
+one of the first |x| - ceil(t |x|) + 1 (prefix filtering; Chaudhuri et al. 2006, Bayardo et al. 2007).
 """
 
 import hashlib
 import html
 import re
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from routerlab.core.queries import Query, QueryError
 
 WORDS = 3  # consecutive words in a shingle
-HASHES = 128
-MISSED = 1e-6  # bands are as selective as this chance of missing a pair at the threshold allows
 COMMON = 0.05, 50  # shingles in more than this share of the queries, and this many, are boilerplate
 _TOKEN = re.compile(r"\w+|[^\w\s.,;:!?'\"`“”‘’()…]")
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+BATCH = 500_000  # products of one chunk of rows, which bounds the memory
 
 
 def split(
@@ -79,8 +77,7 @@ def clusters(queries: Sequence[Query], threshold: float = 0.8) -> np.ndarray:
     words = [_words(q.text) for q in queries]
     same: dict[tuple[str, ...], int] = {}
     text = np.array([same.setdefault(tuple(w), len(same)) for w in words])
-    shingle, doc = _shingles(list(same))
-    left, right = _alike(shingle, doc, len(same), threshold)
+    left, right = _alike(*_shingles(list(same)), len(same), threshold)
     edges = sparse.coo_matrix((np.ones(len(left), bool), (left, right)), (len(same), len(same)))
     return connected_components(edges, directed=False)[1][text].astype(np.int64)
 
@@ -90,84 +87,58 @@ def _words(text: str) -> list[str]:
 
 
 def _shingles(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(hash, text) of every different shingle of every text, by text, without boilerplate."""
+    """(text, shingle) of every different shingle of every text, without boilerplate. Shingles are numbered from the
+    rarest to the most common, and the pairs are sorted.
+    """
     ids: dict[str, int] = {}
-    flat = np.array([ids.setdefault(w, len(ids)) for t in texts for w in t], np.int64)
-    words = np.array([zlib.crc32(w.encode()) for w in ids] or [0], np.uint64)
-    flat = words[flat] if len(flat) else words[:0]
+    flat = np.array([ids.setdefault(w, len(ids) + 1) for t in texts for w in t], np.int64)
     length = np.array([len(t) for t in texts])
     owner = np.repeat(np.arange(len(texts)), length)
-    place = np.arange(len(flat)) - np.repeat(np.cumsum(length) - length, length)
-    left = np.repeat(length, length) - place
-    value = np.zeros(len(flat), np.uint64)
-    for step in range(WORDS):
-        there = left > step  # texts of fewer words are one shingle
-        value[there] = (value[there] ^ flat[np.flatnonzero(there) + step]) * _MIX
-        value ^= value >> np.uint64(32)
-    whole = (left >= WORDS) | (place == 0)
-    pair = np.unique(np.stack([owner[whole].astype(np.uint64), value[whole]]), axis=1)
-    doc, value = pair[0].astype(np.int64), pair[1]
-    _, number, count = np.unique(value, return_inverse=True, return_counts=True)
+    left = np.repeat(np.cumsum(length), length) - np.arange(len(flat))  # words from here to the end of the text
+    value = np.zeros(len(flat), np.int64)
+    for step in range(WORDS):  # distinct for up to 2 million different words
+        following = np.zeros(len(flat), np.int64)
+        following[left > step] = flat[np.flatnonzero(left > step) + step]
+        value = value * (len(ids) + 1) + following
+    first = left == np.repeat(length, length)
+    whole = (left >= WORDS) | first  # a text of fewer words is one shingle
+    _, number, count = np.unique(value[whole], return_inverse=True, return_counts=True)
+    pair = np.unique(owner[whole] * len(count) + number)
+    doc, number = pair // max(len(count), 1), pair % max(len(count), 1)
+    count = np.bincount(number, minlength=len(count))  # texts with each shingle
     rare = count[number] <= max(COMMON[0] * len(texts), COMMON[1])
-    return value[rare], doc[rare]
+    rank = np.empty(len(count), np.int64)
+    rank[np.argsort(count, kind="stable")] = np.arange(len(count))
+    doc, number = doc[rare], rank[number[rare]]
+    order = np.lexsort((number, doc))
+    return doc[order], number[order]
 
 
-def _alike(shingle: np.ndarray, doc: np.ndarray, size: int, threshold: float):
+def _alike(doc: np.ndarray, shingle: np.ndarray, size: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of texts whose Jaccard similarity reaches the threshold."""
     from scipy import sparse
 
-    none = np.zeros(0, np.int64)
-    if not len(doc):
-        return none, none
-    present, start = np.unique(doc, return_index=True)
-    pairs = none
-    for keys in _bands(shingle, start, _rows(threshold)):
-        pairs = np.union1d(pairs, _same(keys, present, size))
-    _, column = np.unique(shingle, return_inverse=True)
-    matrix = sparse.csr_matrix((np.ones(len(doc), np.float32), (doc, column)))
     count = np.bincount(doc, minlength=size)
-    left, right = pairs // size, pairs % size
-    keep = [none]
-    for s in range(0, len(pairs), 100_000):
-        i, j = left[s : s + 100_000], right[s : s + 100_000]
-        both = np.asarray(matrix[i].multiply(matrix[j]).sum(1)).ravel()
-        keep.append(s + np.flatnonzero(both >= threshold * (count[i] + count[j] - both) - 1e-6))
-    here = np.concatenate(keep)
-    return left[here], right[here]
-
-
-def _rows(threshold: float) -> int:
-    """Hashes a band: the most that miss a pair at the threshold less often than `MISSED`."""
-    fits = [r for r in (2, 4, 8, 16) if (1 - threshold**r) ** (HASHES // r) < MISSED]
-    return max(fits, default=1)
-
-
-def _bands(shingle: np.ndarray, start: np.ndarray, rows: int):
-    """For each band, one key a text; equal keys make candidates."""
-    rng = np.random.default_rng(0)
-    odd = rng.integers(1, 2**63, HASHES, np.uint64) | np.uint64(1)
-    plus = rng.integers(0, 2**63, HASHES, np.uint64)
-    for band in range(0, HASHES, rows):
-        key = np.zeros(len(start), np.uint64)
-        for k in range(band, band + rows):
-            mixed = shingle * odd[k] + plus[k]
-            mixed = (mixed ^ (mixed >> np.uint64(29))) * _MIX
-            key = (key ^ np.minimum.reduceat(mixed, start)) * _MIX
-            key ^= key >> np.uint64(32)
-        yield key
-
-
-def _same(keys: np.ndarray, present: np.ndarray, size: int) -> np.ndarray:
-    """Every pair of texts with one key, as `left * size + right`."""
-    order = np.argsort(keys, kind="stable")
-    edge = np.flatnonzero(np.diff(keys[order])) + 1
-    starts, ends = np.r_[0, edge], np.r_[edge, len(keys)]
-    out = [np.zeros(0, np.int64)]
-    for s, e in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-        members = np.sort(present[order[s:e]])
-        i, j = np.triu_indices(len(members), 1)
-        out.append(members[i] * size + members[j])
-    return np.concatenate(out)
+    start = np.cumsum(count) - count
+    first = np.arange(len(doc)) - start[doc] <= count[doc] - np.ceil(threshold * count[doc] - 1e-6)
+    shape = size, int(shingle.max(initial=0)) + 1
+    whole, prefix = (
+        sparse.csr_matrix((np.ones(keep.sum(), np.int32), (doc[keep], shingle[keep])), shape)
+        for keep in (np.ones(len(doc), bool), first)
+    )
+    work = prefix @ np.bincount(prefix.indices, minlength=shape[1])  # products that each row takes
+    ends = np.searchsorted(np.cumsum(work), np.arange(BATCH, work.sum() + BATCH, BATCH), side="right")
+    left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    rows, across = np.unique([0, *ends, size]), prefix.T.tocsr()
+    for begin, end in pairwise(rows):
+        near = (prefix[begin:end] @ across).tocoo()
+        i, j = near.row + begin, near.col
+        i, j = i[i > j], j[i > j]
+        both = np.asarray(whole[i].multiply(whole[j]).sum(1)).ravel()
+        alike = both >= threshold * (count[i] + count[j] - both) - 1e-6
+        left.append(i[alike])
+        right.append(j[alike])
+    return np.concatenate(left), np.concatenate(right)
 
 
 @dataclass(frozen=True)

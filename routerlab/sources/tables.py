@@ -1,270 +1,211 @@
-"""Outcome tables others recorded: RouteLLM, RouterBench, MMLU-Pro, MT-Bench judgements, and any wide or long file.
+"""Outcome tables that others recorded become a `Recorded`, by a `Layout` that says which column holds what.
 
-Each importer gives a `Recorded`; `save` writes it as a run that `recorded(name)` opens. A missing outcome has no row.
-A file without costs needs tokens, and a file without tokens needs to be told how to count them: nothing is guessed.
+The layouts of published tables are data (`data/layouts/*.yaml`); a table of your own needs a layout of a few names.
+`save` writes what was imported as a run that `recorded(name)` opens. A missing outcome has no row. A table without
+costs needs tokens, and tokens that it does not record must be given: nothing is guessed.
 """
 
-import ast
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import yaml
 
-from routerlab.core.pools import Pool
-from routerlab.core.queries import Query
+from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.recorded import Recorded, record
-from routerlab.core.runs import Run
-from routerlab.sources.files import SourceError, read_rows
-from routerlab.sources.import_table import (
-    Tokens,
-    build,
-    cells_from,
-    need,
-    numbers,
-    pool_of,
-    queries_of,
-    read_frame,
-    refuse_gaps,
-)
-from routerlab.sources.rows import mt_bench
+from routerlab.core.runs import Run, root
+from routerlab.sources.files import SourceError
+from routerlab.sources.import_table import Tokens, build, need, numbers, outcomes, questions_of, read_frame
 from routerlab.sources.split import split
 
-__all__ = [
-    "known",
-    "long",
-    "mmlu_pro",
-    "mt_bench_judgements",
-    "pool_of",
-    "routellm",
-    "routerbench",
-    "save",
-    "wide",
-]
+__all__ = ["Layout", "by_name", "find", "import_table", "known", "layouts", "pool_of", "save"]
 
 
-def save(made: Recorded, run: Run | str | Path, shares: Mapping[str, float] | None = None) -> Recorded:
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of a table hold what.
+
+    A wide table has one row for a question, and columns for each model: their names are patterns such as `ok/{model}`.
+    A long one has one row for a question and a model; `model` names the column that says which.
+    """
+
+    question: str  # text of the question
+    quality: str  # in [0, 1] (CORRECT from 0.5), or true and false; empty is missing
+    model: str | None = None  # long tables: the model's name
+    models: str | Sequence[str] | None = (
+        None  # names; a pattern of columns; "boolean": columns of true and false; "pool"
+    )
+    answer: str | None = None  # reference answer
+    verifier: str = "recorded"  # "recorded" is none: the answers were graded elsewhere and cannot be graded again
+    usd: str | None = None  # what a call cost; without it the cost is the pool's prices times tokens
+    tokens_in: Tokens = (
+        None  # a column, a number, a number a model, or "characters": one for every four of the question
+    )
+    tokens_out: Tokens = None  # a column, a number, or a number for each model
+    text: str | None = None  # the models' answers
+    keep: Sequence[str] = ()  # columns for the queries' meta
+    source: str | None = None  # the queries' source; by default the name of the file
+    optional: Sequence[str] = ()  # fields of the layout whose columns a table may lack
+    scale: tuple[float, float] = (0.0, 1.0)  # the worst and the best quality; what lies below the worst is missing
+    average: bool = False  # several rows of one question and model are averaged; else they are refused
+    suffix: str = ""  # cut off the end of a question
+    listed: bool = False  # a question may be written as a Python list of strings
+    questions: str | None = None  # questions are ids, and their texts rows of this benchmark in another file
+    bench: str | None = None  # the column that names the benchmark of a question, to take one of them
+    columns: Sequence[str] = ()  # columns by which `known` recognises the layout
+    pool: str | None = None  # the pool to use if none is given
+    as_of: dt.date | None = None  # the day of the table's costs
+    estimates: Mapping[str, Any] | None = None  # fields that `known` fills in, which the table does not record
+
+
+@cache
+def layouts() -> dict[str, Layout]:
+    """The layouts of published tables by name."""
+    paths = sorted((root() / "data" / "layouts").glob("*.yaml"))
+    return {p.stem: Layout(**{"source": p.stem} | yaml.safe_load(p.read_text(encoding="utf-8"))) for p in paths}
+
+
+def save(table: Recorded, run: Run | str | Path, shares: Mapping[str, float] | None = None) -> Recorded:
     """Write an imported table as a run; `shares` first splits its queries, near-duplicates together."""
-    queries = split(made.queries, shares) if shares else made.queries
-    return record(run, queries, made.pool, made.table, made.card)
+    queries = split(table.queries, shares) if shares else table.queries
+    return record(run, queries, table.pool, table.table, table.card)
 
 
-def wide(
-    path: str | Path,
-    pool: Pool | str | Path,
-    *,
-    question: str,
-    quality: str = "{model}",
-    models: Sequence[str] | None = None,
-    answer: str | None = None,
-    verifier: str = "recorded",
-    usd: str | None = None,
-    tokens_in: Tokens = None,
-    tokens_out: Tokens = None,
-    text: str | None = None,
-    keep: Sequence[str] = (),
-    source: str | None = None,
-) -> Recorded:
-    """A table of one row a question, and columns for each model whose names are patterns such as `ok/{model}`.
-
-    `quality` in [0, 1] (CORRECT from 0.5) or true and false; empty is missing. `usd` is what a call cost; without it
-    the cost is the pool's prices times tokens, and `tokens_in` and `tokens_out` are columns, numbers, or a number for
-    each model. Only `tokens_in="characters"` estimates: a token for every four characters of the question, rounded up.
-    `text` are the answers, `keep` columns for meta.
-    """
-    frame = read_frame(path)
-    models = list(models or _models(list(frame), quality))
-    source = source or Path(path).stem
-    need(frame, [question, *([answer] if answer else []), *keep], path)
-
-    def read(pattern: str, kind: type) -> np.ndarray:
-        columns = [pattern.format(model=m) for m in models]
-        need(frame, columns, path)
-        if kind is object:
-            return frame[columns].to_numpy(object)
-        return np.stack([numbers(frame[c], path) for c in columns], axis=1)
-
-    queries = queries_of(frame, question, source, answer=answer, verifier=verifier, keep=keep)
-    cells, counts = cells_from(read, quality, usd, text, tokens_in, tokens_out)
-    return build(Path(path).name, queries, models, cells, counts, pool)
+def by_name(name: str) -> Layout:
+    """The layout of this name."""
+    if name not in layouts():
+        raise SourceError(f"no layout {name!r}; there are {', '.join(layouts())}")
+    return layouts()[name]
 
 
-def _models(columns: Sequence[str], pattern: str) -> list[str]:
-    if pattern.strip() == "{model}":
-        raise SourceError("give models=[...]: with the pattern '{model}' any column could be one")
-    match = re.compile(re.escape(pattern).replace(re.escape("{model}"), "(.+)"))
-    found = [m[1] for c in columns if (m := match.fullmatch(str(c)))]
-    if not found:
-        raise SourceError(f"no column fits {pattern!r}; the columns are {', '.join(map(str, columns))[:300]}")
-    return found
-
-
-def long(
-    path: str | Path,
-    pool: Pool | str | Path,
-    *,
-    question: str,
-    model: str = "model",
-    quality: str = "quality",
-    answer: str | None = None,
-    verifier: str = "recorded",
-    usd: str | None = None,
-    tokens_in: Tokens = None,
-    tokens_out: Tokens = None,
-    text: str | None = None,
-    keep: Sequence[str] = (),
-    source: str | None = None,
-) -> Recorded:
-    """A table of one row a question and model; arguments as in `wide`, with names of columns for patterns. A pair that
-    is not there is missing; one that is there twice is refused.
-    """
-    frame = read_frame(path)
-    source = source or Path(path).stem
-    need(frame, [question, model, *([answer] if answer else []), *keep], path)
-    refuse_gaps(frame, question, path)
-    refuse_gaps(frame, model, path)
-    frame = frame.assign(**{model: frame[model].astype(str)})
-    if (again := frame.duplicated([question, model])).any():
-        row = int(np.flatnonzero(again)[0]) + 1
-        raise SourceError(f"{path}: row {row} is a second outcome of one question and model; keep one of them")
-    first = frame.drop_duplicates(question)
-    models = list(dict.fromkeys(frame[model]))
-    row_of = {q: i for i, q in enumerate(first[question])}
-    column_of = {m: i for i, m in enumerate(models)}
-    at = [row_of[q] for q in frame[question]], [column_of[m] for m in frame[model]]
-
-    def read(column: str, kind: type) -> np.ndarray:
-        need(frame, [column], path)
-        out = np.full((len(first), len(models)), None if kind is object else np.nan, kind)
-        out[at] = frame[column].to_numpy(object) if kind is object else numbers(frame[column], path)
-        return out
-
-    queries = queries_of(first, question, source, answer=answer, verifier=verifier, keep=keep)
-    cells, counts = cells_from(read, quality, usd, text, tokens_in, tokens_out)
-    return build(Path(path).name, queries, models, cells, counts, pool)
+def find(path: str | Path) -> Layout:
+    """The layout whose columns a table has."""
+    columns = list(map(str, read_frame(path)))
+    for candidate in layouts().values():
+        if all(models_in(columns, c) if "{model}" in c else c in columns for c in candidate.columns):
+            return candidate
+    raise SourceError(
+        f"{path} has the columns of no known layout ({', '.join(layouts())}); make a run of it with `routerlab import "
+        f"{path} --run NAME --question COLUMN --quality COLUMN`, and give the run's name"
+    )
 
 
 def known(path: str | Path, bench: str | None = None) -> Recorded:
-    """A file of one of the kinds below, told by its columns. RouteLLM's has no tokens: those of the question are
-    estimated (a token for every four characters) and an answer counts as one token, which its card says.
+    """A table whose columns are those of one of `layouts()`. What it does not record and its layout can estimate is
+    estimated, which its card says.
     """
-    columns = dict.fromkeys(map(str, read_frame(path)))  # in the file's order, which is the models'
-    if {"bench", "domain", "prompt"} <= columns.keys():
-        return routellm(path, bench=bench, tokens_in="characters", tokens_out=1)
-    if bench is not None:
-        raise SourceError(f"{path} is not RouteLLM's table, so it has no bench {bench!r}")
-    if {"query", "category", "q_tokens"} <= columns.keys():
-        return mmlu_pro(path, "mmlupro")
-    if costs := [c for c in columns if c.endswith("|total_cost")]:
-        models = {c.removesuffix("|total_cost"): (0, 0) for c in costs}
-        day = dt.date(2024, 3, 1)  # the month of the paper; its costs are in the file
-        return routerbench(path, pool_of("routerbench", models, as_of=day, context=1))
-    raise SourceError(
-        f"{path} is no table of RouteLLM, MMLU-Pro or RouterBench; import it with sources.tables.wide or long, save it "
-        f"as a run, and give the run's name"
-    )
+    found = find(path)
+    return import_table(path, replace(found, **found.estimates or {}), bench=bench)
 
 
-def routellm(
+def import_table(
     path: str | Path,
-    pool: Pool | str | Path = "routellm",
+    layout: Layout | str,
+    pool: Pool | str | Path | None = None,
     *,
     bench: str | None = None,
-    tokens_in: Tokens = None,
-    tokens_out: Tokens = None,
+    questions: str | Path | None = None,
 ) -> Recorded:
-    """RouteLLM's MMLU and GSM8K table, or the part of one `bench`: true or false a model, and no tokens, so
-    `tokens_in` and `tokens_out` have to be given (see `wide`).
-    """
-    frame = read_frame(path)
-    need(frame, ["bench", "domain", "prompt"], path)
-    if bench is not None and bench not in set(frame["bench"]):
-        raise SourceError(f"no bench {bench!r} in {path}; it has {', '.join(frame['bench'].unique())}")
-    frame = frame if bench is None else frame[frame["bench"] == bench]
-    frame = frame.assign(prompt=frame["prompt"].str.removesuffix("\nAnswer:"))
-    models = [c for c in frame if frame[c].dtype == bool]
-    queries = queries_of(frame, "prompt", "routellm", keep=("bench", "domain"))
-    cells = {"quality": frame[models].to_numpy(float)}
-    counts: dict[str, Tokens] = {"tokens_in": tokens_in, "tokens_out": tokens_out}
-    return build(Path(path).name, queries, models, cells, counts, pool)
+    """Read an outcome table from a CSV, TSV, JSON, JSONL or Parquet file.
 
+    Args:
+        path: the file.
+        layout: which columns hold what, or the name of one of `layouts()`.
+        pool: cards of the models; by default the layout's pool, or, where costs are recorded, cards without prices.
+        bench: take the questions of this benchmark only.
+        questions: the file of the questions' texts, where the table has only their ids.
 
-def mmlu_pro(path: str | Path, pool: Pool | str | Path) -> Recorded:
-    """MMLU-Pro, a wide table of `ok/<model>` and `out/<model>` (tokens), for the models of the pool. Its input tokens
-    are those of the question alone, without the examples a model may have been shown.
+    Returns:
+        queries, pool and outcomes. Of a question that is there twice the first is kept, and one that no model answered
+        is left out; the card counts both.
     """
-    pool = pool if isinstance(pool, Pool) else Pool.load(pool)
-    return wide(
-        path,
-        pool,
-        question="query",
-        answer="gold",
-        verifier="multiple_choice",
-        models=pool.ids,
-        quality="ok/{model}",
-        tokens_in="q_tokens",
-        tokens_out="out/{model}",
-        keep=("category", "src"),
-        source="mmlu-pro",
+    layout = by_name(layout) if isinstance(layout, str) else layout
+    frame, how = read_frame(path), Path(path).name
+    columns = list(map(str, frame))
+    if bench is not None:
+        if layout.bench is None or layout.bench not in columns:
+            raise SourceError(f"{path} does not say of which benchmark a question is, so it has no bench {bench!r}")
+        if bench not in (have := list(map(str, frame[layout.bench].unique()))):
+            raise SourceError(f"no bench {bench!r} in {path}; it has {', '.join(have)}")
+        frame = frame[frame[layout.bench].astype(str) == bench]
+    if layout.optional:
+        fields = {name: getattr(layout, name) for name in layout.optional}
+        there = {n: f if "{model}" not in f or models_in(columns, f) else None for n, f in fields.items()}
+        layout = replace(layout, **there)
+    if pool is None and layout.pool is not None:
+        pool = layout.pool
+    pool = pool if isinstance(pool, Pool | None) else Pool.load(pool)
+    models = _models(frame, layout, pool, path)
+    if pool is None:
+        if layout.usd is None:
+            raise SourceError(
+                f"{path}: no column of costs is named and no prices are known; name it, usd (--usd), or give a pool "
+                f"(--pool) or prices (--prices) of {', '.join(models[:5])}, and tokens (--tokens-in, --tokens-out)"
+            )
+        pool = pool_of(Path(path).stem, dict.fromkeys(models, (0, 0)), as_of=layout.as_of or dt.date.today(), context=1)
+    if absent := [m for m in models if m not in pool]:
+        raise SourceError(
+            f"{how}: pool {pool.name!r} has no card of {', '.join(absent)}; add them, or make a pool of prices with "
+            f"pool_of (--prices)"
+        )
+    row, queries = questions_of(frame, layout, path, questions)
+    return build(
+        how, queries, outcomes(frame, layout, models, row, path), pool.subset(m for m in pool.ids if m in models)
     )
 
 
-def routerbench(path: str | Path, pool: Pool | str | Path) -> Recorded:
-    """RouterBench's wide table: `<model>` (quality), `<model>|total_cost` (dollars, taken as they are),
-    `<model>|model_response`. It records no tokens: they are 0 here, and the prices of the pool are not used.
+def models_in(columns: Sequence[str], pattern: str) -> list[str]:
+    """The models whose columns fit a pattern, in the order of the columns."""
+    match = re.compile(re.escape(pattern).replace(re.escape("{model}"), "(.+)"))
+    return list(dict.fromkeys(m[1] for c in columns if (m := match.fullmatch(c))))
+
+
+def _models(frame: Any, layout: Layout, pool: Pool | None, path: str | Path) -> list[str]:
+    columns, wanted = list(map(str, frame)), layout.models
+    if wanted is not None and not isinstance(wanted, str):
+        return list(map(str, wanted))
+    if wanted == "pool":
+        if pool is None:
+            raise SourceError(f"{path}: give the pool (--pool) of the models that are meant")
+        return list(pool.ids)
+    if wanted == "boolean":
+        words = {"True", "False", "true", "false"}
+        return [c for c in columns if len(frame) and {*map(str, frame[c].unique())} <= words]
+    if layout.model is not None:
+        need(frame, [layout.model], path)
+        return list(dict.fromkeys(frame[layout.model].dropna().astype(str)))
+    pattern = wanted or layout.quality
+    if pattern.strip() == "{model}":
+        raise SourceError("say which models (--models): with the pattern '{model}' any column could be one")
+    if "{model}" not in pattern:
+        raise SourceError(
+            f"{pattern!r} is one column for all models: give a pattern such as 'ok/{{model}}', or, if each row is one "
+            f"question and one model, the column of the model's name (model)"
+        )
+    if not (models := models_in(columns, pattern)):
+        raise SourceError(f"no column fits {pattern!r}; the columns are {', '.join(columns)[:300]}")
+    return models
+
+
+def pool_of(name: str, prices: Mapping[str, Any] | str | Path, *, as_of: dt.date, context: int) -> Pool:
+    """A pool of models of which only prices are known: a mapping of model to dollars a million tokens (in, out), or a
+    CSV with the columns model, usd_per_mtok_in and usd_per_mtok_out.
+
+    The tier follows the output price: premium from 5 dollars a million, standard from 1, else budget.
     """
-    frame = read_frame(path)
-    models = [str(c).removesuffix("|total_cost") for c in frame if str(c).endswith("|total_cost")]
-    if not models:
-        raise SourceError(f"{path} has no column '<model>|total_cost', so it is not of RouterBench")
-    need(frame, ["prompt", "eval_name", "sample_id", *models], path)
-    frame = frame.assign(prompt=frame["prompt"].map(_unlisted))
-    queries = queries_of(frame, "prompt", "routerbench", keep=("eval_name", "sample_id"))
-    cells = {
-        "quality": frame[models].to_numpy(float),
-        "usd": frame[[f"{m}|total_cost" for m in models]].to_numpy(float),
-    }
-    if all(f"{m}|model_response" in frame for m in models):
-        cells["answer"] = frame[[f"{m}|model_response" for m in models]].to_numpy(object)
-    return build(Path(path).name, queries, models, cells, {"tokens_in": 0, "tokens_out": 0}, pool)
-
-
-def _unlisted(prompt: str) -> str:
-    """RouterBench writes prompts as a Python list of strings."""
-    if not prompt.startswith(("['", '["')):
-        return prompt
-    try:
-        return "\n".join(map(str, ast.literal_eval(prompt)))
-    except (ValueError, SyntaxError):
-        return prompt
-
-
-def mt_bench_judgements(
-    questions: str | Path,
-    judgements: str | Path,
-    pool: Pool | str | Path,
-    *,
-    tokens_in: Tokens,
-    tokens_out: Tokens,
-) -> Recorded:
-    """MT-Bench scores of 1 to 10 by a judge, as FastChat and RouteLLM write them (question_id, model, score), for the
-    models of the pool. Quality is (mean score of the turns - 1) / 9, so CORRECT means 5.5 and above; a score of -1, a
-    judge that failed, is missing.
-    """
-    pool = pool if isinstance(pool, Pool) else Pool.load(pool)
-    frame = read_frame(judgements)
-    need(frame, ["question_id", "model", "score"], judgements)
-    frame = frame[frame["model"].isin(pool.ids) & (frame["score"] > 0)]
-    if absent := set(pool.ids) - set(frame["model"]):
-        raise SourceError(f"no scores of {', '.join(sorted(absent))} in {judgements}; leave them out")
-    scores = frame.pivot_table(index="question_id", columns="model", values="score", aggfunc="mean")
-    found = [r for r in read_rows(questions) if r["question_id"] in scores.index]
-    queries = []
-    for row in found:
-        text, reference, meta, _ = mt_bench(row, "test")
-        queries.append(Query.ask(text, reference, verifier="judge", source="mt-bench", meta=meta))
-    mean = scores.loc[[r["question_id"] for r in found], list(pool.ids)].to_numpy(float)
-    counts: dict[str, Tokens] = {"tokens_in": tokens_in, "tokens_out": tokens_out}
-    how = Path(judgements).name
-    return build(how, queries, pool.ids, {"quality": (mean - 1) / 9}, counts, pool)
+    if isinstance(prices, str | Path):
+        columns = ["model", "usd_per_mtok_in", "usd_per_mtok_out"]
+        frame = read_frame(prices)
+        need(frame, columns, prices)
+        usd = zip(*(numbers(frame[c], prices) for c in columns[1:]), strict=True)
+        prices = dict(zip(frame["model"].astype(str), usd, strict=True))
+    cards = []
+    for model, both in prices.items():
+        usd_in, usd_out = map(float, both)
+        tier = "premium" if usd_out >= 5 else "standard" if usd_out >= 1 else "budget"
+        cards.append(ModelCard(model, model, tier, usd_in, usd_out, context, as_of))
+    return Pool(name, cards)
