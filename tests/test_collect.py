@@ -18,6 +18,7 @@ from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_
 from routerlab.collect.backends import BackendError, PocketBackend, backend
 from routerlab.collect.budget import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
+from routerlab.collect.grades import grade_calls
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
@@ -25,7 +26,7 @@ from routerlab.collect.run import collect
 from routerlab.core.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
-ROW = {"content_filter", "context_length", "bad_request", "no_usage", "too_large"}
+ROW = {"content_filter", "context_length", "bad_request", "too_large"}
 
 
 @pytest.mark.parametrize("form", [None, normalizers.NFC(), normalizers.NFKC()])
@@ -229,7 +230,8 @@ def test_a_run_whose_provider_never_answered_is_not_whole(tmp_path):
     where, settings = OpenAIBackend("http://127.0.0.1:9/v1"), replace(settings, attempts=1)
     made = collect(queries, pool, where, Run(tmp_path), settings, show="none")
     assert made.stopped is not None
-    assert re.search(r"3 of 3 calls .* may pass \(reset 3\): run the same command", made.stopped)
+    assert re.search(r"no connection to 127\.0\.0\.1:9 .*Correct the cause and run the same command", made.stopped)
+    assert made.usd == 0, "what was never sent is not charged"
     line = made.table.summary().iloc[0]
     assert line["missing"] == 3
     assert line.drop("missing").isna().all(), "what did not happen is missing, never 0 % right"
@@ -615,22 +617,24 @@ def test_litellm_gives_the_same_through_its_own_client(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "local")
 
     async def both(model):
-        calls, _, _ = calls_and_pool(3, f"openai/{model}")
         provider, out = Provider(), []
         async with provider as url:
-            for where in (backend(f"openai:{url}"), backend("litellm", base_url=url)):
-                out.append(await where.answer(calls))
+            for name, where in (
+                (model, backend(f"openai:{url}")),
+                (f"openai/{model}", backend("litellm", base_url=url)),
+            ):
+                out.append(await where.answer(calls_and_pool(3, name)[0]))
                 await where.close()
         return out, provider
 
     (plain, other), provider = asyncio.run(both("m"))
     strip = [replace(r, latency_s=0) for r in plain]
     assert [(r.finish, r.tokens_in) for r in strip] == [(r.finish, r.tokens_in) for r in other]
-    assert set(provider.tries.values()) == {2}, "one try each, and litellm does not retry"
+    assert set(provider.tries.values()) == {1}, "one try each, and litellm does not retry"
     for fault in ("rate_limited", "server", "context_400", "key", "no_choices", "overloaded"):
         (plain, other), provider = asyncio.run(both(f"m~{fault}"))
         assert {(e.kind, e.scope) for e in other} == {(e.kind, e.scope) for e in plain}, fault
-        assert set(provider.tries.values()) == {2}, fault
+        assert set(provider.tries.values()) == {1}, fault
 
 
 @pytest.fixture
@@ -690,11 +694,28 @@ def test_what_the_ledger_had_to_mend_is_said(tmp_path):
     assert "1 calls with an unknown outcome stay charged at $" in str(made)
 
 
-def test_a_temperature_a_model_does_not_take_stops_the_run_and_is_not_dropped():
-    calls, _, _ = calls_and_pool(1, "openai/gpt-5")
-    (error,) = asyncio.run(backend("litellm", base_url="http://127.0.0.1:9/v1").answer(calls))
-    assert (error.kind, error.scope) == ("unsupported", Scope.RUN)
-    assert "does not take temperature 0" in str(error)
+def test_a_model_that_takes_temperature_1_only_gets_it_and_the_table_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "local")
+
+    async def session():
+        async with Provider() as url:
+            return await backend("litellm", base_url=url).answer(calls_and_pool(1, "openai/gpt-5")[0])
+
+    (answer,) = asyncio.run(session())
+    assert answer.temperature == 1.0
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m~temperature_1", 40))
+    assert stopped is None
+    assert {row.reply.temperature for row in ledger.results.values()} == {1.0}
+    assert sum(provider.tries.values()) <= 40 + 32, "learned once, by those that were in flight"
+    calls, _, _ = calls_and_pool(40, "m~temperature_1")
+    columns, _ = grade_calls([Query.ask(f"question {i}", "x") for i in range(40)], calls, ledger)
+    assert set(columns["temperature"]) == {1.0}
+
+
+def test_a_model_that_demands_max_completion_tokens_is_recognised(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~completion_field", 40))
+    assert (stopped, len(ledger.results)) == (None, 40)
+    assert ledger.spent_usd == pytest.approx(sum(row.usd for row in ledger.results.values())), "a refusal is free"
 
 
 def test_answers_of_other_weights_are_other_calls(tmp_path):
@@ -717,14 +738,14 @@ def test_progress_in_a_log_is_a_line_every_10_s(turn):
     progress = Progress(5000, 10, 1.0, where="log", file=file)
     for i in range(20):
         turn(1)
-        progress.tell(0.01, "timeout" if i == 3 else None)
+        progress.tell(0.01, CallError("timeout", Scope.RETRY) if i == 3 else None)
     assert file.getvalue().splitlines() == [
         "10 of 5,000 (0%)  $1.0000",
         "20 of 5,000 (0%)  $1.1000  83 min left  errors: timeout 1",
         "30 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 1",
     ]
     turn(1)
-    progress.tell(0.0, "timeout")
+    progress.tell(0.0, CallError("timeout", Scope.RETRY))
     progress.close()
     assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
 
