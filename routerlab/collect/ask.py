@@ -63,9 +63,11 @@ async def ask(
         if isinstance(error, BudgetError):
             raise CollectError(str(error)) from error
         if isinstance(error, CallError):
+            over = session.budget.over_usd
+            more = f"; all calls together cost ${over:.6f} more than was reserved for them" if over else ""
             raise CollectError(
-                f"the run stopped at {error}: every further call would fail the same way. Correct the cause and run "
-                f"the same command again; {len(ledger.results)} answers are kept"
+                f"the run stopped at {error}{more}: every further call would fail the same way. Correct the cause and "
+                f"run the same command again; {len(ledger.results)} answers are kept"
             ) from error
         raise error
     if session.stop.is_set():
@@ -154,8 +156,7 @@ class _Session:
         return CallError(
             "over_reserved",
             Scope.RUN,
-            f"{call.model} reports ${usd:.6f} for a call of at most {call.max_tokens} output tokens; all calls so far "
-            f"cost ${self.budget.over_usd:.6f} more than was reserved for them",
+            f"{call.model} reports ${usd:.6f} for a call of at most {call.max_tokens} output tokens",
         )
 
     async def attempt(self, batch: list[Call]) -> list[tuple[Call, float, Reply | CallError]]:

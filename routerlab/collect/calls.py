@@ -5,7 +5,7 @@ import enum
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
@@ -158,6 +158,13 @@ _UNSENT = {"ClientConnectorError", "ConnectError", "ConnectTimeout", "Connection
 _BROKEN = {"ClientError", "TransportError", "IncompleteRead", "OSError", "EOFError"}
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def from_exception(error: BaseException, where: str = "") -> CallError:
     """The class of an exception of the transport, by the first exception in its chain of causes that tells it. Its text
     is dropped, for it may hold a URL. An exception of no such class is raised.
@@ -166,14 +173,14 @@ def from_exception(error: BaseException, where: str = "") -> CallError:
         error: the exception.
         where: host and port of the server, for the message.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    causes = list(chain(error))
+    for cause in causes:
         if isinstance(cause, CallError):
             return cause
         name, names = type(cause).__name__, {c.__name__ for c in type(cause).__mro__}
         if names & _UNSENT or isinstance(cause, ConnectionRefusedError):
-            host = getattr(cause, "host", None)
-            where = f"{host}:{getattr(cause, 'port', '')}" if host else where
+            named = (f"{c.host}:{c.port}" for c in causes if hasattr(c, "host") and hasattr(c, "port"))  # type: ignore
+            where = next(named, where)
             return CallError("unreachable", Scope.RETRY, f"no connection to {where or 'the provider'} ({name})")
         if isinstance(cause, TimeoutError) or "timeout" in name.lower():
             return CallError("timeout", Scope.RETRY, name)
@@ -181,7 +188,6 @@ def from_exception(error: BaseException, where: str = "") -> CallError:
             return CallError("truncated_json", Scope.RETRY, name)
         if names & _BROKEN:
             return CallError("reset", Scope.RETRY, name)
-        cause = cause.__cause__ or cause.__context__
     if "APIConnectionError" in {c.__name__ for c in type(error).__mro__}:  # of litellm, without a cause
         return CallError("reset", Scope.RETRY, type(error).__name__)
     raise error

@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, from_exception, from_status
+from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, chain, from_exception, from_status
 from routerlab.collect.completion import read_completion
 from routerlab.collect.scrub import scrub
 from routerlab.core.pools import ModelCard
@@ -213,7 +213,7 @@ def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
         return CallError("unsupported", Scope.RUN, "litellm does not send such a request", said)
     if isinstance(error, CallError | known.Timeout | known.APIConnectionError) or not isinstance(status, int):
         return from_exception(error)
-    answered = status < 500 or "HTTPStatusError" in {type(c).__name__ for c in _chain(error)}
+    answered = status < 500 or "HTTPStatusError" in {type(c).__name__ for c in chain(error)}
     if not answered:
         try:
             return from_exception(error)
@@ -223,12 +223,6 @@ def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
             return CallError("server_error", Scope.RETRY, "", said, unsure=True)  # it may have been billed
     headers = getattr(response, "headers", None) or {}
     return replace(from_status(status, str(error), headers.get("retry-after")), said=said)
-
-
-def _chain(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def checked_url(url: str) -> str:
