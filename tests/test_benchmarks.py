@@ -359,16 +359,33 @@ def test_a_file_of_queries_needs_no_columns(own):
     assert load(f"file:{own / 'queries.parquet'}", split="test") == queries[1:]
 
 
-def test_a_limit_is_a_sample_that_ignores_the_order(own):
+def test_a_limit_takes_the_first_in_the_order_of_the_source(own):
     name = f"file:{own / 'own.jsonl'}?question=q&answer=a"
-    some = load(name, limit=5)
-    lines = (own / "own.jsonl").read_text().splitlines()
-    (own / "own.jsonl").write_text("\n".join(reversed(lines)))
-    again = load(name, limit=5)
-    assert {q.id for q in some} == {q.id for q in again}
-    assert [q.id for q in some] == [q.id for q in reversed(again)]
+    assert [q.text for q in load(name, limit=5)] == [f"Is {n} even?" for n in range(5)]
     assert len(load(name, limit=100)) == 20
-    assert load(name, limit=0) == []
+    assert load(name, limit=0) == load(name, limit=-1) == []
+    lines = (own / "own.jsonl").read_text().splitlines()
+    (own / "own.jsonl").write_text("\n".join([lines[3], lines[0], *lines[:5]]))
+    with pytest.warns(UserWarning, match=r"2 of 7 rows repeat a question and its answer; the first of each is kept"):
+        assert [q.text for q in load(name, limit=3)] == ["Is 3 even?", "Is 0 even?", "Is 1 even?"]
+
+
+def test_several_sources_in_one_name(own):
+    lay_out(own, "aime24", SAMPLES["aime24"])
+    lay_out(own, "gsm8k", SAMPLES["gsm8k"])
+    file = f"file:{own / 'own.jsonl'}?question=q&answer=a&keep=topic,n"
+    queries = load(f"aime24,{file},gsm8k:test,pocket:test", folder=own, limit=2)
+    assert [q.source for q in queries] == ["aime24", "own", "own", "gsm8k", "pocket", "pocket"]
+    assert dict(queries[1].meta) == {"topic": "parity", "n": 0}
+    assert {q.split for q in queries} == {"test"}
+    assert load(f"{file},{file}") == load(file)
+    for name, says in {
+        "gsm8k,": "no benchmark ''",
+        "gsm8k,gsm9k": "no benchmark 'gsm9k'",
+        f"{file},x": "column x",
+    }.items():
+        with pytest.raises(QueryError, match=says):
+            load(name, folder=own)
 
 
 def test_repeated_questions_are_kept_once_and_counted(own):
@@ -492,3 +509,9 @@ def test_published_solutions_pass_their_tests(datasets):
     solved = {**human, **mbpp}
     found = grade_many(queries, [f"```python\n{solved[q.meta['task']]}\n```" for q in queries])
     assert [v.quality for v in found] == [1.0] * len(queries)
+
+
+def test_first_of_each_keeps_the_meta_of_the_first(tmp_path):
+    (tmp_path / "t.csv").write_text("q,a,topic\none?,1,first\none?,1,second\n")
+    with pytest.warns(UserWarning, match="1 of 2 rows repeat"):
+        assert [q.meta["topic"] for q in load(f"file:{tmp_path / 't.csv'}?question=q&answer=a&keep=topic")] == ["first"]

@@ -131,3 +131,11 @@ def test_a_matrix_is_of_numbers(small_table):
     for name in ("grade", "kwality"):
         with pytest.raises(OutcomeError, match=f"'{name}' is no column of numbers; those are sample"):
             small_table.matrix(name)
+
+
+def test_a_matrix_of_one_try_holds_that_try_alone(small):
+    twice = {k: v * 2 for k, v in small.items()} | {"sample": [0] * 6 + [1] * 6}
+    twice["usd"] = [*small["usd"], *[9.0] * 6]
+    table = OutcomeTable(twice)
+    np.testing.assert_allclose(table.matrix("usd"), OutcomeTable(small).matrix("usd"))
+    np.testing.assert_allclose(table.matrix("usd", 1), np.full((3, 2), 9.0))

@@ -1,12 +1,13 @@
 """Pools against the price lists that are installed, and the published pools as they are committed."""
 
 import dataclasses
+import re
 import socket
 
 import pytest
 
 from routerlab.core.pools import Pool
-from routerlab.sources.prices import Difference, check, report
+from routerlab.sources.prices import Difference, check, compare, report
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,14 @@ def test_an_unknown_model_is_said_to_be_unknown():
     assert len(found) == 12
     assert "unknown to litellm: pocket-nano" in report(found)
     assert report([]) == "no disagreement"
+
+
+def test_it_says_how_many_prices_agree(xrouter):
+    dear = changed(xrouter, "gpt-4.1-nano", usd_per_mtok_out=1.40)
+    good, bad = report(compare(xrouter)).splitlines(), report(compare(dear)).splitlines()
+    for source in ("litellm", "genai-prices"):
+        all_agree = next(line for line in good if line.startswith(f"{source}: "))
+        listed = int(re.fullmatch(rf"{source}: (\d+) of \1 listed prices agree", all_agree)[1])
+        assert listed >= 20
+        assert f"{source}: {listed - 1} of {listed} listed prices agree" in bad
+    assert "litellm: 0 of 0 listed prices agree" in report(compare(Pool.load("pocket")))

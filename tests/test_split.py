@@ -168,3 +168,22 @@ def test_real_questions_split_without_leakage(datasets):
     done = split(queries, {"train": 0.8, "test": 0.2})
     assert not leakage(done)
     assert np.mean([q.split == "test" for q in done]) == pytest.approx(0.2, abs=0.015)
+
+
+def test_what_unicode_writes_in_two_ways_is_one():
+    texts = ("STRASSE zum ﬁnalen Café in der Altstadt", "straße zum finalen Cafe\u0301 in der altstadt")
+    assert len(set(clusters([Query.ask(t) for t in texts]).tolist())) == 1
+
+
+def test_a_template_of_a_third_of_the_questions_is_boilerplate(rng):
+    ask = "Work this out step by step and give the number alone on the last line of your answer, please: {}"
+    queries = [Query.ask(ask.format(w)) for w in (f"w{n}" for n in range(60))]
+    queries += [Query.ask(text(rng)) for _ in range(120)]
+    assert len(set(clusters(queries).tolist())) == 180
+
+
+def test_a_similarity_of_exactly_the_threshold_is_alike():
+    words = [f"w{n}" for n in range(12)]  # 8 of 10 shingles
+    pair = [Query.ask(" ".join(words[:10])), Query.ask(" ".join(words))]
+    assert len(set(clusters(pair, 0.8).tolist())) == 1
+    assert len(set(clusters(pair, 0.81).tolist())) == 2

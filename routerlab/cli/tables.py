@@ -150,9 +150,9 @@ def data(given: argparse.Namespace) -> int:
 
 def pools(given: argparse.Namespace) -> int:
     """Compare a pool's dated prices with those litellm and genai-prices carry, and print every
-    disagreement and what they do not know; the exit status is 1 if there is a disagreement."""
+    disagreement, what they do not know, and how many prices agree; the exit status is 1 if there is a disagreement."""
     from routerlab.sources import prices
 
-    found = prices.check(routerlab.Pool.load(given.pool))
-    print(prices.report(found))
-    return int(any(d.theirs is not None for d in found))
+    compared = prices.compare(routerlab.Pool.load(given.pool))
+    print(prices.report(compared))
+    return int(any(d.theirs is not None and not d.agrees for d in compared))

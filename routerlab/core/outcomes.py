@@ -105,8 +105,12 @@ class OutcomeTable:
         values = self.rows[column].to_numpy().astype(np.float32)
         if graded:
             values = np.where(self.rows["grade"].is_null().to_numpy(), np.nan, values)
-        total = np.zeros((len(self.queries), len(self.models)), np.float32)
-        count = np.zeros_like(total)
+        shape = len(self.queries), len(self.models)
+        if len(wanted) == 1:
+            one, here = np.full(shape, np.nan, np.float32), sample == wanted[0]
+            one[query[here], model[here]] = values[here]
+            return one
+        total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for k in wanted:
             here = (sample == k) & ~np.isnan(values)
             total[query[here], model[here]] += values[here]

@@ -39,6 +39,7 @@ class Benchmark:
     rows: str | None = None
     question: str | None = None
     answer: str | None = None
+    options: str | None = None
     keep: list[str] = field(default_factory=list)
 
     @property
@@ -54,7 +55,8 @@ class Benchmark:
 
     def asked(self, split: str) -> Callable[[Row], Asked | None]:
         if self.question is not None:
-            return partial(plain, question=self.question, answer=self.answer, keep=self.keep)
+            columns = {"question": self.question, "answer": self.answer, "options": self.options}
+            return lambda row: plain(row, **columns, keep=[c for c in self.keep if row.get(c)])
         name = self.rows or self.name.replace("-", "_")
         function = getattr(row_functions, name, None) or getattr(code_rows, name)
         return partial(function, split=split)

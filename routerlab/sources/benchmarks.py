@@ -46,35 +46,64 @@ def load(
     verifier: str | None = None,
     keep: Sequence[str] = (),
 ) -> list[Query]:
-    """Queries of a benchmark (`gsm8k`, `gsm8k:train`), of the embedded questions (`pocket`, `pocket:test`) or of a file
-    of yours (`file:questions.csv`).
+    """Queries of a benchmark (`gsm8k`, `gsm8k:train`), of the embedded questions (`pocket:test`), of a file of yours
+    (`file:questions.csv`), or of several of these with commas between them (`gsm8k,mmlu:validation`).
 
-    `split` is ours (train, validation, test), the first declared one by default. `folder` holds raw files that are
-    already on disk; without it the data comes from the hub or the web at its pinned revision, or at `revision`. `limit`
-    keeps a sample that does not depend on the order of the file: the queries with the smallest ids.
+    Args:
+        name: what to load. A file's columns may stand in it: `file:q.csv?question=q&answer=a&verifier=numeric&keep=b`.
+        split: train, validation or test; by default the first that a benchmark declares.
+        limit: only so many questions of each source, the first in its order.
+        folder: where raw files of benchmarks lie; without it they come from the hub or the web.
+        revision: the commit to fetch, in place of the pinned one.
+        question, answer, keep: columns of a file; a Parquet file of queries needs none.
+        verifier: what grades the answers to a file's questions (default: exact, or judge if there is no answer column).
 
-    For a file, `question`, `answer`, `verifier` (default exact) and `keep` name its columns; they may also stand in the
-    name: `file:q.csv?question=q&answer=a&verifier=numeric&keep=topic,level`. A Parquet file of queries needs none.
+    Returns:
+        the queries in the order of the sources; of a question that is there twice the first.
     """
-    if name.startswith("file:"):
-        found = _own(name[5:], split, question, answer, verifier, keep)
-    elif any(x is not None for x in (question, answer, verifier)) or keep:
-        raise SourceError(f"question, answer, verifier and keep are for file:, and {name!r} declares its own")
-    else:
-        base, _, part = name.partition(":")
-        split = split or part or None
-        found = _pocket(split) if base == "pocket" else _declared(base, split, folder, revision)
-    unique = list({q.id: q for q in found}.values())
-    if len(unique) < len(found):
-        warnings.warn(
-            f"{name}: {len(found) - len(unique)} of {len(found)} rows repeat a question and its "
-            f"answer; one of each is kept",
-            stacklevel=2,
-        )
-    if limit is not None and limit < len(unique):
-        kept = set(sorted(q.id for q in unique)[: max(limit, 0)])
-        unique = [q for q in unique if q.id in kept]
-    return unique
+    queries: list[Query] = []
+    for source in _sources(name):
+        if source.startswith("file:"):
+            rows = _own(source[5:], split, question, answer, verifier, keep)
+        elif any(x is not None for x in (question, answer, verifier)) or keep:
+            raise SourceError(f"question, answer, verifier and keep are for file:, and {source!r} declares its own")
+        else:
+            base, _, its = source.partition(":")
+            its = split or its or None
+            rows = _pocket(its) if base == "pocket" else _declared(base, its, folder, revision)
+        unique = _first_of_each(rows)
+        if len(unique) < len(rows):
+            warnings.warn(
+                f"{source}: {len(rows) - len(unique)} of {len(rows)} rows repeat a question and its answer; the first "
+                f"of each is kept",
+                stacklevel=2,
+            )
+        queries += unique[: None if limit is None else max(limit, 0)]
+    return _first_of_each(queries)
+
+
+def _first_of_each(queries: Iterable[Query]) -> list[Query]:
+    by_id: dict[str, Query] = {}
+    for query in queries:
+        by_id.setdefault(query.id, query)
+    return list(by_id.values())
+
+
+def _sources(name: str) -> list[str]:
+    """The sources in a list with commas. The columns to keep of a file have commas, too, which end at a known name."""
+    sources: list[str] = []
+    known = {*benchmarks(), "pocket"}
+    for piece in name.split(","):
+        if (
+            sources
+            and sources[-1].startswith("file:")
+            and piece[:5] != "file:"
+            and piece.partition(":")[0] not in known
+        ):
+            sources[-1] += f",{piece}"
+        else:
+            sources.append(piece)
+    return sources
 
 
 def _declared(name: str, split: str | None, folder: str | Path | None, revision: str | None) -> list[Query]:
@@ -85,8 +114,8 @@ def _declared(name: str, split: str | None, folder: str | Path | None, revision:
     split = split or b.known_splits[0]
     if split not in b.known_splits:
         raise SourceError(f"{name} has no split {split!r}; it has {', '.join(b.known_splits)}")
-    found = raw_rows(b, split, folder, revision)
-    return to_queries(found, b.asked(split), source=name, split=split, verifiers=b.verifiers)
+    rows = raw_rows(b, split, folder, revision)
+    return to_queries(rows, b.asked(split), source=name, split=split, verifiers=b.verifiers)
 
 
 def to_queries(

@@ -94,14 +94,6 @@ def _cases(packed: str) -> list[dict[str, Any]]:
     return json.loads(texts[0])
 
 
-def cruxeval(row: Row, split: str) -> Asked:
-    text = (
-        f"```python\n{row['code'].strip()}\n```\n\nWhat does f({row['input']}) return? Answer with "
-        "the value alone, as a Python literal."
-    )
-    return Asked(text, row["output"], {"task": str(row["id"])})
-
-
 def codeio(row: Row, split: str) -> Asked | None:
     """Output predictions whose published first answer was checked to be right; that answer is the reference.
 

@@ -73,6 +73,8 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
     if path.suffix in {".csv", ".tsv"}:
         delimiter = "\t" if path.suffix == ".tsv" else ","
         found: Any = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if twice := {n for n in found.fieldnames or () if [*found.fieldnames].count(n) > 1}:
+            raise SourceError(f"{path}: the header names {', '.join(sorted(twice))} twice; rename one of the columns")
     elif path.suffix in {".jsonl", ".ndjson"}:
         found = (_parse(path, n, x) for n, x in enumerate(text.split("\n"), 1) if x.strip())
     elif path.suffix == ".json":
@@ -98,8 +100,9 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
 def _parse(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise SourceError(f"{path}: line {line} is not JSON ({error}); repair or drop it") from error
+    except (ValueError, RecursionError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else error
+        raise SourceError(f"{path}: line {line} is not JSON ({why}); repair or drop it") from error
 
 
 def named(url: str) -> str:

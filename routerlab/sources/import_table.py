@@ -69,13 +69,16 @@ def numbers(column: Any, path: str | Path) -> np.ndarray:
     try:
         values: Any = pd.to_numeric(column)
         return values.astype("Float64").to_numpy(float, na_value=np.nan)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{path}: column {column.name!r} is not a number everywhere ({error}); clean it") from error
 
 
 def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
     """Refuse a table with a row that lacks this column, or has only blanks in it."""
-    empty = frame[column].isna() | frame[column].astype(str).str.strip().eq("")
+    try:
+        empty = frame[column].isna() | frame[column].astype(str).str.strip().eq("")
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{path}: half a surrogate pair in column {column}; replace or drop that row") from error
     if empty.any():
         raise SourceError(
             f"{path}: row {int(np.flatnonzero(empty)[0]) + 1} (and {int(empty.sum()) - 1} more) has nothing in column "
@@ -240,8 +243,13 @@ def build(how: str, queries: list[Query], found: Outcomes, pool: Pool) -> Record
     for name in ("usd", "tokens_in", "tokens_out"):
         if name in columns and (lacking := int(np.isnan(columns[name]).sum())):
             raise SourceError(f"{how}: {lacking} graded outcomes lack {name}; fill or drop those rows")
+    low, high = columns["quality"].min(), columns["quality"].max()
+    if low < 0 or high > 1:
+        raise SourceError(f"{how}: quality runs from {low:g} to {high:g}, and must lie in 0..1; scale the column")
     for name in ("tokens_in", "tokens_out"):
         counted = columns[name] if name in columns else _counted(how, name, found)(queries, question, model)
+        if not np.all((counted >= 0) & (counted < 2**31)):
+            raise SourceError(f"{how}: {name} is not a number of tokens everywhere, from 0 to 2 ** 31; repair it")
         columns[name] = np.rint(counted).astype(int)
     if "usd" not in columns:
         columns["usd"] = np.zeros(len(question))

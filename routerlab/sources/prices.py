@@ -22,7 +22,9 @@ _PROVIDERS = {
 
 
 class Difference(NamedTuple):
-    """A price two lists do not share; with the field `model` and no `theirs`, a model a source does not know."""
+    """A price beside that of a list (equal, if they agree); with the field `model` and no `theirs`, a model that a list
+    does not know.
+    """
 
     model: str
     field: str
@@ -30,38 +32,49 @@ class Difference(NamedTuple):
     theirs: float | None
     source: str
 
+    @property
+    def agrees(self) -> bool:
+        if self.theirs is None or not isinstance(self.ours, int | float):
+            return False
+        return abs(self.ours - self.theirs) <= 1e-6 * max(self.ours, self.theirs)
 
-def check(pool: Pool) -> list[Difference]:
-    """Every disagreement of the pool's cards with litellm's local map and with genai-prices (as of
-    the card's date), and the models each does not know. A card that gives no price for cached input charges its input
-    price, and disagrees with a list where cached input is cheaper.
+
+def compare(pool: Pool) -> list[Difference]:
+    """Every price that litellm's local map or genai-prices (as of the card's date) lists beside the card's own, and the
+    models each does not know. A card without a price for cached input charges its input price for it.
     """
     litellm = _litellm()
     out = []
     for card in pool:
-        for source, theirs in (
-            ("litellm", _from_litellm(card, litellm)),
-            ("genai-prices", _from_genai(card)),
-        ):
+        for source, theirs in (("litellm", _from_litellm(card, litellm)), ("genai-prices", _from_genai(card))):
             if theirs is None:
                 out.append(Difference(card.id, "model", card.provider_id, None, source))
                 continue
             for name, price in zip(FIELDS, theirs, strict=True):
                 ours = getattr(card, name)
-                if price is None or (name == FIELDS[2] and card.usd_per_mtok_in == price and ours is None):
-                    continue
-                if ours is None or abs(ours - price) > 1e-6 * max(ours, price):
+                if ours is None and card.usd_per_mtok_in == price:
+                    ours = price
+                if price is not None:
                     out.append(Difference(card.id, name, ours, price, source))
     return out
 
 
-def report(found: Sequence[Difference]) -> str:
-    """Disagreements as lines, then which models each source does not know."""
-    wrong = [d for d in found if d.field != "model"]
-    lines = [f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}" for d in wrong]
-    for source in dict.fromkeys(d.source for d in found if d.field == "model"):
-        unknown = [d.model for d in found if d.field == "model" and d.source == source]
-        lines.append(f"unknown to {source}: {', '.join(unknown)}")
+def check(pool: Pool) -> list[Difference]:
+    """Every disagreement of the pool's cards with the lists, and the models that a list does not know."""
+    return [d for d in compare(pool) if not d.agrees]
+
+
+def report(compared: Sequence[Difference]) -> str:
+    """Disagreements as lines, which models each source does not know, and how many prices agree."""
+    priced = [d for d in compared if d.field != "model"]
+    lines = [
+        f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}" for d in priced if not d.agrees
+    ]
+    for source in dict.fromkeys(d.source for d in compared):
+        if unknown := [d.model for d in compared if d.field == "model" and d.source == source]:
+            lines.append(f"unknown to {source}: {', '.join(unknown)}")
+        of = [d for d in priced if d.source == source]
+        lines.append(f"{source}: {sum(d.agrees for d in of)} of {len(of)} listed prices agree")
     return "\n".join(lines) or "no disagreement"
 
 

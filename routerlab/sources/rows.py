@@ -29,19 +29,32 @@ class Asked(NamedTuple):
     verifier: str | None = None
 
 
-def plain(row: Row, question: str, answer: str | None, keep: Sequence[str] = ()) -> Asked:
-    """Named columns: the question, the reference (none for a judge without one), and what to keep in meta."""
-    if absent := [c for c in (question, answer, *keep) if c is not None and c not in row]:
+def plain(row: Row, question: str, answer: str | None, keep: Sequence[str] = (), options: str | None = None) -> Asked:
+    """What a row asks, by the names of its columns.
+
+    Args:
+        row: the row.
+        question: the column of the question, or a text with columns in braces.
+        answer: the column of the reference; None for questions that need a judge.
+        keep: columns for meta.
+        options: the column of the options of a multiple-choice question; its answer is a letter, a place or an option.
+    """
+    if "{" in question and question not in row:
+        row, question = {**row, "question": re.sub(r"{(\w+)}", lambda m: str(row[m[1]]), question)}, "question"
+    if absent := [c for c in (question, answer, options, *keep) if c is not None and c not in row]:
         have = ", ".join(c for c in row if c != "_file")
         raise SourceError(f"no column {', '.join(absent)}; there are {have}: name yours")
-    reference = None if answer is None else row[answer]
     for column in (question, answer):
         if column is not None and (row[column] is None or not str(row[column]).strip()):
             raise SourceError(f"nothing in column {column}; fill it in, or drop the row")
+    text, reference = str(row[question]), None if answer is None else row[answer]
     kept = {c: jsonable(row[c]) for c in keep if row[c] is not None}
+    if options is not None:
+        listed = [o for o in row[options] if o != "N/A"]
+        return _choose(text, listed, listed.index(reference) if reference in listed else reference, **kept)
     if isinstance(reference, list | dict):
         reference = json.dumps(jsonable(reference), ensure_ascii=False)
-    return Asked(str(row[question]), None if reference is None else str(reference), kept)
+    return Asked(text, None if reference is None else str(reference), kept)
 
 
 def jsonable(value: Any) -> Any:
@@ -66,8 +79,8 @@ def loads(value: Any) -> Any:
             return value
 
 
-def _choose(question: str, options: Sequence[str], right: int | str, **meta) -> Asked:
-    letter = right if isinstance(right, str) else LETTERS[right]
+def _choose(question: str, options: Sequence[str], right: Any, **meta) -> Asked:
+    letter = LETTERS[int(right)] if str(right).isdigit() else str(right)
     if not 2 <= len(options) <= 26 or letter not in LETTERS[: len(options)]:
         raise SourceError(f"{question[:60]!r} has {len(options)} options and the answer {letter!r}")
     listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=False))
@@ -104,23 +117,6 @@ def simpleqa(row: Row, split: str) -> Asked:
 def natural_questions(row: Row, split: str) -> Asked:
     answers = [str(a) for a in row["answer"]]
     return Asked(row["question"], answers[0], {"aliases": answers[1:]})
-
-
-def mmlu(row: Row, split: str) -> Asked:
-    right = row["answer"]
-    right = int(right) if str(right).isdigit() else str(right)
-    return _choose(row["question"], row["choices"], right, subject=row.get("subject", ""))
-
-
-def mmlu_pro(row: Row, split: str) -> Asked:
-    options = [o for o in row["options"] if o != "N/A"]
-    meta = {"category": row["category"], "src": row.get("src", "")}
-    return _choose(row["question"], options, row["answer"], **meta)
-
-
-def supergpqa(row: Row, split: str) -> Asked:
-    kept = {k: row[k] for k in ("discipline", "field", "subfield", "difficulty") if row.get(k)}
-    return _choose(row["question"], row["options"], row["answer_letter"], **kept)
 
 
 def gpqa(row: Row, split: str) -> Asked:
@@ -183,11 +179,6 @@ def zebra(row: Row, split: str) -> Asked:
     form = {name: dict.fromkeys(features, "...") for name in houses}
     text = f"{row['puzzle']}\n\nAnswer with a JSON object of this form:\n{json.dumps(form, indent=1)}"
     return Asked(text, json.dumps(houses), {"size": row.get("size", "")})
-
-
-def zebra_mc(row: Row, split: str) -> Asked:
-    options = list(row["choices"])
-    return _choose(f"{row['puzzle']}\n\n{row['question']}", options, options.index(row["answer"]))
 
 
 def finqa(row: Row, split: str) -> Asked:

@@ -1,0 +1,246 @@
+"""A hundred files and flags that cannot be used: each ends in one line that says what is wrong, and no trace."""
+
+import json
+
+import pytest
+
+from routerlab import cli
+from routerlab.core.runs import root
+
+DEEP = "[" * 100_000
+GOOD_POOL = {
+    "name": "p",
+    "models": [
+        {
+            "id": "a",
+            "provider_id": "x/a",
+            "tier": "budget",
+            "usd_per_mtok_in": 1,
+            "usd_per_mtok_out": 2,
+            "context": 1000,
+            "as_of": "2026-01-02",
+        }
+    ],
+}
+
+
+def pool(**changes):
+    return yaml_of({"name": "p", "models": [GOOD_POOL["models"][0] | changes]})
+
+
+def yaml_of(value):
+    text = json.dumps(value)
+    return text.replace('"2026-01-02"', "2026-01-02").encode()
+
+
+POOLS = {
+    "empty": b"",
+    "nul": b"\0\0",
+    "binary": bytes(range(256)),
+    "utf16": "name: p".encode("utf-16"),
+    "scalar": b"5",
+    "list": b"[1, 2]",
+    "no models": b"name: p",
+    "models null": b"models:",
+    "models empty": b"models: []",
+    "models text": b"models: abc",
+    "models of text": b"models: [abc]",
+    "models of null": b"models: [null]",
+    "models of lists": b"models: [[a]]",
+    "models mapping": b"models: {a: b}",
+    "deep": DEEP.encode(),
+    "deep mapping": b"a: " + b"{a: " * 3000,
+    "deep item": b"models: [" + b"[" * 900 + b"]" * 900 + b"]",
+    "tab": b"models:\n\t- a",
+    "tag": b"models: !!python/object/apply:os.system ['true']",
+    "alias": b"models: *nowhere",
+    "bad date": pool(as_of="x").replace(b'"x"', b"2026-02-31"),
+    "number as date": pool(as_of=2026),
+    "integer id": pool(id=5),
+    "empty id": pool(id=""),
+    "list id": pool(id=["a"]),
+    "integer provider": pool(provider_id=7),
+    "list provider": pool(provider_id=[]),
+    "deep provider": pool(provider_id=json.loads("[" * 200 + "]" * 200)),
+    "tier": pool(tier="cheap"),
+    "tier list": pool(tier=[1]),
+    "negative": pool(usd_per_mtok_in=-1),
+    "infinite": pool(usd_per_mtok_in=5).replace(b'_in": 5', b'_in": .inf'),
+    "not a number": pool(usd_per_mtok_in=5).replace(b'_in": 5', b'_in": .nan'),
+    "true price": pool(usd_per_mtok_in=True),
+    "text price": pool(usd_per_mtok_out="2"),
+    "absurd price": pool(usd_per_mtok_out=10**400),
+    "absurd float": pool(usd_per_mtok_out=5).replace(b'_out": 5', b'_out": 1.0e+300'),
+    "endless price": pool(usd_per_mtok_out=5).replace(b'_out": 5', b'_out": 1' + b"0" * 5000),
+    "cached": pool(usd_per_mtok_cached_in="x"),
+    "context zero": pool(context=0),
+    "context true": pool(context=True),
+    "context text": pool(context="many"),
+    "context float": pool(context=1e3),
+    "context absurd": pool(context=10**400),
+    "strengths": pool(strengths="math"),
+    "strengths of lists": pool(strengths=[["math"]]),
+    "strengths number": pool(strengths=4),
+    "description": pool(description=4),
+    "url": pool(base_url="example.org"),
+    "url number": pool(base_url=8000),
+    "key": pool(key_env="sk-123"),
+    "key list": pool(key_env=["A"]),
+    "unknown field": pool(price=3),
+    "missing": yaml_of({"models": [{"id": "a"}]}),
+    "twice": yaml_of({"models": GOOD_POOL["models"] * 2}),
+    "sets list": yaml_of(GOOD_POOL | {"sets": [1]}),
+    "sets unknown": yaml_of(GOOD_POOL | {"sets": {"s": ["b"]}}),
+    "sets deep": yaml_of(GOOD_POOL | {"sets": {"s": [["a"]]}}),
+    "name number": yaml_of(GOOD_POOL | {"name": 3}),
+    "name mapping": yaml_of(GOOD_POOL | {"name": {"a": 1}}),
+}
+HOW = "--run r --question q --model m --quality ok --usd usd"
+TABLE = b"q,m,ok,usd\none?,a,1,0.1\ntwo?,b,0,0.2\n"
+TABLES = {
+    "empty.csv": b"",
+    "header.csv": b"q,m,ok,usd\n",
+    "blank.csv": b"\n\n\n",
+    "latin.csv": TABLE + b"caf\xe9?,a,1,0.1\n",
+    "utf16.csv": TABLE.decode().encode("utf-16"),
+    "more.csv": TABLE + b"x,y,1,0.1,z\n",
+    "fewer.csv": TABLE + b"x,y\n",
+    "quote.csv": TABLE + b'"never closed,a,1,0.1\n',
+    "twice.csv": TABLE + b"one?,a,1,0.1\n",
+    "header-twice.csv": b"q,m,ok,usd,ok\none?,a,1,0.1,0\n",
+    "no-question.csv": TABLE + b",a,1,0.1\n",
+    "no-model.csv": TABLE + b"three?,,1,0.1\n",
+    "no-cost.csv": TABLE + b"three?,a,1,\n",
+    "text-cost.csv": TABLE + b"three?,a,1,much\n",
+    "negative-cost.csv": TABLE + b"three?,a,1,-1\n",
+    "infinite-cost.csv": TABLE + b"three?,a,1,inf\n",
+    "percent.csv": TABLE + b"three?,a,80,0.1\n",
+    "below.csv": TABLE + b"three?,a,-0.5,0.1\n",
+    "words.csv": TABLE + b"three?,a,right,0.1\n",
+    "no-outcome.csv": b"q,m,ok,usd\none?,a,,0.1\n",
+    "other.csv": b"a,b\n1,2\n",
+    "semicolon.csv": TABLE.replace(b",", b";"),
+    "comma.tsv": TABLE,
+    "torn.csv.gz": b"\x1f\x8b\x08\0",
+    "torn.jsonl.gz": b"torn",
+    "plain.parquet": TABLE,
+    "short.parquet": b"PAR1",
+    "empty.parquet": b"",
+    "plain.zip": TABLE,
+    "empty.json": b"",
+    "null.json": b"null",
+    "number.json": b"5",
+    "text.json": b'"q"',
+    "numbers.json": b"[1, 2]",
+    "none.json": b"[]",
+    "object.json": b"{}",
+    "deep.json": DEEP.encode(),
+    "deep-row.json": b'[{"q": ' + b"[" * 50_000 + b"]" * 50_000 + b"}]",
+    "endless.json": b'[{"q": "a", "m": "b", "ok": 1' + b"0" * 5000 + b', "usd": 1}]',
+    "large.json": b'[{"q": "a", "m": "b", "ok": 1, "usd": 1' + b"0" * 400 + b"}]",
+    "nan.json": b'[{"q": "a", "m": "b", "ok": NaN, "usd": 1}]',
+    "list-model.json": b'[{"q": "a", "m": ["b"], "ok": 1, "usd": {}}]',
+    "list-quality.json": b'[{"q": "a", "m": "b", "ok": [1], "usd": 1}]',
+    "surrogate.json": b'[{"q": "\\ud83d", "m": "b", "ok": 1, "usd": 1}]',
+    "lines.jsonl": b'{"q": "a"}\n{"q": ',
+    "deep.jsonl": b'{"q": ' + DEEP.encode() + b"\n",
+    "array.jsonl": b"[1]\n",
+    "pickle.pkl": b"\x80\x04.",
+    "pickle.pt": b"\x80\x04.",
+    "what.txt": TABLE,
+    "noending": TABLE,
+    "folder.csv": None,
+    "absent.csv": ...,
+}
+FLAGS = [
+    "import",
+    "import x.csv",
+    "import --run r",
+    "import x.csv --run r --split 1",
+    "import x.csv --run r --split a,b,c",
+    "import x.csv --run r --split=-1,1,1 --question q --quality ok --model m --usd usd",
+    "import x.csv --run r --split nan,1,1 --question q --quality ok --model m --usd usd",
+    "import x.csv --run r --as-of 2026-13-01",
+    "import x.csv --run pocket --question q --quality ok --model m --usd usd",
+    "import x.csv --run  --question q --quality ok --model m --usd usd",
+    "import x.csv --run r --layout",
+    "import x.csv --run r --layout ../x",
+    "import x.csv --run r --question q --quality {model} --usd usd",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --pool nowhere",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --verifier multiple_choice --answer gold",
+    "import x.csv --run r --question q --quality ok --model m --pool pocket --tokens-in 1 --tokens-out 1",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --tokens-in=-5",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --tokens-in nan",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --tokens-in 1e300",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --tokens-out a=1",
+    "import x.csv --run r --question q --quality ok --model m --usd usd --tokens-out characters",
+    "import x.csv --run r --layout mt-bench --pool duo --questions nowhere.jsonl",
+    "data",
+    "data lsit",
+    "data split nothing",
+    "data split gsm8k:nothing",
+    "data split gsm8k, --folder .",
+    "data split gsm8k --folder nowhere",
+    "data split file:x.csv",
+    "data split file:x.csv?question=text",
+    "data split file:x.csv?question=q&colour=1",
+    "data split pocket --shares 1,1",
+    "data split pocket --shares 0,0,0",
+    "data split pocket --shares=-1,1,1",
+    "data split pocket:nothing",
+    "show nowhere",
+    "show ..",
+    "show --split nothing",
+    "pools check",
+    "pools check nowhere",
+    "pools ceck pocket",
+]
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("pools", "layouts", "pocket", "benchmarks.yaml"):
+        (tmp_path / "data" / name).symlink_to(root() / "data" / name)
+    monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = cli.main(arguments)
+        except SystemExit as exit_:
+            code = exit_.code
+        err = capsys.readouterr().err
+        assert code in (1, 2), err
+        last = err.strip().splitlines()[-1]
+        assert "Traceback" not in err
+        assert 15 < len(last) < 700, last
+        if code == 1:
+            assert len(err.strip().splitlines()) == 1, err
+            assert last.startswith("routerlab: ")
+        assert not (tmp_path / "data" / "runs" / "r" / "outcomes.parquet").exists()
+
+    return run
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools(refused, tmp_path, name):
+    (tmp_path / "p.yaml").write_bytes(POOLS[name])
+    refused("pools", "check", "p.yaml")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(refused, tmp_path, name):
+    content = TABLES[name]
+    if content is None:
+        (tmp_path / name).mkdir()
+    elif content is not ...:
+        (tmp_path / name).write_bytes(content)
+    refused("import", name, *HOW.split(" "))
+    refused("import", name, "--run", "r")
+
+
+@pytest.mark.parametrize("line", FLAGS)
+def test_flags(refused, tmp_path, line):
+    (tmp_path / "x.csv").write_bytes(TABLE)
+    refused(*line.split(" "))
