@@ -17,7 +17,8 @@ from routerlab.core.queries import Query
 from routerlab.grade import code as codes
 from routerlab.grade import math_pool as workers
 from routerlab.grade import verify
-from routerlab.grade.answers import EVALUATE, Result, boxed, normal
+from routerlab.grade.answers import EVALUATE, Result, normal
+from routerlab.grade.contract import boxed
 from routerlab.grade.instructions import CHECKS, followed, sentences
 from routerlab.grade.numeric import numbers
 from routerlab.grade.sandbox import Ran, SandboxError
@@ -525,7 +526,8 @@ def test_math_runs_apart_and_in_threads():
     thread = threading.Thread(target=lambda: found.extend(grade_many(queries, answers, workers=2)))
     thread.start()
     thread.join()
-    assert found == [RIGHT] * 3 + [WRONG] * 2 + [UNREAD]
+    by_contract = RIGHT._replace(why="match by contract")
+    assert found == [RIGHT, RIGHT, by_contract, WRONG, WRONG, UNREAD]
 
 
 def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
@@ -536,7 +538,7 @@ def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
     assert isinstance(results[0], workers.WorkerError)
     assert results[1:] == [Result(1.0, "match"), Result(0.0, "mismatch")]
     # A process that does not answer at all is ended, and another one goes on.
-    late = workers.grade_apart([(slow, "$1$")] * 2, 1, timeout_s=0.0)
+    late = workers.grade_apart([(slow, tower)] * 2, 1, timeout_s=0.0)
     assert all(isinstance(r, workers.WorkerError) and "more than 0 s" in str(r) for r in late)
 
 

@@ -9,11 +9,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 from routerlab.core.queries import Query
+from routerlab.grade import contract
+from routerlab.grade.statements import QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 class VerifyError(ValueError):
@@ -32,8 +35,10 @@ Verifier = Callable[[Query, str], Result]
 MATCH, MISMATCH, FORMAT = Result(1.0, "match"), Result(0.0, "mismatch"), Result(0.0, "format")
 
 
-def verdict(same: bool) -> Result:
-    return MATCH if same else MISMATCH
+def verdict(same: bool, by: str = "") -> Result:
+    """`by` says which reader read the answer: "" the lenient one."""
+    result = MATCH if same else MISMATCH
+    return result._replace(why=result.why + by)
 
 
 def reference(query: Query) -> str:
@@ -45,39 +50,11 @@ def reference(query: Query) -> str:
     return query.reference
 
 
-_SAID = re.compile(r"\b(?:answer|result|solution)\b[*_]*\s*(?:is|are|would be|should be|[:=])[*_:\s]*(.*)", re.I)
-TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
-
-
-def boxed(text: str) -> str | None:
-    r"""What stands in the last \boxed{...}, braces balanced; None where there is none."""
-    starts = {m.end() for m in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)}
-    opened, last, found = [], -1, None
-    for brace in re.finditer(r"(?<!\\)[{}]", text) if starts else ():
-        if brace[0] == "{":
-            opened.append(brace.end())
-        elif opened and (start := opened.pop()) in starts and start > last:
-            last, found = start, text[start : brace.start()]
-    return found
-
-
-def stated(text: str) -> Iterator[str]:
-    """What a text calls its answer, the most explicit first: boxed, tagged, after ####, after "the answer is"."""
-    if (inner := boxed(text)) is not None:
-        yield inner
-    if tagged := TAG.findall(text):
-        yield tagged[-1]
-    if "####" in text:
-        yield text.rpartition("####")[2].strip().partition("\n")[0]
-    for line in reversed(_SAID.findall(text)):
-        if line.strip():
-            yield line
-
-
 def normal(text: str) -> str:
-    """Case, width, quotes, spaces, a first article and the punctuation at the ends do not count.
+    """A text in the form in which answers are compared.
 
-    Inner punctuation and signs do: "1.5" is not "15" and "-5" is not "5".
+    Case, width, quotes, spaces, a first article and punctuation at the ends do not count. Inner punctuation and signs
+    do: "1.5" is not "15" and "-5" is not "5".
     """
     text = unicodedata.normalize("NFKC", text).casefold().translate(QUOTES)
     text = " ".join(text.replace("**", "").split()).strip("\"'`_ ").rstrip(".,;:!?\"'`_ ")
@@ -85,16 +62,57 @@ def normal(text: str) -> str:
     return bare or text
 
 
-QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-"})
+_REST = re.compile(r"(?:,? (?:because|since|which|who|where|as it|that)\b|,(?! ?[A-Z])|[.;:!(]| - |\n)")
+_COPULA = r"(?:is|are|was|were|be|'s|equals)"
+_BOTH = {"yes", "no", "true", "false"}
+_OR = re.compile(r"\b(?:or|and|either|both|vs|versus)\b|/")
+
+
+def _key(text: str) -> str:
+    return re.sub(r"(?<=[^\W\d]),(?= )", "", normal(text))  # "Hello, world" is "hello world"
 
 
 def exact(query: Query, answer: str) -> Result:
-    """The answer, or what it calls its answer, is the reference or one of meta["aliases"]."""
-    wanted = {normal(x) for x in (reference(query), *query.meta.get("aliases", ()))}
+    """What the answer states is the reference or one of meta["aliases"]."""
+    wanted = {_key(x) for x in (reference(query), *query.meta.get("aliases", ()))}
     if not answer.strip():
         return FORMAT
-    said = [normal(answer), *map(normal, stated(answer))]
-    return verdict(any(x in wanted for x in said))
+    if _key(answer) in wanted:
+        return verdict(True)
+    if (strict := contract.read(query, answer)) is not None:
+        return verdict(_key(strict) in wanted, " by contract")
+
+    def names(phrase: str) -> str | None:
+        """The wanted answer that a phrase names, whole or before a remark; the phrase itself if it names another."""
+        phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
+        if _key(phrase) in wanted or (
+            _key(phrase.partition(",")[0]) in wanted & _BOTH and not set(_key(phrase.partition(",")[2]).split()) & _BOTH
+        ):
+            return "wanted"
+        kept = affirmed(phrase)
+        if kept is None or not _key(kept):
+            return SEVERAL if _key(phrase) else None
+        heads = [kept, *(kept[: m.start()] for m in _REST.finditer(kept[:400]))]
+        rests = [kept[len(h) :] for h in heads]
+        clear = [not _OR.search(r[:12]) and not _BOTH & set(re.findall(r"\w+", r[:400].lower())) for r in rests]
+        heads = [h for h, ok in zip(heads, clear, strict=True) if ok]
+        return "wanted" if any(_key(h) in wanted for h in heads) else _key(kept)
+
+    def short(text: str) -> str | None:
+        """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
+        if (value := names(text)) in ("wanted", SEVERAL) or len(text.split()) > 25:
+            return value
+        sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
+        ends = [re.split(rf" {_COPULA} |(?<=\w){_COPULA} ", sentence)[-1]]
+        for form in (
+            rf"^(.+?) {_COPULA} the ",
+            r"^it was (.+?) (?:who|that) ",
+            r"^(?:\w+ \w+ )?(?:in|on|at|by|from) (.+)$",
+        ):
+            ends += re.findall(form, sentence)
+        return "wanted" if any(_key(e) in wanted for e in ends) else value
+
+    return verdict(last_stated(tidy(answer), names, short) == "wanted")
 
 
 def literal(query: Query, answer: str) -> Result:
@@ -107,7 +125,7 @@ def literal(query: Query, answer: str) -> Result:
         ) from error
     fenced = re.findall(r"```(?:python)?\s*\n(.*?)```", answer, re.S | re.I)
     lines = answer.strip().splitlines()[-1:]
-    for part in (answer, *reversed(fenced), *stated(answer), *lines):
+    for part in (answer, *reversed(fenced), *(x for *_, x in reversed(statements(answer))), *lines):
         for form in (part.strip(), part.strip().rstrip(".").strip("`*")):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 found = ast.literal_eval(form)
@@ -133,7 +151,7 @@ def find_json(text: str) -> Any:
         except ValueError:
             continue
     decoder = json.JSONDecoder()
-    for start in re.finditer(r"[{\[]", text):
+    for start in islice(re.finditer(r"[{\[]", text), 200):  # each failure takes time linear in the text
         try:
             return decoder.raw_decode(text, start.start())[0]
         except ValueError:
@@ -191,7 +209,7 @@ def reasoning_gym(query: Query, answer: str) -> Result:
 
     meta names an embedded question (family, level, index) or carries {"dataset": name, "entry": entry}.
     """
-    tagged = TAG.findall(answer)
+    tagged = re.findall(r"<answer>(.*?)</answer>", answer, re.S | re.I)
     said = tagged[-1].strip() if tagged else answer.strip()
     if not said:
         return FORMAT

@@ -35,7 +35,7 @@ def instruction(query: Query) -> str | None:
 def read(query: Query, text: str) -> str | None:
     """The answer of a text that follows the contract of the query's verifier to the letter; else None."""
     if query.verifier == "math":
-        answers = boxes(text)
+        answers = [text[start:end] for start, end in boxes(text)]
     elif query.verifier == "reasoning_gym":
         answers = _TAG.findall(text)
     elif query.verifier in {"json", "code"}:
@@ -49,16 +49,23 @@ def read(query: Query, text: str) -> str | None:
     return answers[0].strip() or None if len(answers) == 1 else None
 
 
-def boxes(text: str) -> list[str]:
-    r"""The contents of every \boxed{...} and \fbox{...}, inner ones first, in the order in which they end."""
+def boxes(text: str) -> list[tuple[int, int]]:
+    r"""(start, end) of the content of every \boxed{...} and \fbox{...} that holds no other, braces balanced."""
     starts = {m.end() for m in re.finditer(r"\\(?:boxed|fbox)\s{0,9}\{", text)}
-    opened, out = [], []
+    opened, out, last = [], [], -1
     for brace in re.finditer(r"(?<!\\)[{}]", text) if starts else ():
         if brace[0] == "{":
             opened.append(brace.end())
-        elif opened and (start := opened.pop()) in starts:
-            out.append(text[start : brace.start()])
+        elif opened and (start := opened.pop()) in starts and start > last:
+            last = start
+            out.append((start, brace.start()))
     return out
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last \boxed{...}; None where there is none."""
+    spans = boxes(text)
+    return text[slice(*spans[-1])] if spans else None
 
 
 def lenient_share(queries: Iterable[Query], texts: Iterable[str | None]) -> float:

@@ -1,4 +1,4 @@
-"""Run math-verify in processes of its own; an answer that exceeds its deadline ends its process.
+"""Run math-verify, and regular expressions of a data set, in processes of their own; one that is late is ended.
 
 math-verify times itself by signals, which work in a main thread only, and its algebra can hang in spite of them. The
 processes run `python -c`, so that notebooks and scripts without a main guard can use them. They do not get our
@@ -28,8 +28,10 @@ class WorkerError(RuntimeError):
 class _Worker:
     """One process; `ask` grades one answer, and ends the process if that takes too long."""
 
-    def __init__(self) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from routerlab.grade.math_pool import serve; serve()"
+    def __init__(self, verifier: str) -> None:
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from routerlab.grade.math_pool import serve; serve({verifier!r})"
+        )
         env = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -42,7 +44,7 @@ class _Worker:
 
     def ask(self, query: Query, answer: str, timeout_s: float) -> Result:
         messages = [dict(m) for m in query.messages]
-        job = json.dumps([messages, query.reference, query.verifier, query.source, answer])
+        job = json.dumps([messages, query.reference, query.verifier, query.source, query.meta.get("pattern"), answer])
         try:
             assert self._process.stdin is not None
             self._process.stdin.write(job.encode() + b"\n")
@@ -96,7 +98,7 @@ def grade_apart(jobs: Sequence[tuple[Query, str]], workers: int, timeout_s: floa
                     return
                 try:
                     if worker is None or not worker.alive:
-                        worker = _Worker()
+                        worker = _Worker(jobs[number][0].verifier)
                     out[number] = worker.ask(*jobs[number], timeout_s)
                 except WorkerError as error:
                     out[number] = error
@@ -112,20 +114,23 @@ def grade_apart(jobs: Sequence[tuple[Query, str]], workers: int, timeout_s: floa
     return out
 
 
-def serve() -> None:
+def serve(verifier: str = "math") -> None:
     """Grade the answers on standard input, one JSON line each; the body of a worker process."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # so that nothing a library prints gets among the replies
-    from routerlab.grade.numeric import math
+    if verifier == "math":
+        from routerlab.grade.formulas import math as check
 
-    # Import the algebra and build its grammar before the first deadline begins.
-    math(Query.ask("1", "1", verifier="math"), r"$\frac{2}{2}$")
+        # Import the algebra and build its grammar before the first deadline begins.
+        check(Query.ask("1", r"\frac{4}{4}", verifier="math"), r"$\frac{2}{2}$")
+    else:
+        from routerlab.grade.answers import regex as check
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
-        messages, reference, verifier, source, answer = json.loads(line)
-        query = Query(tuple(messages), reference, verifier, source)
+        messages, reference, verifier, source, pattern, answer = json.loads(line)
+        query = Query(tuple(messages), reference, verifier, source, meta={"pattern": pattern})
         try:
-            report = {"result": math(query, answer)}
+            report = {"result": check(query, answer)}
         except Exception as error:
             report = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(report), file=replies, flush=True)

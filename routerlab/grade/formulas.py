@@ -1,0 +1,107 @@
+"""The verifier of formulas, by math-verify."""
+
+import re
+
+from routerlab.core.queries import Query
+from routerlab.grade import contract
+from routerlab.grade.answers import FORMAT, Result, VerifyError, normal, reference, verdict
+from routerlab.grade.statements import SEVERAL, affirmed, last_stated, tidy
+
+LONGEST = 2000  # characters of a formula; a longer one is no answer
+
+_MATH = re.compile(
+    r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,2000})\$\$?|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)|\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]",
+    re.S,
+)
+_SEVERAL = re.compile(r"\b(?:or|either|between|to|versus)\b", re.I)
+
+
+def math(query: Query, answer: str) -> Result:
+    """Equal to the reference by math-verify, LaTeX or plain; it uses signals: call it in a main thread.
+
+    math-verify calls two formulas it cannot compare in time different; here that is an error and not a wrong answer.
+    """
+    gold = (contract.boxed(reference(query)) or reference(query)).strip().strip("$")
+    strict = contract.read(query, answer)
+    if strict is not None:
+        return verdict(_same(query, gold, strict), " by contract")
+    text = tidy(answer)
+    if not text.strip():
+        return FORMAT
+    if _plain(answer) == _plain(gold):
+        return verdict(True)
+    said = last_stated(text, formula, _weak)
+    if said is None:
+        return FORMAT
+    if said == SEVERAL and "," in gold and affirmed(text[-LONGEST:]) is not None:
+        parts = [next(filter(None, m.groups())) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
+        said = ", ".join(part.rpartition("=")[2] for part in parts) or said
+    several = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
+    return verdict(bool(several) and all(_same(query, gold, one) for one in several))  # one value in several forms
+
+
+def formula(phrase: str) -> str | None:
+    """The formula a phrase states; SEVERAL if it denies it or leaves open which of several."""
+    phrase = phrase.strip().rstrip(".")
+    kept = affirmed(re.sub(r"\\not\b|\\neq?\b", "≠", phrase))
+    inline = _MATH.findall(kept or "")
+    if kept is None or (
+        _SEVERAL.search(_MATH.sub(" ", kept)) and (len(inline) != 1 or kept.lower().startswith("either"))
+    ):
+        return SEVERAL
+    if inline:
+        return next(filter(None, inline[-1])).strip()
+    kept = re.split(r",? (?:because|since|which|where|as|so)\b|\. ", kept)[0]
+    return kept.strip(" $*`:") or None
+
+
+def _weak(text: str) -> str | None:
+    """The formula of a text without an explicit statement: its last one, or all of a short text."""
+    if formulas := list(_MATH.finditer(text)):
+        line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :].partition("\n")[0]
+        return SEVERAL if formula(line) == SEVERAL else next(filter(None, formulas[-1].groups())).strip()
+    lines = [line for line in text.split("\n") if line.strip()]
+    last = re.split(r"(?<=[a-z])\. (?=[A-Z])", lines[-1].strip().rstrip("."))[-1] if lines else ""
+    words = re.findall(r"(?<![\\\w])[^\W\d_]{2,}", last)
+    if len(words) > 1 and (said := re.search(r"(?:\b(?:is|are|equals|be)\b|=)\s{0,3}([^=]{1,200})$", last)):
+        last = said[1]
+    return formula(last) if len(words) <= (4 if re.search(r"[\d\\=^]", last) else 2) else None
+
+
+def _same(query: Query, gold: str, said: str) -> bool:
+    from math_verify import parse, verify
+    from math_verify.errors import TimeoutException
+
+    if _plain(said) == _plain(gold) or normal(_plain(said)) == normal(_plain(gold)):
+        return True
+    if len(said) > LONGEST or _unlike(gold, said):
+        return False
+    try:
+        wanted = parse(f"\\boxed{{{_readable(gold)}}}", raise_on_error=True)
+        found = parse(f"\\boxed{{{_readable(said)}}}", raise_on_error=True)
+        if not wanted:
+            raise VerifyError(f"query {query.id}: math-verify cannot read {gold!r}; use 'exact'")
+        return bool(found) and verify(wanted, found, raise_on_error=True)
+    except TimeoutException as error:
+        raise TimeoutError(f"math-verify took too long on query {query.id}") from error
+
+
+def _unlike(gold: str, said: str) -> bool:
+    """What math-verify takes for equal and is not: a numeral of another base, a set and a tuple or interval."""
+    bases = [set(re.findall(r"\d_\{?(\d+)", x)) for x in (gold, said)]
+    kinds = [re.match(r"(?:\\left)?(\\\{|\(|\[)", x.replace(" ", "")) for x in (gold, said)]
+    other = kinds[0] and kinds[1] and (kinds[0][1] == r"\{") != (kinds[1][1] == r"\{")
+    return bool(other) or (all(bases) and bases[0] != bases[1])
+
+
+def _readable(text: str) -> str:
+    text = re.sub(r"\\[!,;: ]", "", text)
+    return re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
+
+
+def _plain(text: str) -> str:
+    """LaTeX without what does not change its meaning: spacing, delimiters, sizes, text in braces."""
+    text = re.sub(r"\\(?:left|right|!|,|;|:|displaystyle|\(|\)|\[|\])|[\s$]", "", text)
+    text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]{0,500})\}", r"\1", text).replace("°", r"^\circ")
+    return re.sub(r"(?<=\d)\{,\}(?=\d{3})", "", re.sub(r"_\{(\w)\}", r"_\1", text)).rstrip(".")

@@ -1,0 +1,204 @@
+"""Grades of text answers: adversarial pairs, the contract, whole data sets, and texts made to be slow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from routerlab.core.invariants import Grade
+from routerlab.core.queries import Query
+from routerlab.grade import contract
+from routerlab.grade.math_pool import WorkerError, grade_apart
+from routerlab.grade.statements import LONGEST, affirmed, statements
+from routerlab.grade.verify import grade, grade_many
+
+PAIRS = [json.loads(line) for line in (Path(__file__).parent / "data" / "pairs.jsonl").read_text().splitlines()]
+
+
+def ask(verifier, reference=None, **meta):
+    return Query.ask("question", reference, verifier=verifier, meta=meta)
+
+
+@pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])
+def test_adversarial_pairs_are_graded_as_a_careful_reader_would(verifier):
+    rows = [r for r in PAIRS if r["verifier"] == verifier]
+    meta = [{"choices": r["choices"]} if "choices" in r else {} for r in rows]
+    queries = [
+        Query.ask("question", r["reference"], verifier=verifier, meta=m) for r, m in zip(rows, meta, strict=True)
+    ]
+    verdicts = grade_many(queries, [r["answer"] for r in rows], workers=2)
+    graded = list(zip(rows, verdicts, strict=True))
+    assert len(rows) >= 100
+    assert not [v for v in verdicts if v.error]
+    assert not [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
+    # math-verify does not take x < 2 for the interval below 2.
+    missed = [r["answer"] for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
+    assert missed == (["x < 2"] if verifier == "math" else [])
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference", "answer", "why"),
+    [
+        ("exact", "Paris", "It is on the Seine.\nANSWER: Paris", "match by contract"),
+        ("exact", "Paris", "ANSWER: Lyon", "mismatch by contract"),
+        ("exact", "Paris", "ANSWER: Lyon\nANSWER: Paris", "mismatch"),  # two answers: not by contract
+        ("exact", "Paris", "Answer: Paris", "match"),
+        ("exact", "Paris", "ANSWER: Paris\nI am sure.", "match"),
+        ("numeric", "42", "6 * 7 = 42\n\nANSWER: 42\n", "match by contract"),
+        ("numeric", "42", "ANSWER: 43", "mismatch by contract"),
+        ("numeric", "42", "ANSWER: 42 apples", "match"),
+        ("numeric", "42", "ANSWER: > 42", "mismatch"),
+        ("multiple_choice", "B", "Red is warm.\nANSWER: B", "match by contract"),
+        ("multiple_choice", "B", "ANSWER: A", "mismatch by contract"),
+        ("multiple_choice", "B", "ANSWER: Blue", "match"),
+        ("math", "5", r"So it is \boxed{5}.", "match by contract"),
+        ("math", "5", r"So it is \boxed{6}.", "mismatch by contract"),
+        ("math", "5", r"\boxed{6}, no: \boxed{5}", "match"),
+        ("math", "5", "5", "match"),
+    ],
+)
+def test_why_says_which_reader_read_the_answer(verifier, reference, answer, why):
+    meta = {"choices": ["Red", "Blue"]} if verifier == "multiple_choice" else {}
+    assert grade(ask(verifier, reference, **meta), answer).why == why
+
+
+def test_the_contract_names_the_form_that_its_reader_reads():
+    for verifier in ("exact", "numeric", "multiple_choice", "literal"):
+        assert "`ANSWER: <" in contract.instruction(ask(verifier, "1"))
+        assert contract.read(ask(verifier, "1"), "thought\n  ANSWER: B  \n\n") == "B"
+        assert contract.read(ask(verifier, "1"), "ANSWER: B\nmore") is None
+        assert contract.read(ask(verifier, "1"), "ANSWER:") is None
+        assert contract.read(ask(verifier, "1"), "The ANSWER: B") is None
+    assert r"\boxed{}" in contract.instruction(ask("math", "1"))
+    assert contract.read(ask("math", "1"), r"\boxed{\frac{1}{2}}") == r"\frac{1}{2}"
+    assert "```python" in contract.instruction(ask("code"))
+    assert contract.read(ask("code"), "Here:\n```python\nx = 1\n```\nDone.") == "x = 1"
+    assert "<answer>" in contract.instruction(ask("reasoning_gym"))
+    assert contract.read(ask("reasoning_gym"), "<answer> 7 </answer>") == "7"
+    assert contract.read(ask("reasoning_gym"), "<answer>7</answer><answer>8</answer>") is None
+    for verifier in ("regex", "instructions", "judge"):
+        assert contract.instruction(ask(verifier, "1")) is None
+        assert contract.read(ask(verifier, "1"), "ANSWER: 1") is None
+
+
+def test_the_share_of_lenient_readings_counts_answers_whose_verifier_has_a_contract():
+    queries = [ask("exact", "1"), ask("math", "1"), ask("numeric", "1"), ask("regex", "1"), ask("exact", "1")]
+    texts = ["ANSWER: 1", "1", "ANSWER: 1", "1", None]
+    assert contract.lenient_share(queries, texts) == pytest.approx(1 / 3)
+    assert contract.lenient_share(queries[3:], texts[3:]) != contract.lenient_share(queries[3:], texts[3:])  # NaN
+
+
+def test_integers_compare_exactly_and_other_numbers_within_a_tolerance():
+    right = [("12343703", "12343703.0"), ("0.3333333333", "1/3"), ("2.5", "2.5000001")]
+    wrong = [("12343703", "12343702"), ("12343703", "12343703.5"), ("12343702.5", "12343703"), ("2.5", "2.50001")]
+    assert [grade(ask("numeric", a), b).grade is Grade.CORRECT for a, b in right + wrong] == [True] * 3 + [False] * 4
+    assert grade(ask("numeric", "1000", tolerance=0.01), "1000.5").grade is Grade.CORRECT
+    assert grade(ask("numeric", "1000", tolerance=0.01), "1001").grade is Grade.INCORRECT
+
+
+def test_statements_and_denials():
+    assert [s for *_, s in statements("The answer is 5. So: answer: 6\n#### 7")] == ["5. So:", "6", "7"]
+    assert affirmed("6, not 5") == "6"
+    assert affirmed("not 5 but 6").strip() == "6"
+    assert affirmed("it is not 5") is None
+    assert affirmed("5 is not the answer") is None
+
+
+def test_math500_references_are_correct_bare_and_boxed(datasets):
+    rows = json.loads((datasets / "math500_test.json").read_text())
+    queries = [Query.ask(r["problem"], r["answer"], verifier="math") for r in rows]
+    answers = [r["answer"] for r in rows] + [rf"\boxed{{{r['answer']}}}" for r in rows]
+    assert len(rows) == 500
+    assert {v.grade for v in grade_many(queries * 2, answers, workers=2)} == {Grade.CORRECT}
+
+
+SLOW = """
+import sys
+from routerlab.core.queries import Query
+from routerlab.grade.formulas import math
+from routerlab.grade.verify import VERIFIERS
+verifier, units = sys.argv[1], sys.argv[2:]
+meta = {"choices": ["Red one", "Blue"], "instructions": [{"id": "length_constraints:number_sentences",
+    "kwargs": {"num_sentences": 3, "relation": "less than"}}, {"id": "detectable_content:postscript",
+    "kwargs": {"postscript_marker": "P.S."}}, {"id": "detectable_format:number_bullet_lists", "kwargs":
+    {"num_bullets": 2}}, {"id": "detectable_format:number_highlighted_sections", "kwargs": {"num_highlights": 2}}]}
+reference = {"numeric": "5", "multiple_choice": "A", "json": "{}"}.get(verifier, "1")
+query = Query.ask("q", reference, verifier=verifier, meta=meta)
+for unit in units:
+    for end in ("", "5"):
+        (math if verifier == "math" else VERIFIERS[verifier])(query, (unit * 200_000)[:200_000] + end)
+"""
+UNITS = (
+    *(
+        "\n",
+        " \n",
+        " ",
+        "_",
+        "a",
+        "1",
+        "1,",
+        "1 ",
+        "(",
+        "[",
+        "{",
+        "}",
+        r"\boxed{",
+        r"\boxed{1}",
+        "$",
+        "$1$ ",
+        "**",
+        "`",
+    ),
+    *(
+        "answer is ",
+        "The answer is A. ",
+        "not ",
+        "not 5, ",
+        "Wait, no. ",
+        "A or ",
+        "(A) ",
+        "####",
+        "<answer>",
+        "x=",
+        "½",
+    ),
+    *("5 or ", "minus ", r"\frac{", r"\text{", "1^", "<<", "[a", "it is ", "because ", "- ", "* ", "*a", ". ", "P.S"),
+)
+
+
+@pytest.mark.parametrize("verifier", ["exact", "numeric", "multiple_choice", "math", "literal", "json", "instructions"])
+def test_long_texts_made_to_be_slow_are_graded(verifier):
+    """About 90 texts of 200,000 characters: linear patterns take seconds, a quadratic one would take hours."""
+    command = [sys.executable, "-c", SLOW, verifier, *UNITS]
+    ran = subprocess.run(command, timeout=400, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert LONGEST >= 50_000
+
+
+def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
+    evil, plain = ask("regex", pattern="(a+)+$"), ask("regex", pattern="^b")
+    late, then = grade_apart([(evil, "a" * 40 + "b"), (plain, "b")], 1, timeout_s=3.0)
+    assert isinstance(late, WorkerError)
+    assert "more than 3 s" in str(late)
+    assert then == (1.0, "match")
+
+
+def test_a_run_is_graded_again_without_asking(tmp_path, capsys, pocket):
+    from routerlab import cli
+    from routerlab.core.outcomes import OutcomeTable
+    from routerlab.core.recorded import record, recorded
+    from routerlab.core.runs import Run
+
+    queries = pocket.split("test").queries[:5]
+    table = pocket.table.select([q.id for q in queries])
+    columns = table.rows.to_pydict()
+    wrong = {**columns, "grade": [Grade.INCORRECT] * len(columns["grade"]), "quality": [0.0] * len(columns["grade"])}
+    run = Run(tmp_path / "run")
+    record(run, queries, pocket.pool, OutcomeTable(wrong, pocket.pool.ids), {"how": "test"})
+    assert cli.main(["grade", str(run.folder)]) == 0
+    changed = sum(g != Grade.INCORRECT for g in columns["grade"])
+    assert f"{len(columns['grade'])} answers graded again, {changed} grades changed" in capsys.readouterr().out
+    assert recorded(run.folder).table.rows.to_pydict()["grade"] == columns["grade"]
+    assert cli.main(["grade", "pocket"]) == 1
