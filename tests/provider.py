@@ -153,10 +153,6 @@ FAULTS = {
     "too_large": (status(413, "too many tokens"), "context_length"),
     "bad_request": (status(400, "unknown field"), "bad_request"),
     "unprocessable": (status(422), "bad_request"),
-    "no_usage": (reply(usage=None), "no_usage"),
-    "usage_text": (reply(usage="3"), "no_usage"),
-    "usage_negative": (reply(usage={"prompt_tokens": -9, "completion_tokens": 1}), "no_usage"),
-    "usage_absurd": (reply(usage={"prompt_tokens": 2**40, "completion_tokens": 1}), "no_usage"),
     "choice_text": (reply(choices=["x"]), "empty_choices"),
     "choices_map": (reply(choices={"a": 1}), "empty_choices"),
     "error_in_200": (reply(error={"code": 429, "message": "slow down"}), "rate_limited"),
@@ -180,6 +176,44 @@ FAULTS = {
     "money": (status(402), "payment_required"),
     "forbidden": (status(403), "forbidden"),
     "no_model": (status(404), "not_found"),
+}
+
+
+# Odd answers that are answers all the same.
+KEPT = {
+    "no_usage": reply(usage=None),
+    "usage_text": reply(usage="3"),
+    "usage_negative": reply(usage={"prompt_tokens": -9, "completion_tokens": 1}),
+    "usage_absurd": reply(usage={"prompt_tokens": 2**40, "completion_tokens": 1}),
+    "count_text": reply(usage={"prompt_tokens": "10", "completion_tokens": 1}),
+    "count_float": reply(usage={"prompt_tokens": 10.0, "completion_tokens": 1}),
+    "count_null": reply(usage={"prompt_tokens": None, "completion_tokens": None}),
+    "half_pair": reply({"message": {"content": "cut \ud83d"}}),
+    "hidden_reasoning": reply(usage={"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 12}),
+    "own_cost": reply(router_metadata={"total_cost": 0.000004}),
+    "ten_times": reply(usage={"prompt_tokens": 900, "completion_tokens": 160}),
+}
+
+
+def wants(message: str, ok):
+    """A model that refuses a request with this message until it is sent as `ok` wants it."""
+
+    async def answer(request, body):
+        return await (reply() if ok(body) else status(400, message))(request, body)
+
+    return answer
+
+
+# Requests that are refused until they are sent otherwise.
+WANTS = {
+    "completion_field": wants(
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        lambda body: "max_completion_tokens" in body and "max_tokens" not in body,
+    ),
+    "temperature_1": wants(
+        "Unsupported value: 'temperature' does not support 0.0 here. Only the default (1) value is supported.",
+        lambda body: body["temperature"] == 1,
+    ),
 }
 
 
@@ -214,6 +248,9 @@ class Provider:
                 self._met.set()
             await self._met.wait()
             _, fault, when = [*body["model"].split("~"), "", ""][:3]
+            if fault in KEPT | WANTS:
+                self.billed[key] = self.billed.get(key, 0) + 1
+                return await (KEPT | WANTS)[fault](request, body)
             if fault and self._fails(key, when):
                 return await FAULTS[fault][0](request, body)
             await asyncio.sleep(0.001)

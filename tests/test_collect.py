@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import re
 import shutil
 import traceback
@@ -18,6 +19,7 @@ from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_
 from routerlab.collect.backends import BackendError, PocketBackend, backend
 from routerlab.collect.budget import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
+from routerlab.collect.grades import grade_calls
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
@@ -25,7 +27,7 @@ from routerlab.collect.run import collect
 from routerlab.core.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
-ROW = {"content_filter", "context_length", "bad_request", "no_usage", "too_large"}
+ROW = {"content_filter", "context_length", "bad_request", "too_large"}
 
 
 @pytest.mark.parametrize("form", [None, normalizers.NFC(), normalizers.NFKC()])
@@ -229,7 +231,8 @@ def test_a_run_whose_provider_never_answered_is_not_whole(tmp_path):
     where, settings = OpenAIBackend("http://127.0.0.1:9/v1"), replace(settings, attempts=1)
     made = collect(queries, pool, where, Run(tmp_path), settings, show="none")
     assert made.stopped is not None
-    assert re.search(r"3 of 3 calls .* may pass \(reset 3\): run the same command", made.stopped)
+    assert re.search(r"no connection to 127\.0\.0\.1:9 .*Correct the cause and run the same command", made.stopped)
+    assert made.usd == 0, "what was never sent is not charged"
     line = made.table.summary().iloc[0]
     assert line["missing"] == 3
     assert line.drop("missing").isna().all(), "what did not happen is missing, never 0 % right"
@@ -615,22 +618,24 @@ def test_litellm_gives_the_same_through_its_own_client(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "local")
 
     async def both(model):
-        calls, _, _ = calls_and_pool(3, f"openai/{model}")
         provider, out = Provider(), []
         async with provider as url:
-            for where in (backend(f"openai:{url}"), backend("litellm", base_url=url)):
-                out.append(await where.answer(calls))
+            for name, where in (
+                (model, backend(f"openai:{url}")),
+                (f"openai/{model}", backend("litellm", base_url=url)),
+            ):
+                out.append(await where.answer(calls_and_pool(3, name)[0]))
                 await where.close()
         return out, provider
 
     (plain, other), provider = asyncio.run(both("m"))
     strip = [replace(r, latency_s=0) for r in plain]
     assert [(r.finish, r.tokens_in) for r in strip] == [(r.finish, r.tokens_in) for r in other]
-    assert set(provider.tries.values()) == {2}, "one try each, and litellm does not retry"
+    assert set(provider.tries.values()) == {1}, "one try each, and litellm does not retry"
     for fault in ("rate_limited", "server", "context_400", "key", "no_choices", "overloaded"):
         (plain, other), provider = asyncio.run(both(f"m~{fault}"))
         assert {(e.kind, e.scope) for e in other} == {(e.kind, e.scope) for e in plain}, fault
-        assert set(provider.tries.values()) == {2}, fault
+        assert set(provider.tries.values()) == {1}, fault
 
 
 @pytest.fixture
@@ -690,11 +695,28 @@ def test_what_the_ledger_had_to_mend_is_said(tmp_path):
     assert "1 calls with an unknown outcome stay charged at $" in str(made)
 
 
-def test_a_temperature_a_model_does_not_take_stops_the_run_and_is_not_dropped():
-    calls, _, _ = calls_and_pool(1, "openai/gpt-5")
-    (error,) = asyncio.run(backend("litellm", base_url="http://127.0.0.1:9/v1").answer(calls))
-    assert (error.kind, error.scope) == ("unsupported", Scope.RUN)
-    assert "does not take temperature 0" in str(error)
+def test_a_model_that_takes_temperature_1_only_gets_it_and_the_table_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "local")
+
+    async def session():
+        async with Provider() as url:
+            return await backend("litellm", base_url=url).answer(calls_and_pool(1, "openai/gpt-5")[0])
+
+    (answer,) = asyncio.run(session())
+    assert answer.temperature == 1.0
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m~temperature_1", 40))
+    assert stopped is None
+    assert {row.reply.temperature for row in ledger.results.values()} == {1.0}
+    assert sum(provider.tries.values()) <= 40 + 32, "learned once, by those that were in flight"
+    calls, _, _ = calls_and_pool(40, "m~temperature_1")
+    columns, _ = grade_calls([Query.ask(f"question {i}", "x") for i in range(40)], calls, ledger)
+    assert set(columns["temperature"]) == {1.0}
+
+
+def test_a_model_that_demands_max_completion_tokens_is_recognised(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~completion_field", 40))
+    assert (stopped, len(ledger.results)) == (None, 40)
+    assert ledger.spent_usd == pytest.approx(sum(row.usd for row in ledger.results.values())), "a refusal is free"
 
 
 def test_answers_of_other_weights_are_other_calls(tmp_path):
@@ -717,14 +739,14 @@ def test_progress_in_a_log_is_a_line_every_10_s(turn):
     progress = Progress(5000, 10, 1.0, where="log", file=file)
     for i in range(20):
         turn(1)
-        progress.tell(0.01, "timeout" if i == 3 else None)
+        progress.tell(0.01, CallError("timeout", Scope.RETRY) if i == 3 else None)
     assert file.getvalue().splitlines() == [
         "10 of 5,000 (0%)  $1.0000",
         "20 of 5,000 (0%)  $1.1000  83 min left  errors: timeout 1",
         "30 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 1",
     ]
     turn(1)
-    progress.tell(0.0, "timeout")
+    progress.tell(0.0, CallError("timeout", Scope.RETRY))
     progress.close()
     assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
 
@@ -741,3 +763,251 @@ def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flig
     shown = [line.strip() for line in file.getvalue().split("\r")]
     assert shown[-2:] == ["1 of 64 (2%)  $0.0000", "32 of 64 (50%)  $0.0000  6 s left"]
     assert sum("left" in line for line in shown) == 1
+
+
+@pytest.mark.parametrize("name", ["openai", "litellm"])
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nohost.invalid"])
+def test_a_call_that_was_never_sent_is_free_and_stops_the_run_early(tmp_path, monkeypatch, name, host):
+    monkeypatch.setenv("OPENAI_API_KEY", "local")
+    _, pool, settings = calls_and_pool(40, "openai/m")
+    where = (
+        backend(f"openai:http://{host}/v1") if name == "openai" else backend("litellm", base_url=f"http://{host}/v1")
+    )
+    queries = [Query.ask(f"question {i}", "x") for i in range(40)]
+    made = collect(queries, pool, where, Run(tmp_path / "r"), replace(settings, budget_usd=1.0), show="none")
+    assert made.usd == 0
+    assert f"no connection to {host}" in made.stopped
+    assert made.unknown == []
+
+
+@pytest.mark.parametrize("fault", ["reset", "short_body", "truncated", "garbage", "hang"])
+def test_a_connection_that_broke_in_flight_stays_charged_with_litellm_too(tmp_path, monkeypatch, fault):
+    monkeypatch.setenv("OPENAI_API_KEY", "local")
+    calls, pool, settings = calls_and_pool(3, f"openai/m~{fault}")
+
+    async def session():
+        async with Provider() as url:
+            where = backend("litellm", base_url=url, timeout_s=1.0 if fault == "hang" else 60.0)
+            with Ledger.open(tmp_path / "l") as ledger:
+                await ask(calls, pool, where, ledger, replace(settings, attempts=2))
+
+    asyncio.run(session())
+    ledger = Ledger.read(tmp_path / "l")
+    assert ledger.spent_usd == pytest.approx(2 * sum(worst_case_usd(c, pool["m"]) for c in calls))
+    assert {row.usd for row in ledger.errors.values()} == {0.0}
+
+
+@pytest.mark.parametrize("down", ["refused", "server", "reset"])
+def test_an_outage_uses_up_no_attempts(tmp_path, down):
+    """The provider answers some calls, is down for longer than five attempts last, and answers again."""
+    calls, pool, settings = calls_and_pool(30)
+    settings, answered = replace(settings, concurrency=4, attempts=2), []
+    kind = {"refused": "unreachable", "server": "server_error", "reset": "reset"}[down]
+
+    async def session():
+        began = []
+
+        class Flaky:
+            batch, concurrency = 1, 4
+
+            async def answer(self, batch):
+                await asyncio.sleep(0.01)
+                now = asyncio.get_running_loop().time()
+                if len(answered) >= 12:
+                    began.append(now)
+                    if now - began[0] < 5.0:
+                        return [CallError(kind, Scope.RETRY, "x")]
+                answered.append(batch[0].key)
+                return [Reply("1", "stop", 1, 1, 0.1)]
+
+            async def close(self): ...
+
+        with Ledger.open(tmp_path / "l") as ledger:
+            await ask(calls, pool, Flaky(), ledger, settings)
+        return len(began) - 18
+
+    tries_in_outage = asyncio.run(session())
+    ledger = Ledger.read(tmp_path / "l")
+    assert len(ledger.results) == len(answered) == 30
+    assert ledger.errors == {}
+    assert tries_in_outage <= 4 + 8, "what was in flight, and one try at a time"
+
+
+def test_a_provider_that_never_comes_back_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("routerlab.collect.outage.PATIENCE_S", 1.0)
+    calls, pool, settings = calls_and_pool(6)
+    answers = [CallError("unreachable", Scope.RETRY, "no connection to h:1")] * 99 + [Reply("1", "stop", 1, 1, 0.1)]
+    where = Scripted(lambda call: answers.pop())
+    where.batch = where.concurrency = 1
+    with Ledger.open(tmp_path / "l") as ledger, pytest.raises(CollectError, match="no connection to h:1"):
+        asyncio.run(ask(calls, pool, where, ledger, settings))
+    assert len(Ledger.read(tmp_path / "l").results) == 1
+
+
+@pytest.mark.parametrize("form", ["no_usage", "usage_text", "usage_absurd", "count_text", "count_float", "count_null"])
+def test_an_answer_without_usable_counts_is_kept_estimated_and_charged_at_its_bound(tmp_path, form):
+    calls, pool, settings = calls_and_pool(2, f"m~{form}")
+    queries = [Query.ask(f"question {i}", "x") for i in range(2)]
+
+    async def session():
+        async with Provider() as url:
+            where = OpenAIBackend(url, timeout_s=60)
+            with Ledger.open(tmp_path / "l") as ledger:
+                await ask(calls, pool, where, ledger, settings)
+            await where.close()
+
+    asyncio.run(session())
+    ledger = Ledger.read(tmp_path / "l")
+    assert ledger.spent_usd == pytest.approx(sum(worst_case_usd(c, pool["m"]) for c in calls))
+    for call in calls:
+        row = ledger.results[call.key]
+        assert row.reply.estimated
+        assert (row.reply.tokens_in, row.reply.tokens_out) == (3, 4), "10 and 15 bytes, 4 a token"
+        assert row.usd == pytest.approx(pool["m"].usd(3, 4)), "the row costs what its tokens cost"
+    columns, _ = grade_calls(queries, calls, ledger)
+    assert set(columns["tokens_out"]) == {4}
+
+
+def test_half_a_surrogate_pair_is_kept_and_bought_once(tmp_path):
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m~half_pair", 3))
+    assert stopped is None
+    assert {row.reply.text for row in ledger.results.values()} == {"cut \ufffd"}
+    assert set(provider.tries.values()) == {1}
+
+
+def test_reasoning_that_only_the_total_counts_is_billed():
+    assert asyncio.run(one_answer("m~hidden_reasoning")).tokens_out == 9
+
+
+def test_a_server_that_reports_its_own_cost_is_believed(tmp_path):
+    ledger, _, _ = asyncio.run(asked(tmp_path, "m~own_cost", 2))
+    assert ledger.spent_usd == pytest.approx(2 * 0.000004)
+    assert {row.usd for row in ledger.results.values()} == {0.000004}
+
+
+def test_a_provider_that_reports_more_than_was_reserved_stops_the_run(tmp_path):
+    ledger, provider, stopped = asyncio.run(asked(tmp_path, "m~ten_times", 200, budget_usd=1.0, concurrency=4))
+    assert "over_reserved: m reports $" in stopped
+    over = float(re.search(r"together cost \$([\d.]+) more than was reserved", stopped)[1])
+    calls, pool, _ = calls_and_pool(1, "m~ten_times")
+    cost, most = pool["m"].usd(900, 160), worst_case_usd(calls[0], pool["m"])
+    assert over == pytest.approx(len(ledger.results) * (cost - most), rel=0.1), "of all that was in flight by then"
+    assert ledger.spent_usd == pytest.approx(len(ledger.results) * cost)
+    assert sum(provider.tries.values()) <= 8, "only what was in flight"
+
+
+def test_what_a_provider_says_is_shown_once_and_without_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "tops3cretvalue")
+    calls, pool, settings = calls_and_pool(5)
+    body = {"error": {"message": "model 'm' is unknown; your key tops3cretvalue, sk-abc123, Bearer xyz \x1b[31m"}}
+    where = Scripted(lambda call: from_status(500, json.dumps(body), None, "other"))
+    file = io.StringIO()
+    progress = Progress(5, where="log", file=file)
+    with Ledger.open(tmp_path / "l") as ledger:
+        asyncio.run(ask(calls, pool, where, ledger, replace(settings, attempts=1), progress=progress))
+    progress.close()
+    assert file.getvalue().count("model 'm' is unknown") == 1
+    for secret in ("tops3cret", "abc123", "xyz", "\x1b"):
+        assert secret not in file.getvalue()
+
+
+def test_a_refused_request_says_why_and_is_asked_again(tmp_path):
+    _, pool, settings = calls_and_pool(3)
+    queries = [Query.ask(f"question {i}", "x") for i in range(3)]
+    made = []
+    for _ in range(2):
+        where = Scripted(lambda call: from_status(400, '{"error": {"message": "no field named top_q"}}'))
+        made.append(collect(queries, pool, where, Run(tmp_path / "r"), settings, show="none"))
+        assert len(where.asked) == 3
+    assert "refused 3 of 3 calls (bad_request 3)" in made[0].stopped
+    assert made[0].messages == ("bad_request: HTTP 400: no field named top_q",)
+
+
+def test_what_can_be_wrong_is_found_before_the_first_call(tmp_path, monkeypatch):
+    for name in ("OPENAI_API_KEY", "MY_OWN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    _, pool, settings = calls_and_pool(1)
+    where = Scripted(lambda call: Reply("1", "stop", 1, 1, 0.1))
+    cases = {
+        "no verifier gues": [Query.ask("?", "1", verifier="gues")],
+        "code have no tests": [Query.ask("?", "1", verifier="code")],
+        "graded by a judge": [Query.ask("?", "1", verifier="judge")],
+    }
+    for message, queries in cases.items():
+        with pytest.raises(CollectError, match=message):
+            collect(queries, pool, where, Run(tmp_path / "r"), settings, show="none")
+    keyed = Pool("p", [replace(pool["m"], key_env="MY_OWN_KEY", base_url="http://127.0.0.1:9/v1")])
+    remote = backend("openai:https://api.example.com/v1")
+    for panel, asker, name in ((keyed, backend("openai"), "MY_OWN_KEY"), (pool, remote, "OPENAI_API_KEY")):
+        with pytest.raises(BackendError, match=f"set the environment variable {name}"):
+            collect([Query.ask("?", "1")], panel, asker, Run(tmp_path / "r"), settings, show="none")
+    with pytest.raises(BackendError, match="has no address"):
+        collect([Query.ask("?", "1")], pool, backend("openai"), Run(tmp_path / "r"), settings, show="none")
+    panel = keyed, backend("litellm")
+    with pytest.raises(BackendError, match="MY_OWN_KEY"):
+        collect([Query.ask("?", "1", verifier="judge")], pool, where, Run(tmp_path / "r"), judge=panel, show="none")
+    assert where.asked == []
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_model_has_its_own_server_and_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRST_KEY", "one")
+    monkeypatch.setenv("SECOND_KEY", "two")
+
+    async def session():
+        first, second = Provider(), Provider()
+        async with first as one, second as two:
+            card = calls_and_pool(1)[1].cards[0]
+            cards = [replace(card, id="a", base_url=one, key_env="FIRST_KEY")]
+            cards += [replace(card, id="b", base_url=two, key_env="SECOND_KEY", provider_id="openai/served")]
+            calls = plan([Query.ask("?", "x")], Pool("p", cards), Settings())
+            where = backend("openai")
+            await where.answer(calls)
+            await where.close()
+        return first, second
+
+    first, second = asyncio.run(session())
+    assert (first.headers, second.headers) == (["Bearer one"], ["Bearer two"])
+    assert [body["model"] for body in second.asked.values()] == ["openai/served"], "a served name is sent unchanged"
+
+
+def test_the_contract_is_sent_kept_and_counted(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(4)]
+
+    def say(call):
+        number = int(call.messages[-1]["content"].split()[0])
+        return Reply(f"ANSWER: {number + 1}" if number % 2 else f"It is {number + 1}.", "stop", 10, 2, 0.1)
+
+    pool, run, where = two_models(tmp_path).subset(["a"]), Run(tmp_path / "r"), Scripted(say)
+    where.follows_instructions = True
+    made = collect(queries, pool, where, run, show="none")
+    assert all("ANSWER: <number>" in c.messages[-1]["content"] for c in where.asked)
+    assert {c.prompt for c in where.asked} == {"plain/1+contract/1"}
+    assert made.lenient == 0.5
+    assert "50% of the answers do not follow the contract" in str(made)
+    again = collect(queries, pool, where, run, Settings(contract="none"), show="none")
+    assert (again.asked, len(where.asked)) == (0, 4), "a run keeps the contract it began with"
+    plain = Scripted(say)
+    plain.follows_instructions = True
+    off = collect(queries, pool, plain, Run(tmp_path / "s"), Settings(contract="none"), show="none")
+    assert [c.messages for c in plain.asked] == [tuple(q.messages) for q in queries]
+    assert "contract" not in str(off)
+    assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0
+
+
+def test_a_rerun_with_fewer_models_keeps_the_others_rows(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(3)]
+    where, pool, run = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1)), two_models(tmp_path), Run(tmp_path / "r")
+    both = collect(queries, pool, where, run, show="none")
+    one = collect(queries, pool.subset(["b"]), where, run, show="none")
+    assert one.table.models == ("a", "b")
+    assert one.table.matrix("usd").tolist() == both.table.matrix("usd").tolist()
+    assert recorded(run.folder).pool.ids == ("a", "b")
+
+
+def test_a_judge_without_a_verdict_is_said(tmp_path):
+    queries = [Query.ask("capital?", "Rome", verifier="judge")]
+    answers, judge = (Scripted(lambda call, t=t: Reply(t, "stop", 9, 1, 0.1)) for t in ("Paris", "hm"))
+    pool = two_models(tmp_path)
+    made = collect(queries, pool, answers, Run(tmp_path / "r"), judge=(pool.subset(["b"]), judge), show="none")
+    assert "the judge b gave no verdict on 2 of 2 answers" in made.stopped

@@ -7,101 +7,25 @@ that the ledger holds an answer to is sent twice.
 import asyncio
 import contextlib
 import itertools
-import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from routerlab.collect.backends import Backend
 from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s, sum_usd
 from routerlab.collect.calls import Call, CallError, Reply, Scope
 from routerlab.collect.ledger import Ledger
+from routerlab.collect.outage import Outage
+from routerlab.collect.progress import Progress
+from routerlab.collect.settings import CollectError, Settings, plan, worst_case_usd
 from routerlab.core.pools import ModelCard, Pool
-from routerlab.core.queries import Query
 
-
-class CollectError(RuntimeError):
-    """A run that stopped before its end. Its answers are in its ledger; the message says how to go on."""
+__all__ = ["CollectError", "Settings", "ask", "plan", "worst_case_usd"]
 
 
 class _StoppedError(Exception):
     """The run was stopped before this call was sent."""
-
-
-# Fields that decide the size and the destination of a call: in `extra` they would bypass the budget.
-_OURS = {
-    *("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "best_of"),
-    *("stream", "api_key", "base_url", "api_base", "extra_headers", "headers"),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How questions are asked. All fields before `budget_usd` are part of a call's key."""
-
-    samples: int = 1  # tries of each question; try 0 is greedy if `temperature` is 0
-    temperature: float = 0.0
-    max_tokens: int = 512
-    system: str = ""  # a system message before every question
-    prompt: str = "plain/1"  # name and version of the prompt's wording
-    extra: Mapping[str, object] = field(default_factory=dict)  # further fields of the request
-    budget_usd: float | None = None  # hard cap for the whole run, earlier sessions included
-    concurrency: int | None = None  # calls in flight; None: the backend's default
-    attempts: int = 5  # of one call, before it is left to the next session
-    requests_per_minute: float | None = None  # per provider
-    tokens_per_minute: float | None = None
-
-    def __post_init__(self) -> None:
-        if taken := sorted(_OURS & set(self.extra)):
-            raise CollectError(
-                f"extra names {', '.join(taken)}, which budget, key and backend need: use the argument of that name "
-                f"(a key in the environment)"
-            )
-        for name in ("samples", "max_tokens", "attempts", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise CollectError(f"{name} is {value!r}; give a whole number from 1")
-        for name in ("budget_usd", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise CollectError(f"{name} is {value!r}; give a number above 0, or leave it out")
-        if not 0 <= self.temperature < math.inf:
-            raise CollectError(f"temperature is {self.temperature!r}; give a number from 0")
-
-
-def plan(
-    queries: Iterable[Query], pool: Pool, settings: Settings, weights: Callable[[str], str] = lambda model: ""
-) -> list[Call]:
-    """Every call a run needs, model by model, so that one model's batches stay together. `weights` maps a model to a
-    hash of its weights, where they are known.
-    """
-    head = ({"role": "system", "content": settings.system},) if settings.system else ()
-    queries = list(queries)
-    return [
-        Call(
-            query=q.id,
-            model=card.id,
-            provider_id=card.provider_id,
-            messages=(*head, *q.messages),
-            sample=sample,
-            temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
-            prompt=settings.prompt,
-            prices=card.as_of.isoformat(),
-            extra=settings.extra,
-            weights=weights(card.id),
-        )
-        for card in pool
-        for sample in range(settings.samples)
-        for q in queries
-    ]
-
-
-def worst_case_usd(call: Call, card: ModelCard) -> float:
-    """The most a call can cost: its input at one token a byte, cached or not, and `max_tokens` of output."""
-    tokens_in = call.tokens_in_at_most
-    return max(card.usd(tokens_in, call.max_tokens, cached) for cached in (0, tokens_in))
 
 
 async def ask(
@@ -111,7 +35,7 @@ async def ask(
     ledger: Ledger,
     settings: Settings,
     *,
-    tell: Callable[[float, str | None], None] = lambda usd, error: None,
+    progress: Progress | None = None,
     stop: asyncio.Event | None = None,
     rng: random.Random | None = None,
 ) -> None:
@@ -125,12 +49,13 @@ async def ask(
         backend: where calls are sent.
         ledger: open for writing.
         settings: budget, pace and attempts.
-        tell: called with the charge and the error class (or None) of each settled call.
+        progress: counts what happens, and shows what the provider says.
         stop: set it to stop the run.
         rng: draws the waits between attempts.
     """
     todo = list({c.key: c for c in calls if c.key not in ledger.results}.values())
-    session = _Session(pool, backend, ledger, settings, tell, stop or asyncio.Event(), rng or random.Random(0))
+    progress = progress or Progress(len(calls), where="none")
+    session = _Session(pool, backend, ledger, settings, progress, stop or asyncio.Event(), rng or random.Random(0))
     size = min(backend.batch, session.at_once)
     batches = iter(_batches(todo, size))
     await asyncio.gather(*(session.work(batches) for _ in range(max(1, session.at_once // size))))
@@ -138,9 +63,11 @@ async def ask(
         if isinstance(error, BudgetError):
             raise CollectError(str(error)) from error
         if isinstance(error, CallError):
+            over = session.budget.over_usd
+            more = f"; all calls together cost ${over:.6f} more than was reserved for them" if over else ""
             raise CollectError(
-                f"the run stopped at {error}: every further call would fail the same way. Correct the cause and run "
-                f"the same command again; {len(ledger.results)} answers are kept"
+                f"the run stopped at {error}{more}: every further call would fail the same way. Correct the cause and "
+                f"run the same command again; {len(ledger.results)} answers are kept"
             ) from error
         raise error
     if session.stop.is_set():
@@ -164,7 +91,7 @@ class _Session:
     backend: Backend
     ledger: Ledger
     settings: Settings
-    tell: Callable[[float, str | None], None]
+    progress: Progress
     stop: asyncio.Event
     rng: random.Random
     error: BaseException | None = None  # the first that ended the session
@@ -175,6 +102,7 @@ class _Session:
         self.budget = Budget(settings.budget_usd, self.ledger.spent_usd)
         rates = settings.requests_per_minute, settings.tokens_per_minute
         self.limiters = defaultdict(lambda: Limiter(*rates, concurrency=self.at_once, sleep=self.pause))
+        self.outages = defaultdict(lambda: Outage(self.pause))
 
     async def stopped(self, within_s: float) -> bool:
         """Wait, and return whether the run was stopped meanwhile."""
@@ -199,22 +127,37 @@ class _Session:
 
     async def settle(self, batch: list[Call]) -> None:
         """Ask one batch until every call has its final record or has used up its attempts."""
-        for attempt in range(1, self.settings.attempts + 1):
-            again, waits_s, fatal = [], [0.0], None
-            for call, usd, outcome in await self.attempt(batch):
+        attempt, outage = 1, self.outages[_server(batch[0])]
+        while batch:
+            await outage.ready()
+            outcomes = await self.attempt(batch)
+            down = outage.note([outcome for _, _, outcome in outcomes])
+            batch, waits_s = [], [0.0]
+            for call, usd, outcome in outcomes:
                 error = outcome if isinstance(outcome, CallError) else None
-                if error and error.scope is Scope.RUN:
-                    fatal = fatal or error
-                elif error and error.scope is Scope.RETRY and attempt < self.settings.attempts:
-                    again.append(call)
+                if error and (error.scope is Scope.RUN or (error.kind == "unreachable" and not down)):
+                    raise error
+                if error and error.scope is Scope.RETRY and (down or attempt < self.settings.attempts):
+                    batch.append(call)
                     waits_s.append(error.retry_after_s or 0.0)
+                    self.progress.retry(error, down)
                 else:
-                    self.tell(usd, error.kind if error else None)
-            if fatal:
-                raise fatal
-            if not again or await self.stopped(backoff_s(attempt, self.rng, max(waits_s))):
+                    self.progress.tell(usd, error)
+            if self.budget.over_usd:
+                raise self._over(outcomes)
+            wait_s = 0.0 if down or not batch else backoff_s(attempt, self.rng, max(waits_s))
+            if await self.stopped(wait_s):
                 return
-            batch = again
+            attempt += not down
+
+    def _over(self, outcomes: Sequence[tuple[Call, float, Reply | CallError]]) -> CallError:
+        """The error of a provider that reports more than was reserved, so that the budget cannot be kept."""
+        call, usd, _ = max(outcomes, key=lambda outcome: outcome[1])
+        return CallError(
+            "over_reserved",
+            Scope.RUN,
+            f"{call.model} reports ${usd:.6f} for a call of at most {call.max_tokens} output tokens",
+        )
 
     async def attempt(self, batch: list[Call]) -> list[tuple[Call, float, Reply | CallError]]:
         """Send a batch once: (call, usd charged, reply or error) for each of its calls."""
@@ -227,7 +170,7 @@ class _Session:
                 raise
             half = len(batch) // 2  # the rest of the budget may be enough for some of them
             return await self.attempt(batch[:half]) + await self.attempt(batch[half:])
-        limiter = self.limiters[batch[0].provider_id.partition("/")[0]]
+        limiter = self.limiters[_server(batch[0])]
         try:
             async with limiter.slot(sum(c.tokens_in_at_most + c.max_tokens for c in batch)):
                 if self.stop.is_set():
@@ -236,7 +179,9 @@ class _Session:
                 keys = [c.key for c in batch]
                 about = [{"model": c.model, "query": c.query, "sample": c.sample} for c in batch]
                 numbers = await asyncio.gather(*map(self.ledger.intent, keys, most, about))
-                outcomes = await self.backend.answer(batch)
+                with self.progress.flying(len(batch)):
+                    outcomes = await self.backend.answer(batch)
+            outcomes = [_priced(o, self.pool[c.model]) for c, o in zip(batch, outcomes, strict=True)]
             _pace(limiter, outcomes)
             usd = [_usd(self.pool[c.model], o, m) for c, o, m in zip(batch, outcomes, most, strict=True)]
             await asyncio.gather(*map(self.ledger.result, keys, numbers, usd, outcomes))
@@ -254,10 +199,28 @@ def _pace(limiter: Limiter, outcomes: Sequence[Reply | CallError]) -> None:
             limiter.slowed(outcome.retry_after_s)
 
 
+def _server(call: Call) -> str:
+    """Calls with the same limits: those to one server, or to one provider."""
+    return call.base_url or call.provider_id.partition("/")[0]
+
+
+def _priced(outcome: Reply | CallError, card: ModelCard) -> Reply | CallError:
+    """The outcome; an answer with estimated tokens gets their price, which is its row's cost."""
+    if isinstance(outcome, Reply) and outcome.estimated:
+        return replace(outcome, usd=card.usd(outcome.tokens_in, outcome.tokens_out))
+    return outcome
+
+
 def _usd(card: ModelCard, outcome: Reply | CallError, reserved: float) -> float:
-    """The charge for an attempt: its tokens at the card's prices, or its reservation if they are unknown."""
+    """The charge for an attempt: what the server says it cost, its tokens at the card's prices, or its reservation."""
     if isinstance(outcome, Reply):
-        return card.usd(outcome.tokens_in, outcome.tokens_out, outcome.tokens_cached)
+        if outcome.estimated:
+            return reserved
+        return (
+            card.usd(outcome.tokens_in, outcome.tokens_out, outcome.tokens_cached)
+            if outcome.usd is None
+            else outcome.usd
+        )
     if outcome.tokens is not None:
         tokens_in, cached, tokens_out = outcome.tokens
         return card.usd(tokens_in, tokens_out, cached)

@@ -6,14 +6,15 @@ A backend answers every call of a batch with a `Reply` or a `CallError`; it neve
 import asyncio
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from blake3 import blake3
 
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
+from routerlab.core.pools import ModelCard, PoolError
 from routerlab.core.runs import root
 
 
@@ -29,6 +30,15 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close connections."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A backend that can tell before the first call that some model cannot be called."""
+
+    def check(self, cards: Iterable[ModelCard]) -> None:
+        """Raise BackendError, which names the cure."""
         ...
 
 
@@ -57,7 +67,6 @@ class PocketBackend:
             return await asyncio.to_thread(self._answer, calls)
 
     def _answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
-        from routerlab.core.pools import PoolError
         from routerlab.pocket.make.record import replies
 
         settings = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
@@ -110,7 +119,9 @@ class ReplayBackend:
 
 
 def backend(name: str, **options) -> Backend:
-    """`pocket`, `replay:<table>`, `litellm`, or `openai:<base url>`; `options` go to its class."""
+    """`pocket`, `replay:<table>`, `litellm`, `openai:<base url>`, or `openai` if each model's card has its own address.
+    `options` go to its class.
+    """
     kind, _, rest = name.partition(":")
     if kind == "pocket" and not rest:
         return PocketBackend(**options)
@@ -120,6 +131,6 @@ def backend(name: str, **options) -> Backend:
 
     if kind == "litellm" and not rest:
         return LiteLLMBackend(**options)
-    if kind == "openai" and rest:
+    if kind == "openai" and (rest or name == "openai"):
         return OpenAIBackend(rest, **options)
-    raise BackendError(f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>")
+    raise BackendError(f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>, openai")

@@ -1,16 +1,17 @@
 """`Call` (a question to a model), `Reply` (its answer), and `CallError` with its class."""
 
-import asyncio
 import datetime as dt
 import enum
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 from blake3 import blake3
+
+from routerlab.collect.scrub import scrub, words
 
 
 class BackendError(ValueError):
@@ -37,6 +38,7 @@ class CallError(RuntimeError):
     kind: str  # the class of the error, as written to the ledger and the table
     scope: Scope
     message: str = ""
+    said: str = ""  # the provider's own words, without secrets
     retry_after_s: float | None = None  # how long the provider asked to wait
     tokens: tuple[int, int, int] | None = None  # (in, cached, out) if the failed attempt was billed
     unsure: bool = False  # whether it is unknown if the attempt was billed
@@ -45,7 +47,7 @@ class CallError(RuntimeError):
         self.unsure = self.tokens is None and (self.unsure or self.kind in UNSURE)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}" if self.message else self.kind
+        return ": ".join(text for text in (self.kind, self.message, self.said) if text)
 
 
 def _most_bytes(text: str) -> int:
@@ -71,6 +73,8 @@ class Call:
     prices: str = ""  # date of the card's prices
     extra: Mapping[str, object] = field(default_factory=dict)  # further request fields
     weights: str = ""  # hash of an embedded model's files; unknown for a provider's model
+    base_url: str = ""  # of the model's own server, and the variable with its key: where a call goes is not in its key
+    key_env: str = ""
 
     @property
     def key(self) -> str:
@@ -107,6 +111,9 @@ class Reply:
     tokens_out: int
     latency_s: float
     tokens_cached: int = 0
+    estimated: bool = False  # the provider gave no usable token counts: they are estimated from the text
+    usd: float | None = None  # what the server says the call cost, or the estimate; None: by the card's prices
+    temperature: float | None = None  # the one that was sent, if the model does not take the call's
 
 
 PATIENCE_S = 900.0  # a provider that asks for a longer wait stops the run
@@ -132,33 +139,57 @@ _WORDS = {  # in the body of a 400, 413 or 422; more exact than the status
 }
 
 
-def from_status(status: int, body: str = "", retry_after: str | None = None) -> CallError:
-    """The error of an HTTP answer that is not 200. The body decides its class and is not repeated."""
+def from_status(status: int, body: str = "", retry_after: str | None = None, secret: str = "") -> CallError:
+    """The error of an HTTP answer that is not 200, with the provider's own words; `secret` is the key that was sent."""
     kind, scope = _STATUS.get(status) or _STATUS.get(status // 100, _STATUS[4])
-    body = body.lower()
+    said, body = scrub(words(body), secret), body.lower()
     if status in (400, 413, 422):
         kind = next((k for k, words in _WORDS.items() if any(w in body for w in words)), kind)
     if status == 429 and "insufficient_quota" in body:
         kind, scope = "payment_required", Scope.RUN
     wait_s = _seconds(retry_after)
     if (wait_s or 0) > PATIENCE_S:  # a daily quota, not a rate limit
-        return CallError(kind, Scope.RUN, f"HTTP {status}, which asks to wait {wait_s:.0f} s")
-    return CallError(kind, scope, f"HTTP {status}", retry_after_s=wait_s)
+        return CallError(kind, Scope.RUN, f"HTTP {status}, which asks to wait {wait_s:.0f} s", said)
+    return CallError(kind, scope, f"HTTP {status}", said, retry_after_s=wait_s)
 
 
-def from_exception(error: BaseException) -> CallError:
-    """The class of an exception of the transport; its text is dropped, for it may hold a URL. Others are raised."""
-    if isinstance(error, CallError):
-        return error
-    name = type(error).__name__
-    if isinstance(error, asyncio.TimeoutError | TimeoutError) or "timeout" in name.lower():
-        return CallError("timeout", Scope.RETRY, name)
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return CallError("truncated_json", Scope.RETRY, name)
-    # The base classes of aiohttp's and litellm's errors, by name, so that neither is imported for it.
-    names = {c.__name__ for c in type(error).__mro__}
-    if isinstance(error, OSError | EOFError) or names & {"ClientError", "APIConnectionError"}:
-        return CallError("reset", Scope.RETRY, name)
+# By name, so that none of these libraries is imported for it. aiohttp, httpx (below litellm) and the system:
+_UNSENT = {"ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectionTimeoutError", "gaierror"}
+_BROKEN = {"ClientError", "TransportError", "IncompleteRead", "OSError", "EOFError"}
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def from_exception(error: BaseException, where: str = "") -> CallError:
+    """The class of an exception of the transport, by the first exception in its chain of causes that tells it. Its text
+    is dropped, for it may hold a URL. An exception of no such class is raised.
+
+    Args:
+        error: the exception.
+        where: host and port of the server, for the message.
+    """
+    causes = list(chain(error))
+    for cause in causes:
+        if isinstance(cause, CallError):
+            return cause
+        name, names = type(cause).__name__, {c.__name__ for c in type(cause).__mro__}
+        if names & _UNSENT or isinstance(cause, ConnectionRefusedError):
+            named = (f"{c.host}:{c.port}" for c in causes if hasattr(c, "host") and hasattr(c, "port"))  # type: ignore
+            where = next(named, where)
+            return CallError("unreachable", Scope.RETRY, f"no connection to {where or 'the provider'} ({name})")
+        if isinstance(cause, TimeoutError) or "timeout" in name.lower():
+            return CallError("timeout", Scope.RETRY, name)
+        if isinstance(cause, json.JSONDecodeError | UnicodeDecodeError):
+            return CallError("truncated_json", Scope.RETRY, name)
+        if names & _BROKEN:
+            return CallError("reset", Scope.RETRY, name)
+    if "APIConnectionError" in {c.__name__ for c in type(error).__mro__}:  # of litellm, without a cause
+        return CallError("reset", Scope.RETRY, type(error).__name__)
     raise error
 
 

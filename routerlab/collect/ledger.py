@@ -21,6 +21,8 @@ from routerlab.collect.calls import UNSURE, CallError, Reply, Scope
 from routerlab.collect.ledger_format import HEADER, LedgerError, Recovery, Scan, encode, scan
 from routerlab.core.runs import write_atomic
 
+AGAIN = frozenset({"bad_request"})  # errors of a row that another setting may avoid: the next session tries again
+
 
 @dataclass
 class Row:
@@ -146,9 +148,10 @@ class Ledger:
         if isinstance(outcome, Reply):
             # A surrogate without its partner, from an answer cut in the middle, cannot be written to a file.
             text = outcome.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            record |= {"reply": asdict(outcome) | {"text": text}}
+            fields = {n: value for n, value in asdict(outcome).items() if value is not None and value is not False}
+            record |= {"reply": fields | {"text": text}}
         else:
-            record |= {"error": outcome.kind, "final": outcome.scope is Scope.ROW}
+            record |= {"error": outcome.kind, "final": outcome.scope is Scope.ROW and outcome.kind not in AGAIN}
             record |= {"unsure": True} if outcome.unsure else {}
         await self._append(record, units(usd) - units(reserved))
 
@@ -219,8 +222,14 @@ class Ledger:
     def _load(self) -> Scan:
         """Read the file and index its intact records."""
         lines = scan(self.path)
-        for record in lines.records:
-            self._replay(record)
+        try:
+            for record in lines.records:
+                self._replay(record)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise LedgerError(
+                f"{self.path} has a record of an unknown shape ({type(error).__name__}): it was written by another "
+                f"version, or by hand; open it with that version, or use another run"
+            ) from error
         self.recovery = Recovery(max(0, len(lines.records) - 1), len(lines.torn), len(lines.bad))
         return lines
 
@@ -263,13 +272,13 @@ class Ledger:
         self._settled += units(record["usd"])
         row = self.errors.pop(key, None) or self.results.get(key) or Row()
         error = record.get("error")
-        if error not in UNSURE and not record.get("unsure"):
-            row.usd += record["usd"]
         if "reply" in record:
             row.reply, row.error = Reply(**record["reply"]), None
-        elif row.reply is None:
-            row.error = error
-        if row.reply or record.get("final"):
+            row.usd += record["usd"] if row.reply.usd is None else row.reply.usd
+        else:
+            row.error = None if row.reply else error
+            row.usd += 0.0 if error in UNSURE or record.get("unsure") else record["usd"]
+        if row.reply or (record.get("final") and error not in AGAIN):
             self.results[key] = row
         else:
             self.errors[key] = row

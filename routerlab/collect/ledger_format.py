@@ -41,11 +41,15 @@ HEADER = encode({"t": "ledger", "v": VERSION})
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None if any byte differs from what was written."""
+    """The record of a line, or None if any byte differs from what was written; {} for what is no record."""
     body = line[9:-1]
     if line[-1:] != b"\n" or line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
         return None
-    return json.loads(body)
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        record = None
+    return record if isinstance(record, dict) else {}
 
 
 @dataclass

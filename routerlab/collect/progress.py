@@ -1,9 +1,15 @@
 """The progress of a run: one line in a terminal, a line every 10 s in a log, a bar in a notebook, all by tqdm."""
 
+import contextlib
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, TextIO
 
+from routerlab.collect.calls import CallError
+
+MOST_TEXTS = 20  # messages of providers that are shown
 PAUSE_S = {"terminal": 0.2, "log": 10.0, "notebook": 0.5, "none": 10.0}
 
 
@@ -35,6 +41,9 @@ class Progress:
         else:
             from tqdm.std import tqdm
         self.usd, self.errors, self._rate_known_at = usd, Counter[str](), done + at_once
+        self.retried = self.in_flight = 0
+        self.messages: list[str] = []  # of providers, once for each text
+        self._known, self._out = set[str](), out
         self._bar: Any = tqdm(
             total=total,
             initial=done,
@@ -47,12 +56,53 @@ class Progress:
             desc=f"${usd:.4f}",
         )
 
-    def tell(self, usd: float, error: str | None) -> None:
-        """Count one finished call: its charge, and the class of its error if it has no answer."""
+    def tell(self, usd: float, error: CallError | None) -> None:
+        """Count one finished call: its charge, and its error if it has no answer."""
         self.usd += usd
-        self.errors.update([error] if error else [])
         self._bar.n += 1
+        if error:
+            self.errors[error.kind] += 1
+            self.say(error)
         self.tick()
+
+    def of_judge(self) -> "Progress":
+        """A progress that shows nothing but messages, as the judge's calls are not counted among the run's."""
+        judge = Progress(0, where="none")
+        judge._known, judge.messages, judge.line = self._known, self.messages, self.line  # type: ignore[method-assign]
+        return judge
+
+    def retry(self, error: CallError, down: bool) -> None:
+        """Count an attempt that failed and will be repeated; `down` if its provider is waited for."""
+        self.retried += 1
+        self.say(error, "waiting until the provider answers again" if down else "")
+        self.tick()
+
+    @contextlib.contextmanager
+    def flying(self, calls: int) -> Iterator[None]:
+        """Count calls in flight."""
+        self.in_flight += calls
+        try:
+            yield
+        finally:
+            self.in_flight -= calls
+
+    def say(self, error: CallError, remark: str = "") -> None:
+        """Show the provider's words, or a remark on an error, once for each text (but for its numbers)."""
+        if not (error.said or remark):
+            return
+        text = ": ".join(filter(None, (str(error), remark)))
+        known = re.sub(r"\w*\d\w*", "#", text)
+        if known not in self._known and len(self._known) < MOST_TEXTS:
+            self._known.add(known)
+            self.messages.append(text)
+            self.line(text)
+
+    def line(self, text: str) -> None:
+        """Show a line of text above the bar."""
+        if not self._bar.disable:
+            self._bar.clear()
+            print(text, file=self._out, flush=True)
+            self._bar.refresh()
 
     def tick(self) -> None:
         """Show the counts if it is time to."""
@@ -63,6 +113,8 @@ class Progress:
         if self._rate_known_at <= bar.n < bar.total:
             left_s = (bar.total - bar.n) / (bar.n - bar.initial) * bar.format_dict["elapsed"]
             parts.append(f"{left_s / 60:.0f} min left" if left_s > 90 else f"{left_s:.0f} s left")
+        if self.retried:
+            parts.append(f"{self.retried:,} attempts repeated")
         if self.errors:
             parts.append("errors: " + ", ".join(f"{k} {n}" for k, n in self.errors.most_common()))
         bar.desc = "  ".join(parts)

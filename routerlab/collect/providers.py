@@ -4,136 +4,140 @@ A key is read from its environment variable when a call is sent, and put into th
 """
 
 import asyncio
+import ipaddress
+import json
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeGuard
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, from_exception, from_status
+from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, chain, from_exception, from_status
+from routerlab.collect.completion import read_completion
+from routerlab.collect.scrub import scrub
+from routerlab.core.pools import ModelCard
 
-_LOCAL_PREFIXES = {"openai", "vllm", "hosted_vllm", "llamacpp", "ollama"}
-
-
-def read_completion(body: Any, latency_s: float) -> Reply:
-    """The reply in an OpenAI chat completion (a dict); a missing part raises a CallError of its class."""
-    if not isinstance(body, Mapping):
-        raise CallError("truncated_json", Scope.RETRY, "the body is not a JSON object")
-    if isinstance(error := body.get("error"), Mapping):  # some gateways answer so, with status 200
-        code = error.get("code")
-        code = code if isinstance(code, int) and 400 <= code < 600 else 502
-        raise from_status(code, str(error.get("message")))
-    tokens = _tokens(body.get("usage"))
-    paid: Any = {"tokens": tokens, "unsure": True}  # an attempt without counts may still be billed
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, Mapping):
-        raise CallError("empty_choices", Scope.RETRY, "the answer has no choices", **paid)
-    message, finish = choice.get("message"), choice.get("finish_reason") or "stop"
-    message = message if isinstance(message, Mapping) else {}
-    text, refusal = _text(message.get("content")), _text(message.get("refusal"))
-    if finish == "content_filter":
-        raise CallError("content_filter", Scope.ROW, "the provider withheld it", **paid)
-    if text is None and refusal:
-        text, finish = refusal, "refusal"
-    if text is None and finish != "length":
-        raise CallError("empty_content", Scope.RETRY, "the message is empty", **paid)
-    if tokens is None:
-        raise CallError("no_usage", Scope.ROW, "the provider names no token counts, so the call has no price")
-    kind = finish if finish in ("length", "refusal") else "stop"
-    return Reply(text or "", kind, tokens[0], tokens[2], round(latency_s, 3), tokens[1])
+_LOCAL_PREFIXES = {"vllm", "hosted_vllm", "llamacpp", "ollama"}
+_COMPLETION = "max_completion_tokens"
 
 
-def _text(content: Any) -> str | None:
-    """The text of a message, which may come in several parts; None if there is none."""
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        content = "".join(text for text in texts if isinstance(text, str)) or None
-    return content if isinstance(content, str) else None
+@dataclass
+class _Provider:
+    """What both backends share: a request of its own for each call, and what was learned of each model's requests."""
 
-
-def _tokens(usage: Any) -> tuple[int, int, int] | None:
-    """(in, cached, out) as the provider counted them; None if these cannot be counts."""
-    if not isinstance(usage, Mapping):
-        return None
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    tokens_in, cached, tokens_out = usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens")
-    if not (_count(tokens_in) and _count(cached) and _count(tokens_out)) or cached > tokens_in:
-        return None
-    return tokens_in, cached, tokens_out
-
-
-def _count(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < 2**31
-
-
-class _PerCall:
-    """What both backends share: a request of its own for each call."""
-
-    base_url: str | None
+    _: KW_ONLY
+    timeout_s: float = 120.0
+    concurrency: int = 32
+    limit_field: str = "max_tokens"  # the request's field for the most output tokens
     batch = 1
-
-    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
-        return f"{type(self).__name__}({urlsplit(self.base_url or '').hostname or ''!r})"
+    follows_instructions = True
+    _learned: defaultdict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict), repr=False)
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         return list(await asyncio.gather(*map(self._answer, calls)))
 
     async def _answer(self, call: Call) -> Reply | CallError:
+        """Send a call, and again if the provider refused a field of the request that can be sent otherwise."""
+        while True:
+            learned = dict(self._learned[call.model])
+            name = learned.get("name", self._name(call))
+            fields = {
+                "model": name,
+                "messages": [dict(m) for m in call.messages],
+                "temperature": learned.get("temperature", call.temperature),
+                learned.get("limit_field", self.limit_field): call.max_tokens,
+                **call.extra,
+            }
+            # Another request needs another key, or a provider may refuse it as a changed one.
+            outcome = await self._send(call, fields, f"{call.key}-{len(learned)}" if learned else call.key)
+            lesson = _lesson(outcome, fields) if isinstance(outcome, CallError) else {}
+            if not lesson:
+                break
+            self._learned[call.model] |= lesson
+        if isinstance(outcome, Reply) and fields["temperature"] != call.temperature:
+            return replace(outcome, temperature=fields["temperature"])
+        return outcome
+
+    def _name(self, call: Call) -> str:
+        return call.provider_id
+
+    async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
         raise NotImplementedError
 
     async def close(self) -> None: ...
 
 
-@dataclass(repr=False)
-class OpenAIBackend(_PerCall):
+def _lesson(error: CallError, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What to send otherwise, by a provider's words on a request it refused, and so did not bill."""
+    said, prefix = error.said.lower(), "openai/"
+    if error.kind == "not_found" and fields["model"].startswith(prefix):  # a name for litellm, not the server's
+        return {"name": fields["model"].removeprefix(prefix)}
+    if error.kind not in {"bad_request", "unsupported"}:
+        return {}
+    if _COMPLETION in said and _COMPLETION not in fields:
+        return {"limit_field": _COMPLETION}
+    if re.search(r"temperature.*(only|default|support|allow|must be|fixed)", said) and fields["temperature"] != 1.0:
+        return {"temperature": 1.0}
+    return {}
+
+
+@dataclass
+class OpenAIBackend(_Provider):
     """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp."""
 
-    base_url: str  # http(s)://host/v1
+    base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
-    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
-    timeout_s: float = 120.0
-    concurrency: int = 32
-    limit_field: str = "max_tokens"  # the request's field for the most output tokens
+    key_env: str = ""  # the environment variable that holds the key; if empty, OPENAI_API_KEY
     most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
     _session: Any = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        plain = parts.scheme in {"http", "https"} and parts.hostname
-        if not plain or parts.username or parts.query:
-            raise BackendError(
-                "a base URL is http(s)://host/v1, without a user or a query; put the key into an environment variable "
-                f"and name it in key_env ({self.key_env})"
-            )
-        self.base_url = self.base_url.rstrip("/")
+        if self.base_url:
+            self.base_url = checked_url(self.base_url)
 
-    async def _answer(self, call: Call) -> Reply | CallError:
+    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
+        return f"OpenAIBackend({_host(self.base_url)!r})"
+
+    def check(self, cards: Iterable[ModelCard]) -> None:
+        """Raise BackendError for a model without an address, or whose key is in no environment variable."""
+        for card in cards:
+            if not (card.base_url or self.base_url):
+                raise BackendError(
+                    f"model {card.id!r} has no address: give base_url in its pool, or --backend openai:URL"
+                )
+            url = checked_url(card.base_url or self.base_url)
+            name = card.key_env or self.key_env
+            local = urlsplit(url).scheme == "http" or _is_local(_host(url))
+            if not os.environ.get(name or "OPENAI_API_KEY") and (name or not local):
+                raise BackendError(
+                    f"model {card.id!r} needs a key: set the environment variable {name or 'OPENAI_API_KEY'}, here or "
+                    f"in a file .env, or name another one (key_env in its pool, or --key-env)"
+                )
+
+    def _name(self, call: Call) -> str:
+        prefix, _, rest = call.provider_id.partition("/")
+        own = _host(call.base_url or self.base_url) == "api.openai.com" and prefix == "openai"
+        return rest if rest and (own or prefix in _LOCAL_PREFIXES) else call.provider_id
+
+    async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
         import aiohttp
         import orjson
 
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-            connector = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
-        prefix, _, rest = call.provider_id.partition("/")
-        body = {
-            "model": rest if prefix in _LOCAL_PREFIXES and rest else call.provider_id,
-            "messages": [dict(m) for m in call.messages],
-            "temperature": call.temperature,
-            self.limit_field: call.max_tokens,
-            **call.extra,
-        }
-        headers = {"Content-Type": "application/json", "Idempotency-Key": call.key}
-        if key := os.environ.get(self.key_env):
-            headers["Authorization"] = f"Bearer {key}"
+            timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        url = checked_url(call.base_url) if call.base_url else self.base_url
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        if secret := os.environ.get(call.key_env or self.key_env or "OPENAI_API_KEY", "").strip():
+            headers["Authorization"] = f"Bearer {secret}"
         started = time.perf_counter()
         try:
             async with self._session.post(
-                f"{self.base_url}/chat/completions",
-                data=orjson.dumps(body),
+                f"{url}/chat/completions",
+                data=orjson.dumps(fields),
                 headers=headers,
                 allow_redirects=False,  # a redirected POST arrives as a GET without its question
             ) as answer:
@@ -147,10 +151,17 @@ class OpenAIBackend(_PerCall):
                     raise CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
                 if answer.status != 200:
                     wait = answer.headers.get("Retry-After")
-                    return from_status(answer.status, content.decode(errors="replace"), wait)
-            return read_completion(orjson.loads(content), time.perf_counter() - started)
+                    return from_status(answer.status, content.decode(errors="replace"), wait, secret)
+            latency_s = time.perf_counter() - started
+            try:
+                body = orjson.loads(content)
+            except orjson.JSONDecodeError:
+                body = json.loads(content)  # which takes half a surrogate pair
+            return read_completion(body, latency_s, call)
+        except RecursionError:
+            return CallError("truncated_json", Scope.RETRY, "the body is nested too deeply")
         except Exception as error:  # classified, or raised again
-            return from_exception(error)
+            return from_exception(error, _host(url, port=True))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -158,42 +169,88 @@ class OpenAIBackend(_PerCall):
             self._session = None
 
 
-@dataclass(repr=False)
-class LiteLLMBackend(_PerCall):
+@dataclass
+class LiteLLMBackend(_Provider):
     """Any provider that litellm knows, by its provider id; litellm neither retries nor prices here."""
 
-    base_url: str | None = None
     _: KW_ONLY
-    timeout_s: float = 120.0
-    concurrency: int = 32
+    base_url: str = ""
+    key_env: str = ""
 
-    async def _answer(self, call: Call) -> Reply | CallError:
+    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
+        return f"LiteLLMBackend({_host(self.base_url)!r})"
+
+    def check(self, cards: Iterable[ModelCard]) -> None:
+        """Raise BackendError for a model that litellm does not know, or whose key is in no environment variable."""
+        cards = list(cards)
+        missing = missing_keys([c.provider_id for c in cards if not (c.key_env or self.key_env)])
+        missing |= {
+            c.provider_id: [name] for c in cards if (name := c.key_env or self.key_env) not in {"", *os.environ}
+        }
+        if missing:
+            names = "; ".join(f"{model!r} needs {', '.join(keys)}" for model, keys in missing.items())
+            raise BackendError(f"{names}: set these environment variables, here or in a file .env")
+
+    async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
         litellm = load_litellm()
+        url, secret = call.base_url or self.base_url, os.environ.get(call.key_env or self.key_env, "")
+        own = {name: value for name, value in (("base_url", url), ("api_key", secret)) if value}
+        headers, limits = {"Idempotency-Key": key}, {"num_retries": 0, "max_retries": 0, "timeout": self.timeout_s}
         started = time.perf_counter()
         try:
-            completion = await litellm.acompletion(
-                model=call.provider_id,
-                messages=[dict(m) for m in call.messages],
-                temperature=call.temperature,
-                max_tokens=call.max_tokens,
-                num_retries=0,
-                max_retries=0,
-                timeout=self.timeout_s,
-                extra_headers={"Idempotency-Key": call.key},
-                **({"base_url": self.base_url} if self.base_url else {}),
-                **call.extra,
-            )
-            return read_completion(completion.model_dump(), time.perf_counter() - started)
+            completion = await litellm.acompletion(**fields, **limits, extra_headers=headers, **own)
+            return read_completion(completion.model_dump(), time.perf_counter() - started, call)
         except Exception as error:  # classified, or raised again
-            status, known = getattr(error, "status_code", None), litellm.exceptions
-            if isinstance(error, known.UnsupportedParamsError):
-                # If litellm dropped it, the table would name a temperature that was never used.
-                why = f"{call.model} does not take temperature {call.temperature:g} or a field of `extra`"
-                return CallError("unsupported", Scope.RUN, f"{why}; choose another (mostly 1)")
-            if isinstance(error, CallError | known.Timeout | known.APIConnectionError) or not isinstance(status, int):
-                return from_exception(error)
-            headers = getattr(getattr(error, "response", None), "headers", None) or {}
-            return from_status(status, str(error), headers.get("retry-after"))
+            return _litellm_error(litellm.exceptions, error, scrub(str(error), secret))
+
+
+def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
+    """The class of what litellm raised. It raises InternalServerError also for a connection that failed or broke, for
+    half an answer and for a missing key, which the chain of causes tells apart.
+    """
+    status, response = getattr(error, "status_code", None), getattr(error, "response", None)
+    if isinstance(error, known.UnsupportedParamsError):
+        return CallError("unsupported", Scope.RUN, "litellm does not send such a request", said)
+    if isinstance(error, CallError | known.Timeout | known.APIConnectionError) or not isinstance(status, int):
+        return from_exception(error)
+    answered = status < 500 or "HTTPStatusError" in {type(c).__name__ for c in chain(error)}
+    if not answered:
+        try:
+            return from_exception(error)
+        except Exception:
+            if re.search(r"credentials|api.?key", said, re.I):
+                return CallError("unauthorized", Scope.RUN, "", said)
+            return CallError("server_error", Scope.RETRY, "", said, unsure=True)  # it may have been billed
+    headers = getattr(response, "headers", None) or {}
+    return replace(from_status(status, str(error), headers.get("retry-after")), said=said)
+
+
+def checked_url(url: str) -> str:
+    """A base URL without its last slash; one that no call can be sent to, or that holds a secret, is refused."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:
+        plain = parts = None
+    if not plain or not parts or parts.username or parts.query:
+        raise BackendError(
+            "a base URL is http(s)://host/v1, without a user or a query; put the key into an environment variable and "
+            "name it in key_env (OPENAI_API_KEY)"
+        )
+    return url.rstrip("/")
+
+
+def _host(url: str, port: bool = False) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{host}:{parts.port or {'https': 443}.get(parts.scheme, 80)}" if port else host
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or "." not in host
 
 
 def load_litellm() -> Any:
@@ -206,7 +263,16 @@ def load_litellm() -> Any:
 
 
 def missing_keys(provider_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The environment variables that each provider id needs and that are not set, by litellm's own account."""
+    """The environment variables that each provider id needs and that are not set, by litellm's own account. A provider
+    id that litellm does not know is a BackendError.
+    """
     litellm = load_litellm()
-    missing = {p: litellm.validate_environment(p)["missing_keys"] for p in provider_ids}
-    return {p: sorted(keys) for p, keys in missing.items() if keys}
+    missing = {}
+    for name in provider_ids:
+        try:
+            litellm.get_llm_provider(name)
+        except litellm.exceptions.BadRequestError:
+            raise BackendError(f"litellm knows no provider of {name!r}; write provider/model as provider_id") from None
+        if keys := litellm.validate_environment(name)["missing_keys"]:
+            missing[name] = sorted(keys)
+    return missing

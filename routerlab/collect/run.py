@@ -1,27 +1,29 @@
 """Fill an outcome table: ask, grade, and write a run that `recorded` opens."""
 
 import asyncio
-import concurrent.futures
-import contextlib
 import datetime as dt
-import threading
-from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
-from routerlab.collect.ask import CollectError, Settings, ask, plan
-from routerlab.collect.backends import Backend, PocketBackend
+import pyarrow as pa
+
+from routerlab.collect.ask import ask
+from routerlab.collect.backends import Backend, Checked, PocketBackend
 from routerlab.collect.calls import Call
-from routerlab.collect.ledger import Ledger, Recovery
+from routerlab.collect.grades import grade_calls, judgements
+from routerlab.collect.ledger import AGAIN, Ledger, Recovery
 from routerlab.collect.progress import Progress
+from routerlab.collect.settings import CollectError, Settings, plan
+from routerlab.collect.thread import in_thread
 from routerlab.core.outcomes import OutcomeTable
-from routerlab.core.pools import ModelCard, Pool
+from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
-from routerlab.core.recorded import record
+from routerlab.core.recorded import Recorded, record, recorded
 from routerlab.core.runs import Run
-from routerlab.grade.judge import PROMPT, asked, grade_prompt, read_grade
+from routerlab.grade import contract
 from routerlab.grade.sandbox_fusion import executor
-from routerlab.grade.verify import Verdict, grade_many, unread, visible
+from routerlab.grade.verify import VERIFIERS, visible
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Collected:
     unknown: list[dict]  # calls whose outcome is unknown, charged at their reservations
     recovery: Recovery  # what was repaired when the ledger was opened
     stopped: str | None
+    estimated: int = 0  # answers whose provider gave no usable token counts
+    lenient: float = float("nan")  # share of the answers under a contract that do not follow it
+    messages: tuple[str, ...] = ()  # what providers said about errors, once for each text
 
     def __str__(self) -> str:
         lines = [
@@ -42,6 +47,13 @@ class Collected:
             f"asked {self.asked:,} in this session; charged ${self.usd:.6f} in all",
             ", ".join(f"{name} {count:,}" for name, count in sorted(self.why.items())),
         ]
+        if self.lenient == self.lenient:
+            lines.append(f"{self.lenient:.0%} of the answers do not follow the contract and were read leniently")
+        if self.estimated:
+            lines.append(
+                f"{self.estimated} answers came without usable token counts: their tokens are estimated (4 bytes a "
+                f"token) and their reservations are charged"
+            )
         if self.recovery.torn_bytes or self.recovery.bad_lines:
             lines.append(f"ledger: {self.recovery}")
         if self.unknown:
@@ -78,40 +90,31 @@ def collect(
         ask_new: False asks nothing: what the ledger holds is graded and written again.
         show: where progress is shown: terminal, log, notebook or none; None finds out.
     """
+    check(queries, pool, backend, judge, sandbox)
+    before = recorded(run.folder) if (run.folder / "outcomes.parquet").is_file() else None
     weights = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
-    calls = plan(queries, pool, settings, **weights)
-    if not calls:
-        raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
-        raise CollectError(
-            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
-        )
-    if any(q.verifier == "code" for q in queries):
-        executor(sandbox)  # raises before anything is paid for
-    keys, card = {c.key for c in calls}, judge[0].cards[0] if judge else None
     with Ledger.open(run.folder / "ledger.jsonl") as ledger:
-        before = sum(c.key in ledger.results for c in calls)
+        settings = replace(settings, contract=_contract(run, ledger, backend, settings))
+        calls = plan(queries, pool, settings, **weights)
+        keys, card = {c.key for c in calls}, judge[0].cards[0] if judge else None
+        done = len(keys & ledger.results.keys())
         at_once = settings.concurrency or backend.concurrency
-        progress = Progress(len(calls), before, ledger.spent_usd, at_once=at_once, where=show)
+        progress = Progress(len(keys), done, ledger.spent_usd, at_once=at_once, where=show)
 
         async def session(stop: asyncio.Event) -> None:
-            await ask(calls, pool, backend, ledger, settings, tell=progress.tell, stop=stop)
+            await ask(calls, pool, backend, ledger, settings, progress=progress, stop=stop)
             if judge is not None:
                 grades = [c for c, _ in judgements(queries, calls, ledger, judge[0].cards[0]).values()]
-                await ask(grades, judge[0], judge[1], ledger, settings, stop=stop)
+                await ask(grades, judge[0], judge[1], ledger, settings, progress=progress.of_judge(), stop=stop)
 
-        stopped = None
-        if ask_new:
-            stopped = _in_thread(session, [backend, *([judge[1]] if judge else [])])
-            if not stopped and (errors := Counter(ledger.errors[k].error for k in keys & ledger.errors.keys())):
-                stopped = (
-                    f"{errors.total()} of {len(calls)} calls ended in an error that may pass "
-                    f"({', '.join(f'{kind} {n}' for kind, n in sorted(errors.items()))}): run the same command again"
-                )
+        stopped = in_thread(session, [backend, *([judge[1]] if judge else [])], progress) if ask_new else None
         progress.close()
-        new = sum(c.key in ledger.results for c in calls) - before
+        new = len(keys & ledger.results.keys()) - done
         columns, why = grade_calls(queries, calls, ledger, card, sandbox)
+        if ask_new and not stopped:
+            stopped = _left(calls, ledger) or _without_verdict(columns["error"], judge)
         spent, unknown, recovery = ledger.spent_usd, ledger.unknown, ledger.recovery
+        replies = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     table = OutcomeTable(columns, pool.ids)
     answered = set(table.queries)  # of a run that stopped early, these are a complete table
     about = {
@@ -119,108 +122,92 @@ def collect(
         "how": "routerlab collect",
         "settings": {**asdict(settings), "extra": dict(settings.extra)},
         "usd": spent,
+        "stopped": stopped,
     }
-    record(run, [q for q in queries if q.id in answered], pool, table, about)
-    return Collected(table, why, new, spent, unknown, recovery, stopped)
+    kept = [q for q in queries if q.id in answered]
+    table = _merge(run, kept, pool, table, about, before)
+    lenient, by_id = float("nan"), {q.id: q for q in queries}
+    if settings.contract == contract.VERSION:
+        texts = [visible(reply.text) for _, reply in replies]
+        lenient = contract.lenient_share([by_id[c.query] for c, _ in replies], texts)
+    estimated = sum(reply.estimated for _, reply in replies)
+    messages = tuple(progress.messages)
+    return Collected(table, why, new, spent, unknown, recovery, stopped, estimated, lenient, messages)
 
 
-def _in_thread(session: Callable[[asyncio.Event], Coroutine], backends: Sequence[Backend]) -> str | None:
-    """Run the session in its own thread, as a notebook's thread already runs an event loop. Returns why it stopped.
-
-    After the first Ctrl-C calls in flight are awaited; after a second one they are listed as unknown.
-    """
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    done: concurrent.futures.Future[str | None] = concurrent.futures.Future()
-
-    async def whole() -> str | None:
-        async with contextlib.AsyncExitStack() as closing:
-            for backend in backends:
-                closing.push_async_callback(backend.close)
-            try:
-                await session(stop)
-            except CollectError as error:
-                return str(error)
-
-    def body() -> None:
-        try:
-            asyncio.set_event_loop(loop)
-            done.set_result(loop.run_until_complete(whole()))
-        except BaseException as error:
-            done.set_exception(error)
-        finally:
-            loop.close()
-
-    threading.Thread(target=body, name="collect", daemon=True).start()
-    try:
-        return done.result()
-    except KeyboardInterrupt:
-        loop.call_soon_threadsafe(stop.set)
-        return done.result()
-
-
-def judgements(
-    queries: Sequence[Query], calls: Sequence[Call], ledger: Ledger, judge: ModelCard
-) -> dict[tuple[str, str], tuple[Call, str]]:
-    """For each answer (by key and query) that a judge must grade: the call to the judge, and its nonce."""
-    by_id = {q.id: q for q in queries if q.verifier == "judge" and q.reference is not None}
-    judged = {}
-    for call in calls:
-        query, row = by_id.get(call.query), ledger.results.get(call.key)
-        if query and row and row.reply and unread(row.reply.text, row.reply.finish) is None:
-            messages, nonce = grade_prompt(asked(query), query.reference or "", visible(row.reply.text))
-            model, date = (judge.id, judge.provider_id), judge.as_of.isoformat()
-            judged[call.key, call.query] = Call(call.query, *model, tuple(messages), prompt=PROMPT, prices=date), nonce
-    return judged
-
-
-def grade_calls(
+def check(
     queries: Sequence[Query],
-    calls: Sequence[Call],
-    ledger: Ledger,
-    judge: ModelCard | None = None,
+    pool: Pool,
+    backend: Backend,
+    judge: tuple[Pool, Backend] | None = None,
     sandbox: str | None = None,
-) -> tuple[dict[str, list], Counter[str]]:
-    """The rows of a table, from every call that the ledger has a record of.
-
-    A call whose last record is an error is a row with that error and no grade; one that was not asked has no row.
+) -> None:
+    """Raise an error for whatever would go wrong after the first paid call.
 
     Args:
-        queries: of the calls.
-        calls: of the run.
-        ledger: what came of them.
-        judge: the card of the model that graded.
-        sandbox: where code runs, as for `collect`.
-
-    Returns:
-        (outcome columns, how answers were graded)
+        queries, pool, backend, judge, sandbox: as for `collect`.
     """
-    by_id = {q.id: q for q in queries}
-    rows = [(c, row) for c in calls if (row := ledger.results.get(c.key) or ledger.errors.get(c.key))]
-    replied = [(c, row.reply) for c, row in rows if row.reply]
-    graded = grade_many(
-        [by_id[c.query] for c, _ in replied],
-        [reply.text for _, reply in replied],
-        [reply.finish for _, reply in replied],
-        sandbox=sandbox,
+    if not queries:
+        raise CollectError("there are no questions to ask; raise the limit, or name another source")
+    known = {*VERIFIERS, "math", "code", "judge"}
+    if unknown := sorted({q.verifier for q in queries} - known):
+        raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
+        raise CollectError(
+            f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
+        )
+    code = [q for q in queries if q.verifier == "code"]
+    if bare := [q for q in code if not q.meta.get("tests")]:
+        raise CollectError(
+            f"{len(bare)} questions whose answers are code have no tests, such as {bare[0].id}; add them"
+        )
+    if code:
+        executor(sandbox)  # raises if code cannot run
+    for models, where in ((pool, backend), *([judge] if judge else [])):
+        if isinstance(where, Checked):
+            where.check(models)
+
+
+def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) -> str:
+    """The contract a run began with; for a new run, that of the settings, or the one models of this backend get."""
+    path = run.folder / "contract.txt"
+    if path.is_file():
+        return path.read_text().strip()
+    new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
+    began = "none" if ledger.results or ledger.errors else settings.contract or new
+    path.write_text(began + "\n")
+    return began
+
+
+def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
+    """What to say of calls whose last record is an error that is not final; None if there are none."""
+    errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
+    if not errors:
+        return None
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(errors.items()))
+    if set(errors) <= AGAIN:
+        return f"the provider refused {errors.total()} of {len(calls)} calls ({kinds}): change the setting it names"
+    return (
+        f"{errors.total()} of {len(calls)} calls ended in an error that may pass ({kinds}): run the same command again"
     )
-    verdicts = dict(zip(((c.key, c.query) for c, _ in replied), graded, strict=True))
-    for key, (call, nonce) in (judgements(queries, calls, ledger, judge) if judge else {}).items():
-        row = ledger.results.get(call.key)
-        if row and row.reply:
-            # A reply that was cut off is no verdict: its last line may be the middle of a sentence.
-            verdicts[key] = read_grade(row.reply.text if row.reply.finish == "stop" else "", nonce)
-    columns: dict[str, list] = defaultdict(list)
-    for call, row in rows:
-        reply = row.reply
-        verdict = verdicts.get((call.key, call.query)) or Verdict(None, None, "error", row.error)
-        line = {"query": call.query, "model": call.model, "sample": call.sample, "temperature": call.temperature}
-        line |= {"grade": verdict.grade, "quality": verdict.quality, "error": verdict.error, "usd": row.usd}
-        for name in ("tokens_in", "tokens_cached", "tokens_out"):
-            line[name] = getattr(reply, name) if reply else 0
-        for name, field in (("answer", "text"), ("finish", "finish"), ("latency_s", "latency_s")):
-            line[name] = getattr(reply, field) if reply else None
-        for name, value in line.items():
-            columns[name].append(value)
-    why = Counter(v.error or v.why for v in verdicts.values())
-    why.update(row.error for _, row in rows if not row.reply and row.error)
-    return columns, why
+
+
+def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:
+    if not judge or not (missing := sum(error == "judge" for error in errors)):
+        return None
+    name = judge[0].cards[0].id
+    return f"the judge {name} gave no verdict on {missing} of {len(errors)} answers: name another judge, or run again"
+
+
+def _merge(run: Run, queries: list[Query], pool: Pool, table: OutcomeTable, about: dict, before: Recorded | None):
+    """Write the run. Of the table that was there before, the rows of models that were not asked now are kept."""
+    if before and any(c.id not in pool for c in before.pool):
+        old = before.table.rows
+        old = old.filter(pa.array([model not in pool for model in old["model"].to_pylist()], pa.bool_()))
+        if len(old):
+            cards = {c.id: c for c in (*before.pool, *pool)}
+            pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)
+            rows = pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries()
+            table = OutcomeTable(rows, pool.ids)
+            queries = list({q.id: q for q in (*before.queries, *queries) if q.id in set(table.queries)}.values())
+    return record(run, queries, pool, table, about).table

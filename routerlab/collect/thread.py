@@ -1,0 +1,78 @@
+"""Run a session in its own thread, as a notebook's thread already runs an event loop; end it on Ctrl-C or SIGTERM."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+from routerlab.collect.backends import Backend
+from routerlab.collect.progress import Progress
+from routerlab.collect.settings import CollectError
+
+
+def in_thread(
+    session: Callable[[asyncio.Event], Coroutine], backends: Sequence[Backend], progress: Progress
+) -> str | None:
+    """Run the session and close the backends. Returns why it stopped, or None.
+
+    After the first Ctrl-C or SIGTERM calls in flight are awaited; after a second one they are listed as unknown.
+    """
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    done: concurrent.futures.Future[str | None] = concurrent.futures.Future()
+
+    async def ticks() -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            progress.tick()  # also while no call returns
+
+    async def whole() -> str | None:
+        ticking = asyncio.ensure_future(ticks())
+        async with contextlib.AsyncExitStack() as closing:
+            for backend in backends:
+                closing.push_async_callback(backend.close)
+            try:
+                await session(stop)
+            except CollectError as error:
+                return str(error)
+            finally:
+                ticking.cancel()
+
+    def body() -> None:
+        try:
+            asyncio.set_event_loop(loop)
+            done.set_result(loop.run_until_complete(whole()))
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            loop.close()
+
+    with _sigterm():
+        threading.Thread(target=body, name="collect", daemon=True).start()
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(stop.set)
+            progress.line(
+                f"stopping: waiting for {progress.in_flight} calls in flight, which are paid; Ctrl-C again leaves them "
+                f"as unknown, charged at their reservations"
+            )
+            return done.result()
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """While this lasts, SIGTERM acts as Ctrl-C; only the main thread can set that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
