@@ -78,7 +78,7 @@ def main() -> None:
     for name in ("length", "linear", "ridge", "knn", "mlp", "forest", "blend"):
         router = KINDS[name](features).fit(train.queries, train.table)
         alone = [timed(lambda q=q, r=router: r.route([q], data.pool))[0] * 1000 for q in test.queries[:60]]
-        features._held.clear()
+        features._cache.clear()
         batch = timed(lambda r=router: r.route(test.queries, data.pool))[0] / len(test.queries) * 1000
         print(f"{router.name:15} {median(alone):21.2f} {batch:22.3f}")
         figures |= {f"ms_per_decision_{name}": round(median(alone), 2)}

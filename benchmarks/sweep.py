@@ -1,5 +1,4 @@
-"""The exact sweep over every price of money at 1,000,000 queries x 30 models, beside a plain NumPy loop over 100
-prices.
+"""The exact sweep over every cost weight at 1,000,000 queries x 30 models, beside a plain NumPy loop over 100 of them.
 
 Prints a table, and as its last line one JSON object of named figures.
 """

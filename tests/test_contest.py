@@ -6,11 +6,11 @@ import pytest
 from test_learned import pool_of, table_of
 
 from routerlab import Query, cli
-from routerlab.contest.results import Contest, Entry
+from routerlab.contest.results import MEASURES, Contest, Entry
 from routerlab.contest.run import KINDS, contest
 from routerlab.core.recorded import Recorded
 from routerlab.core.runs import Run
-from routerlab.evaluate import routellm_metrics as gap
+from routerlab.evaluate import routellm_metrics
 from routerlab.evaluate.metrics import aiq, quality_at
 from routerlab.routers.features import Tfidf
 from routerlab.routers.protocol import RouterError
@@ -139,30 +139,65 @@ def test_the_single_model_is_the_best_in_training(held, part):
 def test_tables_and_comparisons_repeat_for_a_seed(part, held, standings):
     again = held.table(resamples=100)
     assert again.drop(columns="fit s").equals(standings.drop(columns="fit s"))
+    assert list(standings["gain"].map(lambda v: v.mean)) == sorted((v.mean for v in standings["gain"]), reverse=True)
     assert list(standings["area"].map(lambda v: v.mean)) == sorted((v.mean for v in standings["area"]), reverse=True)
-    for name in ("area", "saving", "frugal quality", "frugal saving", "best quality"):
+    for name in MEASURES:
         for value in standings[name]:
             assert value.low <= value.high
-    lines = held.against("linear", resamples=300)
-    assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)"]
-    assert lines == held.against("linear", resamples=300)
-    for line, e in zip(lines, [held.entries[i] for i in (0, 2, 3)], strict=True):
-        mine, base = (x.quality[x.at_least(held.single_validation)] for x in (e, held.entries[1]))
-        assert np.isclose(line.difference.mean, (mine - base).mean())
-        assert line.p <= line.p_holm <= 1
+    for measure in ("area", "saving"):
+        lines = held.against("linear", measure, resamples=300)
+        assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)", "random mix"]
+        assert lines == held.against("linear", measure, resamples=300)
+        for line in lines:
+            gap = standings.loc[line.name, measure].mean - standings.loc["linear", measure].mean
+            assert np.isclose(line.difference.mean, gap)
+            assert line.p <= line.p_holm <= 1
     with pytest.raises(RouterError, match="no router 'knn' in this contest; it has length rule, l"):
         held.against("knn")
 
 
 def test_differences_are_what_the_entries_say(held, standings):
+    """Each column again in plain loops: hulls, mixes and areas from validation alone, means from the test alone."""
+    means = {n: np.split(m.astype(float), 2) for n, m in (("train", held.training), ("validation", held.before))}
+    cheap, low, high = means["train"][1].argmin(), *held.ends
+    assert (low, high) == (means["train"][1][cheap], means["train"][1][held.single])
     for e in held.entries:
         row = standings.loc[e.name]
-        base = held.quality[:, held.single], held.usd[:, held.single]
-        best, frugal = e.at_best(), e.at_least(held.single_validation)
-        assert np.isclose(row["best quality"].mean, (e.quality[best] - base[0]).mean())
-        assert np.isclose(row["frugal quality"].mean, (e.quality[frugal] - base[0]).mean())
-        saved = 1 - e.usd[frugal].mean() / base[1].mean()
-        assert np.isclose(row["frugal saving"].mean, saved)
+        base = held.quality[:, held.single].mean(dtype=float), held.usd[:, held.single].mean(dtype=float)
+        assert np.isclose(row["best quality"].mean, e.quality[e.at_best()].mean() - base[0])
+        # Points with the cheapest model as the last: on validation, and what they are on the test.
+        seen = [(c, q) for q, c in zip(*e.validation, strict=True)]
+        seen.append((means["validation"][1][cheap], means["validation"][0][cheap]))
+        real = [(c.mean(), q.mean()) for q, c in zip(e.quality, e.usd, strict=True)]
+        real.append((held.usd[:, cheap].mean(dtype=float), held.quality[:, cheap].mean(dtype=float)))
+        on = [
+            i for i, p in enumerate(seen) if not any(_below(p, a, b) for a in seen for b in seen if a != p and b != p)
+        ]
+        on = sorted({seen[i]: i for i in on[::-1]}.values(), key=lambda i: seen[i])
+        x, y = np.array([real[i] for i in on]).T
+        grid = np.linspace(low, high, 20001)
+        curve = np.interp(grid, x, y)
+        assert np.isclose(row["area"].mean, np.trapezoid(curve, grid) / (high - low), atol=1e-5)
+        target = held.single_validation
+        reach = [i for i in on if seen[i][1] >= target]
+        if not reach:
+            assert row["saving"] == row["frugal quality"] == (0, 0, 0)
+            continue
+        dear = reach[0]
+        before = on[on.index(dear) - 1]
+        share = (target - seen[before][1]) / (seen[dear][1] - seen[before][1])
+        paid, right = ((1 - share) * real[before][k] + share * real[dear][k] for k in (0, 1))
+        assert np.isclose(row["saving"].mean, 1 - paid / base[1])
+        assert np.isclose(row["frugal quality"].mean, right - base[0])
+
+
+def _below(p, a, b):
+    """Whether a mix of a and b is at least as good as p for at most its cost."""
+    if a[0] <= p[0] and a[1] >= p[1]:
+        return True
+    if not a[0] < p[0] < b[0]:
+        return False
+    return a[1] + (b[1] - a[1]) * (p[0] - a[0]) / (b[0] - a[0]) >= p[1]
 
 
 def test_unknown_routers_are_refused_with_the_names(part):
@@ -182,18 +217,20 @@ def test_incomplete_queries_are_left_out_of_the_test_and_said():
     hidden[place["test"][:7], 1] = np.nan
     hidden[place["train"][:9], 0] = np.nan
     said = []
-    made = contest(_made(queries, hidden, usd, models), "linear", say=said.append)
-    assert "7 of 50 test queries lack an answer and are left out" in said
-    assert not [line for line in said if "train" in line or "validation queries" in line]
+    data = _made(queries, hidden, usd, models)
+    made = contest(data, "linear", say=said.append, missing="drop-questions")
+    (line,) = [line for line in said if line.startswith("missing answers")]
+    assert "w lacks 7 of 100" in line
+    assert "drop-questions leaves out 7 of 50 test and 0 of 50 validation questions, drop-models leaves out w" in line
     assert made.quality.shape == (43, 2)
     assert not np.isnan(made.quality).any()
     assert {q.id for q in made.test.queries}.isdisjoint(queries[i].id for i in place["test"][:7])
     hidden[place["test"], 1] = np.nan
     with pytest.raises(
         RouterError,
-        match="no query of a split was answered by every model; choose.*w lacks 50 of 50",
+        match="no query of the test split was answered by every model; choose.*w lacks 50 of 100",
     ):
-        contest(_made(queries, hidden, usd, models), "linear")
+        contest(_made(queries, hidden, usd, models), "linear", missing="drop-questions")
 
 
 def test_a_table_without_splits_is_split_by_clusters():
@@ -233,10 +270,10 @@ def test_two_models_equal_the_measures_on_the_same_scores():
     assert made.test.table.models[made.single] == "w"
     for e in made.entries:
         scores = e.router.predict(made.test.queries)[0]
-        points = gap.routellm_points(scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1])
+        points = routellm_metrics.routellm_points(scores[:, 1] - scores[:, 0], made.quality[:, 0], made.quality[:, 1])
         ends = made.quality[:, 0].mean(), made.quality[:, 1].mean()
-        assert np.isclose(found.loc[e.name, "APGR"], gap.apgr(*points, *ends), atol=1e-9)
-        assert np.isclose(found.loc[e.name, "CPT50%"], gap.cpt(*points, 0.5, *ends), atol=1e-6)
+        assert np.isclose(found.loc[e.name, "APGR"], routellm_metrics.apgr(*points, *ends), atol=1e-9)
+        assert np.isclose(found.loc[e.name, "CPT50%"], routellm_metrics.cpt(*points, 0.5, *ends), atol=1e-6)
     assert found.index[0] == "linear"
 
 
@@ -270,11 +307,11 @@ def test_dominated_by_hand():
         "wasteful": ["good", "dear"],
         "between": [],
     }
-    assert made.ends == (1.0, 3.0)
+    assert made.ends == (1.0, 2.0), "up to the best single model, not to the dearest"
     assert made.single_validation == 1.0
     assert [e.name for e in made.chosen("worse", "gone", "as good")] == ["worse", "as good"]
-    # Areas, with the cheapest model as a point: 0.75, 0.4444, 0.4375 and 0.375.
-    order = ["as good", "wasteful", "between", "worse"]
+    # Areas from 1 to 2 US$, with the cheapest model as a point: 0.5, 0.375, 0.25 and 0.2222.
+    order = ["as good", "between", "worse", "wasteful"]
     assert [e.name for e in made.chosen()] == order
     assert made.oracle() is None
 
@@ -334,7 +371,7 @@ def test_the_best_single_model_may_be_free(prices):
     made = Contest(data, entries, quality, usd, None, 1, before, np.arange(4), 0, {})
     row = made.table(20).loc["always 1"]
     assert row["saving"] == (0, 0, 0)
-    assert np.isnan(row["frugal saving"].mean) == (prices[1] == 0)
+    assert row["frugal quality"] == (0, 0, 0)
 
 
 def test_the_area_and_saving_of_single_models_by_hand():
@@ -349,8 +386,8 @@ def test_the_area_and_saving_of_single_models_by_hand():
     made = Contest(data, (e,), quality, usd, None, 0, before, np.arange(4), 0, {})
     row = made.table(50).loc["half price"]
     assert np.isclose(row["area"].mean, 0.75)  # from (1, 0) to (2, 1), then flat up to 3
+    assert np.isclose(row["AIQ"].mean, 0.5)  # from 0: nothing below 1, where the router's own points begin
     assert np.isclose(row["saving"].mean, 1 / 3)
-    assert np.isclose(row["frugal saving"].mean, 1 / 3)
     assert row["frugal quality"].mean == 0
     assert made.against("half price") == []
 
@@ -377,7 +414,7 @@ def test_the_luck_of_training_widens_what_is_said():
     assert rows["lucky"] == pytest.approx((0.3, 0.2, 0.4))  # of two trainings, both may be either
     found = made.frontier(entries[0])
     assert [*found.quality, *found.quality_low, *found.quality_high] == pytest.approx([0.8, 0.7, 0.9])
-    versus = {c.name: c.difference for c in made.against("lucky")}
+    versus = {c.name: c.difference for c in made.against("lucky", "best quality")}
     assert versus["sure"] == pytest.approx((0.0, -0.1, 0.1))
     assert versus["twin"] == pytest.approx((0.0, 0.0, 0.0))  # the same luck on both sides
 
@@ -392,8 +429,8 @@ def test_routers_that_draw_lots_are_trained_again():
         assert not any(np.array_equal(trained[0], t) for t in trained[1:])
         assert not np.array_equal(trained[1], trained[2])
         assert all(np.array_equal(e.lam, t.lam) for t in e.others)
-    assert len(made.against("linear")) == 2
-    with pytest.raises(RouterError, match="fitted once at least"):
+    assert len(made.against("linear")) == 3  # two routers and the random mix
+    with pytest.raises(RouterError, match="fitted at least once: give 1 or more"):
         contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
 
@@ -412,9 +449,12 @@ def test_shuffled_labels_gain_nothing_on_average(part):
     (control,) = made.chosen("shuffled labels")
     assert len(control.others) == 9
     coin = aiq(made.models(), *made.ends)
-    area = made.table(100)["area"]["shuffled labels"]
+    table = made.table(100)
+    area = table["area"]["shuffled labels"]
     assert area.low <= coin <= area.high
     assert area.mean == pytest.approx(coin, abs=0.015)
+    assert table["area"]["random mix"].mean == pytest.approx(coin, abs=0.01)
+    assert table["gain"]["shuffled labels"].low <= 0, "a negative control gains nothing"
 
 
 def test_a_router_that_cannot_run_is_left_out_and_said():
@@ -466,11 +506,12 @@ def test_eval_prints_results_and_keeps_them(capsys, small_run, tmp_path):
     assert code == 0, progress
     for word in ("best single model in training: pocket-", "area", "length rule", "[", "kept in "):
         assert word in said
-    assert [line for line in said.splitlines() if line.startswith("against ")]
-    assert progress.splitlines()[-3:] == ["length", "linear", "lookup"]
+    assert "random mix" in said
+    assert [line for line in said.splitlines() if line.startswith("area against the random mix (Holm, 5%): above it ")]
+    assert [line for line in progress.splitlines() if " " not in line] == ["length", "linear", "lookup"]
     assert "area" not in progress
     points, summary = pd.read_csv(out / "points.csv"), pd.read_csv(out / "summary.csv", index_col=0)
-    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)"}
+    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)", "random mix"}
     assert (points["quality_low"] <= points["quality_high"]).all()
     assert set(summary.index) == set(points["name"])
     router = load(out / "routers" / "linear")
@@ -488,7 +529,7 @@ def test_eval_of_one_router(capsys, small_run):
     code, said, _ = _run(capsys, "eval", "--routers", "linear", "--table", str(small_run))
     assert code == 0
     assert "linear" in said
-    assert "against" not in said
+    assert "differences to linear" in said, "the random mix is always there to compare with"
 
 
 def test_eval_lists_routers_and_names_the_cure(capsys, small_run):
@@ -515,7 +556,8 @@ def test_a_router_is_compared_by_the_name_it_was_asked_by(capsys, small_run):
     asked = ("eval", "--routers", "length,linear", "--table", str(small_run), "--against")
     code, said, _ = _run(capsys, *asked, "length")
     assert code == 0
-    assert "against length rule, linear:" in said
+    assert "differences to length rule; equal cost: US$" in said
+    assert "area against length rule (Holm, 5%): larger " in said
     code, said, err = _run(capsys, *asked, "lenght")
     assert (code, said) == (1, "")
     (line,) = err.splitlines()  # nothing was fitted for it

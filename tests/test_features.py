@@ -119,7 +119,7 @@ def test_the_cache_gives_the_same_object_and_never_other_texts(fitted):
     np.testing.assert_array_equal(swapped.dense, first.dense[::-1])
     for i in range(6):
         fitted.views([f"filler {i}"])
-    assert len(fitted._held) <= 4
+    assert len(fitted._cache) <= 4
     np.testing.assert_array_equal(fitted.views(["x 1", "y 22"]).dense, first.dense)
 
 
@@ -245,7 +245,7 @@ def test_embeddings_are_the_mean_of_the_states(tiny):
 def test_embeddings_on_disk_are_used_by_content(tiny, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = Encoder(tiny, cache).views(["a b", "c"]).dense
-    assert len([*cache.glob("*.npy")]) == 1
+    assert len([*cache.glob("*.safetensors")]) == 1
 
     def never(self, texts, batch=64):
         raise AssertionError("the model ran")

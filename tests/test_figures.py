@@ -120,7 +120,6 @@ def crowd():
             cost,
             lams,
             rng=rng,
-            resamples=100,
         )
         for number, sd in enumerate(noise)
     ]

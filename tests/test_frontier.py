@@ -21,14 +21,14 @@ def test_decisions_by_hand():
     assert fr.decide(np.array([[np.nan, 0.1]]), np.array([[0.0, 1.0]]), 0.0).tolist() == [1]
 
 
-def test_free_models_and_an_endless_price_of_money():
+def test_free_models_and_an_infinite_cost_weight():
     quality, usd = np.array([[0.0, 0.0, 1.0]] * 2), np.array([[0.3, 0.0, 1.0], [0.3, 0.2, 1.0]])
     assert fr.decide(quality, usd, np.inf).tolist() == [1, 1]
     assert fr.decide(np.array([[0.0, 1.0]]), np.zeros((1, 2)), np.inf).tolist() == [1]
     free = np.array([[0.0, 0.0, 1e-3]] * 3)
     lams = fr.lam_grid(free, 5)
-    assert np.isfinite(lams).all()
-    assert np.median(lams[1:]) == pytest.approx(1e3, rel=40)
+    # Four weights from a thousandth to a thousand times 1 / (the median of the paid calls, 0.001).
+    assert lams == pytest.approx([0, 1, 1e2, 1e4, 1e6])
     assert fr.decide(np.array([[0.0, 0.5, 1.0]] * 3), free, lams[-1]).tolist() == [1, 1, 1]
     assert np.isfinite(fr.lam_grid(np.zeros((2, 2)))).all()
 
@@ -84,6 +84,26 @@ def test_the_naive_oracle_dominates_every_choice(matrices, lams):
         for _ in range(5):
             other = rng.integers(0, usd.shape[1], len(usd))
             assert best.mean() >= (quality[np.arange(len(usd)), other] - lam * usd[np.arange(len(usd)), other]).mean()
+
+
+def test_the_honest_oracle_chooses_on_the_other_tries_by_hand():
+    # Query 0: the other tries favour model 1, which fails here. Query 1: they favour model 0, which is right here.
+    quality, other, usd = np.array([[1.0, 0], [1, 0]]), np.array([[0.0, 1], [1, 0]]), np.array([[1.0, 2], [1, 2]])
+    honest, naive = fr.oracle_bracket(quality, usd, other, np.zeros(1), rng=np.random.default_rng(0))
+    assert (honest.name, naive.name) == ("oracle, split", "oracle, naive")
+    assert (honest.quality.tolist(), honest.usd.tolist()) == ([0.5], [1.5])
+    assert (naive.quality.tolist(), naive.usd.tolist()) == ([1.0], [1.0])
+    # With the costs of other tries at lam 2 it calls the model that was cheap there, and pays what that costs here.
+    turned = np.array([[9.0, 0], [9, 0]])
+    dear, _ = fr.oracle_bracket(quality, usd, other, np.full(1, 2.0), rng=np.random.default_rng(0), other_usd=turned)
+    assert (dear.quality.tolist(), dear.usd.tolist()) == ([0.0], [2.0])
+
+
+def test_a_frontier_of_several_seeds_is_their_mean_and_its_interval_holds_them():
+    quality = np.stack([np.full((30, 1), 0.2), np.full((30, 1), 0.6)], -1)
+    f = fr.summarise("r", np.zeros(1), quality, 2 * quality, rng=np.random.default_rng(0))
+    for found, ends in ((f.quality, (f.quality_low, f.quality_high)), (f.usd / 2, (f.usd_low / 2, f.usd_high / 2))):
+        assert [found[0], ends[0][0], ends[1][0]] == pytest.approx([0.4, 0.2, 0.6])
 
 
 def test_the_honest_oracle_lies_below_the_naive_one(matrices, lams):

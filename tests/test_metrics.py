@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routerlab.evaluate import calibration, metrics
-from routerlab.evaluate import routellm_metrics as gap
+from routerlab.evaluate import calibration, metrics, routellm_metrics
 from routerlab.evaluate.frontier import decide, hull, lam_grid, realised, singles, trace
 from routerlab.evaluate.sweep import sweep
 
@@ -56,9 +55,9 @@ def test_areas_by_hand():
 
 def test_dominance_by_hand():
     router = np.array([1, 4, 11 / 6]), np.array([1 / 3, 1 / 2, 5 / 6])
-    found = metrics.dominance(router, MODELS)
+    beaten = metrics.dominance(router, MODELS)
     # The first point is the first model; the second has half right for 4, which two models do better.
-    assert found.tolist() == [[False] * 3, [False, True, True], [False] * 3]
+    assert beaten.tolist() == [[False] * 3, [False, True, True], [False] * 3]
 
 
 def test_arena_score_gives_published_rows():
@@ -122,28 +121,28 @@ def test_calibration_by_hand():
 
 
 def test_the_gap_by_hand():
-    assert gap.pgr([1 / 3, 1 / 2, 5 / 6], 1 / 3, 2 / 3) == pytest.approx([0, 0.5, 1.5])
-    assert np.isnan(gap.pgr(0.5, 0.5, 0.5))
+    assert routellm_metrics.pgr([1 / 3, 1 / 2, 5 / 6], 1 / 3, 2 / 3) == pytest.approx([0, 0.5, 1.5])
+    assert np.isnan(routellm_metrics.pgr(0.5, 0.5, 0.5))
     # Two bins over scores 0 to 5: all strong 4/6; strong on the last three 2/6; none 2/6.
-    share, quality = gap.routellm_points(np.arange(6), QUALITY[:, 0], QUALITY[:, 2], bins=2)
+    share, quality = routellm_metrics.routellm_points(np.arange(6), QUALITY[:, 0], QUALITY[:, 2], bins=2)
     assert share.tolist() == [0, 0.5, 1]
     assert quality == pytest.approx([1 / 3, 1 / 3, 2 / 3])
-    assert gap.apgr(share, quality, 1 / 3, 2 / 3) == pytest.approx(0.25)
-    assert gap.cpt(share, quality, 0.5, 1 / 3, 2 / 3) == pytest.approx(0.75)
+    assert routellm_metrics.apgr(share, quality, 1 / 3, 2 / 3) == pytest.approx(0.25)
+    assert routellm_metrics.cpt(share, quality, 0.5, 1 / 3, 2 / 3) == pytest.approx(0.75)
 
 
 def test_the_gap_over_dollars_by_hand():
     # Mean quality from 1 to 4 USD is 55/72 and of the hull of models 38/72; the ends are 24/72 and 48/72.
-    assert gap.apgr_usd(ROUTER, MODELS) == pytest.approx(31 / 24)
-    assert gap.apgr_usd(hull(*MODELS), MODELS) == pytest.approx(7 / 12)
-    assert gap.apgr_usd((USD[0, [0, 2]], MODELS[1][[0, 2]]), MODELS) == pytest.approx(0.5)
+    assert routellm_metrics.apgr_usd(ROUTER, MODELS) == pytest.approx(31 / 24)
+    assert routellm_metrics.apgr_usd(hull(*MODELS), MODELS) == pytest.approx(7 / 12)
+    assert routellm_metrics.apgr_usd((USD[0, [0, 2]], MODELS[1][[0, 2]]), MODELS) == pytest.approx(0.5)
     # One point (2.5, 1/2): up to it from (1, 1/3), level from there: 0.625 + 0.75 over 3.
-    assert gap.apgr_usd((np.array([2.5]), np.array([0.5])), MODELS) == pytest.approx(0.375)
+    assert routellm_metrics.apgr_usd((np.array([2.5]), np.array([0.5])), MODELS) == pytest.approx(0.375)
     # Half the gap is quality 1/2, at 23/18 USD.
-    assert gap.cpt_usd(ROUTER, MODELS, 0.5) == pytest.approx(5 / 54)
-    assert gap.cpt_usd(ROUTER, MODELS, 0) == 0
-    assert np.isnan(gap.cpt_usd(ROUTER, MODELS, 2))
-    assert np.isnan(gap.apgr_usd(ROUTER, (np.array([1.0, 2]), np.array([0.5, 0.4]))))
+    assert routellm_metrics.cpt_usd(ROUTER, MODELS, 0.5) == pytest.approx(5 / 54)
+    assert routellm_metrics.cpt_usd(ROUTER, MODELS, 0) == 0
+    assert np.isnan(routellm_metrics.cpt_usd(ROUTER, MODELS, 2))
+    assert np.isnan(routellm_metrics.apgr_usd(ROUTER, (np.array([1.0, 2]), np.array([0.5, 0.4]))))
 
 
 N = np.arange(60)
@@ -178,9 +177,11 @@ ROUTELLM = {
 
 
 def routellm(score, weak, strong):
-    share, quality = gap.routellm_points(score, weak, strong)
+    share, quality = routellm_metrics.routellm_points(score, weak, strong)
     ends = weak.mean(), strong.mean()
-    return [gap.apgr(share, quality, *ends)] + [gap.cpt(share, quality, x, *ends) for x in (0.2, 0.5, 0.8)]
+    return [routellm_metrics.apgr(share, quality, *ends)] + [
+        routellm_metrics.cpt(share, quality, x, *ends) for x in (0.2, 0.5, 0.8)
+    ]
 
 
 @pytest.mark.parametrize("name", ROUTELLM)
@@ -268,8 +269,8 @@ def test_a_dominated_model_changes_no_metric(table):
             metrics.aiq(router, low, high),
             metrics.aiq(models, low, high, log=True),
             metrics.hypervolume(models, (high, 0)),
-            gap.apgr_usd(router, models),
-            gap.cpt_usd(router, models, 0.5),
+            routellm_metrics.apgr_usd(router, models),
+            routellm_metrics.cpt_usd(router, models, 0.5),
             metrics.regret(choice, q, c, o, 0.5).mean(),
             metrics.gap_closed(choice, q, c, o, 0.5),
         ]
@@ -288,5 +289,7 @@ def test_a_frontier_will_do_for_points(pocket):
     models = singles(quality, usd, rng=rng)
     assert 0 < metrics.saving(oracle, models) < 1
     assert metrics.mean_gain(oracle, models, models.usd.min(), models.usd.max()) > 0
-    assert gap.apgr_usd(oracle, models) > gap.apgr_usd(hull(models.usd, models.quality), models)
+    assert routellm_metrics.apgr_usd(oracle, models) > routellm_metrics.apgr_usd(
+        hull(models.usd, models.quality), models
+    )
     assert not metrics.dominance(oracle, models).any()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from routerlab.core.outcomes import Grade, OutcomeError
 from routerlab.label.oracle import (
     CELLS,
+    WRONG,
     Policy,
     choose,
     expected_utility,
@@ -147,6 +148,38 @@ def test_preference_pairs_weigh_the_gap():
     assert found == {(0, 0, 1, 0.1), (0, 0, 2, 1.8), (1, 1, 0, 0.9), (1, 1, 2, 1.2)}
     assert (made.weight > 0).all()
     assert len(preference_pairs(np.ones((3, 2)), np.ones(2)).query) == 0, "ties make no pair"
+
+
+def test_soft_labels_count_cost_and_wrong_answers():
+    rng = np.random.default_rng(0)
+    # After 30 tries each: the dear model is always right, the cheap one never, by silence or by a wrong answer.
+    sure = np.repeat(np.array([[[K], [C]], [[I], [C]]], object), 30, 2)
+    assert soft_labels(sure, MEDIUM_LARGE, rng=rng)[:, 1] == pytest.approx([1, 1]), "by default cost weighs nothing"
+    # A step of 2 US$ at lam 0.6 costs 1.2: more than a right answer over an abstention, less than over a wrong one.
+    assert soft_labels(sure, MEDIUM_LARGE, lam=0.6, rng=rng)[:, 1] == pytest.approx([0, 1], abs=0.01)
+    assert soft_labels(sure, MEDIUM_LARGE, lam=0.6, wrong=0.0, rng=rng)[:, 1] == pytest.approx([0, 0], abs=0.01)
+    # The rate of right answers alone would choose the cheap model, that less half the rate of wrong ones the dear one.
+    mixed = np.array([[[C] * 16 + [I] * 14, [C] * 14 + [K] * 16]], object).repeat(20, 2)
+    assert soft_labels(mixed, np.ones(2), rng=rng)[0, 1] > 0.99
+    assert soft_labels(mixed, np.ones(2), wrong=0.0, rng=rng)[0, 1] < 0.1
+
+
+def test_wrong_answers_cost_half_a_right_one_unless_said_otherwise():
+    assert WRONG == 0.5
+    assert utility(grid([(C, I, K)])).tolist() == [[1, -0.5, 0]]
+    assert expected_utility(0, 1, 1) == pytest.approx((1 / 3 - 0.5 * 4 / 3) / 2)
+    one = label(grid([(I, K), (I, C)]), MEDIUM_LARGE, lam=0.26)  # the step costs 0.52
+    assert one.choice.tolist() == [0, 1]
+    assert label(grid([(K, C)]), np.array([1.0, 1e9])).choice.tolist() == [1], "by default cost weighs nothing"
+
+
+def test_preference_pairs_name_query_chosen_and_rejected_in_this_order():
+    pairs = preference_pairs(np.array([[0.0, 0.0], [0.0, 0.0], [0.2, 1.0]]), np.ones(2))
+    assert [a.tolist() for a in pairs[:3]] == [[2], [1], [0]]
+    assert pairs.weight == pytest.approx([0.8])
+    assert len(preference_pairs(np.array([[0.0, 1.0]]), np.array([1.0, 9.0])).query) == 1, (
+        "by default cost weighs nothing"
+    )
 
 
 def test_choose_equals_a_plain_loop():

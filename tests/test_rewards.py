@@ -100,6 +100,19 @@ def test_how_it_ended_is_said():
         resolve([Step("text", 1, "x")], "agents")
 
 
+def test_the_router_is_free_unless_its_cost_is_given():
+    assert resolve([Step("text", 1, "x")]).usd == 0
+    assert resolve([Step("text", 1, "x")], router_usd=0.3).usd == 0.3
+    assert Step("text", 1).usd == 0
+
+
+def test_published_defaults_of_the_gated_reward():
+    assert gated(1, 0.1) == pytest.approx(1 - 3 * 0.1)
+    assert gated(1, 9.0) == pytest.approx(1 - 0.8)
+    assert gated(1, 0.1, k=2.0) == pytest.approx(1.7)
+    assert normalised(1.0, "log") == pytest.approx(np.log(1 + 1e6))
+
+
 def test_a_fraction_of_a_cent_is_not_blown_up():
     cheap, dear = gated(1, np.array([0.0001, 0.0001, 0.0001, 0.0002])), gated([1, 1, 0, 0], 0.0001)
     groups = np.array([cheap, dear])

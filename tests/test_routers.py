@@ -13,7 +13,6 @@ from routerlab.routers.baselines import (
     RandomMix,
     ShuffledLabels,
     best_single,
-    cheapest,
     random_features,
 )
 from routerlab.routers.cascade import Cascade
@@ -21,6 +20,8 @@ from routerlab.routers.features import RandomFeatures
 from routerlab.routers.learned import Ridge
 from routerlab.routers.lm import LMRouter, read_policy
 from routerlab.routers.protocol import Router, RouterError
+
+POOL = pool_of(("small", "middle", "large"))
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +118,7 @@ def test_single_models_are_chosen_on_the_given_queries_and_ties_go_to_the_cheape
     table = table_of(queries, quality, [3.0, 2.0, 1.0], models)
     assert best_single(queries[:2], table).model == "fair"
     assert best_single(queries, table).model == "cheap"
-    assert cheapest(queries[:2], table).model == "cheap"
-    assert (best_single(queries, table).name, cheapest(queries, table).name) == (
-        "best single",
-        "cheapest",
-    )
+    assert best_single(queries, table).name == "best single"
 
 
 def test_a_model_that_failed_is_neither_cheap_nor_best():
@@ -129,8 +126,10 @@ def test_a_model_that_failed_is_neither_cheap_nor_best():
     nan = np.nan
     quality = [[nan, 0, 1], [nan, 0, 1], [nan, 1, 1], [0, 0, 0]]
     table = table_of(queries, quality, [5.0, 1.0, 2.0], models)
-    assert cheapest(queries, table).model == "poor"
     assert best_single(queries, table).model == "good"
+    mix = RandomMix().fit(queries, table)
+    assert {*mix.at(1e9).route(queries, pool_of(models)).choice} == {1}, "poor is the cheapest: failing costs 5"
+    assert {*mix.route(queries, pool_of(models)).choice} == {2}
 
 
 def test_tries_that_failed_make_no_model_cheaper():
@@ -141,7 +140,8 @@ def test_tries_that_failed_make_no_model_cheaper():
     failed = table_of(queries, [[np.nan, 1]] * 6, [0.0, 2.0], models).rows
     rows = [t.set_column(2, "sample", pa.array([k] * len(t), pa.int16())) for k, t in enumerate([*tries, failed])]
     table = OutcomeTable(pa.concat_tables(rows), models)
-    assert cheapest(queries, table).model == best_single(queries, table).model == "steady"
+    assert best_single(queries, table).model == "steady"
+    np.testing.assert_allclose(RandomMix().fit(queries, table).predict(queries[:1])[1], [[3.0, 2.0]])
     usd = LengthRule().fit(queries, table).predict(queries)[1]
     np.testing.assert_allclose(usd, [[3.0, 2.0]] * 6)
 
@@ -161,25 +161,23 @@ def test_the_order_of_rows_changes_no_cascade(giveaway):
     turned = [queries[i] for i in np.random.default_rng(0).permutation(200)]
     one, other = (Cascade(RandomFeatures(4)).fit(q, table) for q in (queries[:200], turned))
     for m in one.chain[:-1]:
-        np.testing.assert_array_equal(one._sure[m].arrays["w"], other._sure[m].arrays["w"])
+        np.testing.assert_array_equal(one._confidence[m].arrays["w"], other._confidence[m].arrays["w"])
 
 
-def test_a_random_mix_keeps_its_share_and_its_draw():
-    queries, pool = _asked(4000), pool_of(("dear", "cheap"))
-    for share in (0.0, 0.2, 0.9, 1.0):
-        made = RandomMix("dear", "cheap", share).route(queries, pool)
-        found = made.shares()["dear"]
-        assert abs(found - share) <= 4 * np.sqrt(share * (1 - share) / 4000)
-        again = RandomMix("dear", "cheap", share).route(queries[::-1], pool).choice[::-1]
-        np.testing.assert_array_equal(made.choice, again)
-    low, high = (RandomMix("dear", "cheap", s).route(queries, pool).choice == 0 for s in (0.2, 0.6))
-    assert not (low & ~high).any(), "a larger share keeps every query of the smaller"
-    assert len(RandomMix("dear", "cheap", 0.5).route([], pool).choice) == 0
-    for bad in (-0.1, 1.1, float("nan")):
-        with pytest.raises(RouterError, match="the share of dear lies between 0 and 1, not"):
-            RandomMix("dear", "cheap", bad)
-    with pytest.raises(PoolError, match="'gone' is not in pool"):
-        RandomMix("gone", "cheap", 0.5).route(queries, pool)
+def test_the_random_mix_has_the_vertices_of_the_training_hull():
+    queries, models = _asked(40), ("dominated", "cheap", "best", "below the hull", "middle")
+    means, usd = [0.3, 0.2, 0.8, 0.3, 0.6], [3.0, 1.0, 9.0, 2.0, 4.0]
+    quality = np.arange(40)[:, None] < 40 * np.array(means)
+    mix = RandomMix().fit(queries, table_of(queries, quality, usd, models))
+    test = [Query.ask(f"new {i}") for i in range(3)]
+    np.testing.assert_allclose(mix.predict(test), [[means] * 3, [usd] * 3], rtol=1e-6)
+    lams = mix.operating_points(test, table_of(test, np.zeros((3, 5)), 1.0, models), 40)
+    called = [d.choice.tolist() for d in mix.decisions(test, pool_of(models), lams)]
+    assert called == [[2] * 3, [4] * 3, [1] * 3], "best, middle, cheap: the others are never worth a call"
+    # best to middle pays 0.2 / 5 a dollar, middle to cheap 0.4 / 3: the points lie between and beyond
+    np.testing.assert_allclose(lams, [0, (0.04 + 0.4 / 3) / 2, 0.8 / 3], rtol=1e-6)
+    one = RandomMix().fit(queries, table_of(queries, quality[:, :1], usd[:1], models[:1]))
+    np.testing.assert_array_equal(one.operating_points(test, None, 40), [0.0])
 
 
 def test_keywords_and_shrinkage_by_hand():
@@ -272,11 +270,39 @@ def cascade(giveaway):
     return Cascade(RandomFeatures(4)).fit(giveaway[0][:200], _played(giveaway))
 
 
+def test_every_router_satisfies_the_one_protocol(giveaway, cascade):
+    queries, table = giveaway[0], _played(giveaway)
+    by_score = (KeywordRule, LengthRule, RandomMix, FamilyLookup)
+    routers = [*(k().fit(queries[:200], table) for k in by_score), cascade, Always("large"), _language_model()]
+    for router in routers:
+        assert isinstance(router, Router)
+        decisions = router.route(queries[200:], POOL, table)
+        assert decisions.queries == tuple(q.id for q in queries[200:])
+        assert decisions.models == POOL.ids
+        if router is not cascade:
+            again = router.route(queries[200:], POOL)
+            np.testing.assert_array_equal(decisions.choice, again.choice, err_msg="it does not read answers")
+    for router in routers[:5]:
+        points = router.operating_points(queries[200:], table, 12)
+        assert points[0] == 0
+        assert (np.diff(points) > 0).all()
+        assert 2 <= len(points) <= 12
+        for lam, decisions in zip(points, router.decisions(queries[200:], POOL, points, table), strict=True):
+            alone = router.at(lam).route(queries[200:], POOL, table)
+            np.testing.assert_array_equal(decisions.choice, alone.choice)
+            assert np.array_equal(decisions.also, alone.also) or decisions.also is alone.also is None
+
+
+def _language_model():
+    policies = dict.fromkeys(Policy, "small")
+    return LMRouter(lambda messages: [("Standard_Query", 0.0)] * len(messages), policies, "large")
+
+
 def test_a_cascade_goes_on_where_the_answer_gives_itself_away(giveaway, cascade):
     queries, quality, usd, models, *_ = giveaway
     test = queries[200:]
     assert cascade.chain == [0, 1, 2]
-    made = cascade.at(1.0).play(test, _played(giveaway))
+    made = cascade.at(1.0).route(test, POOL, _played(giveaway))
     first = quality[200:, 0] == 1
     assert (made.choice[first] == 0).mean() > 0.95
     assert (made.choice[~first] > 0).mean() > 0.95
@@ -289,7 +315,7 @@ def test_a_cascade_goes_on_where_the_answer_gives_itself_away(giveaway, cascade)
 def test_every_call_of_a_cascade_is_charged(giveaway, cascade):
     queries, _, usd, *_ = giveaway
     for lam in (0.0, 1.0, 4.0, 20.0):
-        made = cascade.at(lam).play(queries[200:], _played(giveaway))
+        made = cascade.at(lam).route(queries[200:], POOL, _played(giveaway))
         rows = np.arange(200)
         assert made.also[:, 0].all(), "the cheapest is always called"
         assert made.also[rows, made.choice].all()
@@ -303,21 +329,23 @@ def test_every_call_of_a_cascade_is_charged(giveaway, cascade):
 
 def test_the_price_of_money_stops_a_cascade(giveaway, cascade):
     queries, table = giveaway[0][200:], _played(giveaway)
-    assert set(cascade.at(1e12).play(queries, table).choice) == {0}
-    assert cascade.at(1e12).play(queries, table).also.sum() == len(queries)
-    means = [cascade.at(lam).play(queries, table).also.mean(0) @ giveaway[2] for lam in (0, 1, 2, 5, 10, 100, 1e4)]
+    assert set(cascade.at(1e12).route(queries, POOL, table).choice) == {0}
+    assert cascade.at(1e12).route(queries, POOL, table).also.sum() == len(queries)
+    means = [
+        cascade.at(lam).route(queries, POOL, table).also.mean(0) @ giveaway[2] for lam in (0, 1, 2, 5, 10, 100, 1e4)
+    ]
     assert (np.diff(means) <= 1e-12).all()
     # Money no object: it ends at the model whose answer it trusts most, or the last.
-    free = cascade.at(0.0).play(queries, table)
+    free = cascade.at(0.0).route(queries, POOL, table)
     unsure = giveaway[1][200:, 0] == 0
     assert (free.choice[unsure] == 2).all()
 
 
 def test_a_cascade_never_sees_grades_and_does_not_learn_at_another_price(giveaway, cascade, monkeypatch):
     queries, quality = giveaway[0][200:], giveaway[1].copy()
-    before = cascade.at(1.0).play(queries, _played(giveaway))
+    before = cascade.at(1.0).route(queries, POOL, _played(giveaway))
     quality[200:] = np.random.default_rng(3).permutation(quality[200:])
-    after = cascade.at(1.0).play(queries, _played(giveaway, quality=1 - quality))
+    after = cascade.at(1.0).route(queries, POOL, _played(giveaway, quality=1 - quality))
     np.testing.assert_array_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.also, after.also)
 
@@ -329,7 +357,7 @@ def test_a_cascade_never_sees_grades_and_does_not_learn_at_another_price(giveawa
     other = cascade.at(2.0)
     assert (other.lam, cascade.lam) == (2.0, 0.0)
     assert other.chain is cascade.chain
-    other.play(queries, _played(giveaway))
+    other.route(queries, POOL, _played(giveaway))
 
 
 def test_a_dominated_model_is_not_in_the_chain(giveaway):
@@ -342,7 +370,7 @@ def test_a_dominated_model_is_not_in_the_chain(giveaway):
     assert made.chain == [0, 2]
     alone = table_of(queries, quality[:, :1], usd[:1], ("a",), tokens_out=tokens[:, :1])
     single = Cascade(RandomFeatures(4)).fit(queries, alone)
-    assert set(single.play(queries[:9], alone).choice) == {0}
+    assert set(single.route(queries[:9], pool_of(("a",)), alone).choice) == {0}
 
 
 def test_a_cascade_refuses_what_it_cannot_play(giveaway, cascade):
@@ -352,10 +380,14 @@ def test_a_cascade_refuses_what_it_cannot_play(giveaway, cascade):
         with pytest.raises(RouterError, match="keeps neither answers nor the length of them"):
             Cascade(RandomFeatures(4)).fit(queries, blind)
     with pytest.raises(RouterError, match=r"cascade has learned nothing yet; call fit\("):
-        Cascade().play(queries, _played(giveaway))
+        Cascade().route(queries, POOL, _played(giveaway))
+    with pytest.raises(RouterError, match=r"looks at answers; give the table that has them: route\("):
+        cascade.route(queries, POOL)
+    with pytest.raises(RouterError, match="learned about small, middle, large, not small, large"):
+        cascade.route(queries, pool_of(("small", "large")), _played(giveaway))
     other = table_of(queries, quality, usd, ("x", "y", "z"), tokens_out=quality + 1)
     with pytest.raises(RouterError, match="learned about small, middle, large, not x, y, z"):
-        cascade.play(queries, other)
+        cascade.route(queries, pool_of(models), other)
 
 
 @pytest.mark.parametrize(

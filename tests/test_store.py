@@ -7,7 +7,7 @@ from test_learned import KINDS, table_of, topics
 
 from routerlab import Run
 from routerlab.core.runs import RunError
-from routerlab.routers.baselines import LengthRule, ShuffledLabels, random_features
+from routerlab.routers.baselines import KeywordRule, LengthRule, ShuffledLabels, random_features
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.encoder import Encoder
@@ -75,6 +75,8 @@ def test_features_of_every_kind(task, tmp_path):
     _bert(encoder, seed=1)
     with pytest.raises(FeatureError, match="other weights than this router learned with"):
         load(tmp_path / "encoder_enc")
+    by_length = LengthRule().fit(queries[:60], table)
+    _same(by_length, load(save(by_length, tmp_path / "length", CARD)), queries)
     named = load(save(random_features().fit(queries[:20], table), tmp_path / "n", CARD))
     assert named.name == "random features"
 
@@ -181,11 +183,11 @@ def test_what_cannot_be_saved_is_refused(task, shared, tmp_path):
     with pytest.raises(RouterError, match=r"linear has learned nothing yet; call fit\("):
         save(Linear(shared), tmp_path / "r", CARD)
     router = Linear(shared).fit(queries[:50], table)
-    with pytest.raises(RouterError, match="the card lacks data, pool; say what it learned from"):
+    with pytest.raises(RouterError, match="the card lacks data, pool; say what the router was fitted on"):
         save(router, tmp_path / "r", {})
     with pytest.raises(RouterError, match="the card lacks pool"):
         save(router, tmp_path / "r", {"data": "x"})
-    for other in (LengthRule(), Cascade(shared)):
+    for other in (KeywordRule(), Cascade(shared)):
         with pytest.raises(RouterError, match=f"a {type(other).__name__} cannot be saved; these can: L"):
             save(other, tmp_path / "r", CARD)
     assert not (tmp_path / "r").exists()

@@ -82,6 +82,11 @@ def test_a_dominated_model_and_the_order_of_models_change_nothing():
 def test_what_is_missing_is_not_called_or_refused():
     quality, usd = np.array([[0.0, np.nan, 1.0]]), np.array([[1.0, 2.0, 3.0]])
     assert sweep(quality, usd).quality.tolist() == [0.0, 1.0]
+    gap = np.array([[1.0, np.nan, 3.0]])
+    assert sweep(np.array([[0.0, 0.9, 1.0]]), gap).usd.tolist() == [1.0, 3.0], "a model without a cost is not called"
+    assert sweep(np.array([[0.0, 0.9, 1.0]]), usd, (np.array([[0.0, 0.9, 1.0]]), gap)).usd.tolist() == [1.0, 3.0]
+    with pytest.raises(OutcomeError, match="called is missing"):
+        sweep(np.array([[0.0, 0.9, 1.0]]), gap, (np.array([[0.0, 0.9, 1.0]]), usd))
     with pytest.raises(OutcomeError, match="called is missing"):
         sweep(quality, usd, (np.array([[0.0, 1.0, 0.0]]), usd))
     with pytest.raises(OutcomeError, match="query 0 has no model"):

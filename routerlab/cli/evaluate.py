@@ -1,7 +1,9 @@
-"""The verb that fits and scores routers."""
+"""The verbs that fit and score routers: on one table, and on many."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import routerlab
 from routerlab.cli.shared import AddVerb, from_zero, say
@@ -11,106 +13,220 @@ def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
     parser.add_argument(
-        "--table",
-        default="pocket",
-        help="pocket, a run, a folder, or a file of RouteLLM, MMLU-Pro or RouterBench (default: pocket)",
+        "--table", default="pocket", help="pocket, a run, a folder, or a file of a known layout (default: pocket)"
     )
-    parser.add_argument("--routers", default="all", help="names, with commas; `list` prints them (default: all)")
     parser.add_argument("--bench", help="only this benchmark of a RouteLLM file: mmlu, gsm8k")
-    parser.add_argument("--encoder", metavar="WHERE", help="a sentence encoder for the features: a folder or a package")
-    parser.add_argument("--against", metavar="ROUTER", help="compare the others with this one")
+    parser.add_argument("--against", metavar="ROUTER", help="compare the others with this one (default: the leader)")
     parser.add_argument("--out", metavar="RUN", help="keep points, summary and routers in this run")
+    parser.add_argument("--splits", type=int, default=1, metavar="N", help="N splits by near-duplicates (default: 1)")
+    parser.add_argument("--hold-out", metavar="COLUMN=VALUE", help="train without these questions and test on them")
+    _shared(parser)
+    parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
+    parser.add_argument("tables", nargs="+", help="runs, folders of tables or runs, or files of a known layout")
+    _shared(parser)
+
+
+def _shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--routers",
+        default="all",
+        help="names and folders of saved routers, with commas; `list` prints the names (default: all)",
+    )
+    parser.add_argument("--encoder", metavar="WHERE", help="a sentence encoder for the features: a folder or a package")
+    parser.add_argument("--category", metavar="COLUMN", help="the column with the kind of a question (default: found)")
+    parser.add_argument(
+        "--missing",
+        choices=("available", "drop-questions", "drop-models"),
+        default="available",
+        help="with missing answers: call only models that answered, or drop questions or models (default: available)",
+    )
     parser.add_argument("--seed", type=from_zero, default=0, help="of the resampling (default: 0)")
+    parser.add_argument("--resamples", type=int, default=2000, help="of the test questions (default: 2000)")
     parser.add_argument(
         "--trainings",
         type=int,
         default=1,
         metavar="N",
-        help="fit routers that draw lots N times; above 1 the intervals hold that luck too (default: 1)",
+        help="refit stochastic routers with N seeds; intervals include seed variance (default: 1)",
     )
 
 
 def evaluate(given: argparse.Namespace) -> int:
     """Fit routers on the training split of a recorded table, choose their operating points on validation, and score
-    them on the test split: the area under each frontier, what it saves at the best single model's quality, and how it
-    differs from that model, with 95 % intervals."""
-    from routerlab.contest.run import KINDS, contest
-    from routerlab.core.runs import root
-    from routerlab.evaluate.stats import Interval
-    from routerlab.routers.encoder import Encoder
-    from routerlab.routers.features import Tfidf
+    them on the test split: the area under each frontier, its gain over the random mix of single models, what is saved
+    at the best single model's quality, and the differences to the leader, with 95 % intervals."""
+    from routerlab.contest import breakdown, setup, verdict
+    from routerlab.contest.run import KINDS
 
     if given.routers == "list":
         print("\n".join(KINDS))
         return 0
+    _check(given)
     data = _table(given.table, given.bench)
-    cache = root() / "data" / "runs" / "embeddings"
-    features = Encoder(given.encoder, cache) if given.encoder else Tfidf()
-    names = given.routers if given.routers == "all" else given.routers.split(",")
-    rival = _rival(given.against, KINDS if names == "all" else names, features)
-    made = contest(data, names, features=features, seed=given.seed, trainings=given.trainings, say=say)
-    low, high = (1000 * usd for usd in made.ends)
-    models, single = made.models(), made.single
-    right = Interval(*(float(x[single]) for x in (models.quality, models.quality_low, models.quality_high)))
-    print(f"{made.test.table}, features {features.name}")
-    if {"usd", "tokens_in", "tokens_out"} <= data.card.keys():  # of an imported table
-        print(_cost(data.card))
-    print(
-        f"best single model in training: {made.test.table.models[single]}, right on {right} of the test at "
-        f"US$ {1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} to {high:.4g}"
-    )
-    summary = made.table()
-    print(summary.map(lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)).to_string())
-    print(
-        "area: mean quality over those costs; saving: of that model's cost, at its quality; frugal and best: points "
-        "chosen on\nvalidation, quality as a difference to that model, saving as a share of its cost; [95 % intervals]"
-    )
-    if made.quality.shape[1] == 2:
-        print(made.two_models().to_string(float_format="{:.4f}".format))
-        stronger = made.test.table.models[single]
-        print(f"APGR and CPT: RouteLLM's, over the share of calls to {stronger}; no intervals")
-    for router, beaten_by in made.dominated().items():
-        if beaten_by:
-            print(f"{router} is dominated by always calling {' or '.join(beaten_by)}")
-    rival = rival or made.chosen()[0].name  # the best on validation, not on the test
-    if versus := made.against(rival):
-        print("differences of quality at the frugal points:")
-    for line in versus:
-        print(f"against {rival}, {line}")
-    for router, why in made.left_out.items():
-        say(f"{router} is left out: {why}")
+    rival = _rival(given.against, list(KINDS) if given.routers == "all" else given.routers.split(","))
+    salts = [None] if given.splits == 1 and not given.hold_out else [f"split {k}" for k in range(given.splits)]
+    contests = []
+    for salt in salts:
+        parts = setup.with_splits(data, say, salt=salt, hold_out=given.hold_out)
+        contests.append(_contest(given, parts))
+    results = contests[0]
+    rival = rival or results.chosen()[0].name  # the best on validation, not on the test
+    if len(contests) > 1:
+        print(f"{results.test.table}, {len(contests)} splits; means over splits, [95 % intervals over splits]")
+        summary = verdict.over_splits(contests, given.resamples)
+        _print(summary)
+    else:
+        summary = _report(given, data, results, rival)
+    for router, why in results.left_out.items():
+        say(f"{router} cannot run and is left out: {why}")
     if given.out:
-        from routerlab.contest.breakdown import keep
-
-        print(f"kept in {keep(made, routerlab.Run(given.out), summary)}")
+        print(f"kept in {breakdown.keep(results, routerlab.Run(given.out), summary)}")
     return 0
 
 
-def _rival(name: str | None, kinds, features) -> str | None:
-    """The name a router has in the results, found before minutes are spent on them."""
-    from routerlab.contest.run import KINDS
+def leaderboard(given: argparse.Namespace) -> int:
+    """Fit and score routers on every table, and print for each router its gain in area over the random mix of single
+    models on each table with its 95 % interval, its mean rank, the tables it wins, and on how many a single model is at
+    least as good and as cheap as its frugal point."""
+    from routerlab.contest import leaderboard as board
+
+    _check(given)
+    contests = {}
+    for name, data in _tables(given.tables):
+        say(f"table {name}")
+        contests[name] = _contest(given, data)
+    _print(board.leaderboard(contests, given.resamples))
+    for table, models in board.all_dominated(contests).items():
+        print(f"on {table} every router is dominated by always calling {' or '.join(models)}")
+    print("gain: mean quality over costs less that of the random mix of single models; [95 % intervals]")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
     from routerlab.routers.protocol import RouterError
 
-    shown = {kind: KINDS[kind](features).name for kind in kinds if kind in KINDS}
+    for name in ("resamples", "splits"):
+        if getattr(given, name, 1) < 1:
+            raise RouterError(f"--{name} {getattr(given, name)}; give a whole number from 1")
+
+
+def _contest(given: argparse.Namespace, data: Any) -> Any:
+    from routerlab.contest.run import contest
+    from routerlab.core.runs import root
+    from routerlab.routers.encoder import Encoder
+    from routerlab.routers.features import Tfidf
+
+    return contest(
+        data,
+        given.routers if given.routers == "all" else given.routers.split(","),
+        features=Encoder(given.encoder, root() / "data" / "runs" / "embeddings") if given.encoder else Tfidf(),
+        seed=given.seed,
+        trainings=given.trainings,
+        category=given.category,
+        missing=given.missing,
+        say=say,
+    )
+
+
+def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
+    """Print the tables and verdicts of one contest; returns its summary."""
+    from routerlab.contest import verdict
+    from routerlab.evaluate.stats import Interval
+
+    low, high = (1000 * usd for usd in results.ends)
+    models, single = results.models(), results.single
+    names = results.test.table.models
+    right = Interval(*(float(x[single]) for x in (models.quality, models.quality_low, models.quality_high)))
+    print(results.test.table)
+    if {"usd", "tokens_in", "tokens_out"} <= data.card.keys():  # of an imported table
+        print(_cost(data.card))
+    print(
+        f"best single model in training: {names[single]}, right on {right} of the test at US$ "
+        f"{1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} (the cheapest model, "
+        f"{names[results.cheapest]}) to {high:.4g}, costs in training"
+    )
+    summary = results.table(given.resamples).join(results.operating_points())
+    summary["fit s"] = summary.pop("fit s")
+    _print(summary)
+    print(
+        f"area: mean quality over those costs, any router mixed with the cheapest model; gain: area less the random "
+        f"mix's;\nAIQ: RouterBench's, from US$ 0 to {high:.4g}; saving: of the best single model's cost, by the "
+        f"cheapest mix of two points as\ngood as it on validation (0: none is); frugal quality: of that mix, best "
+        f"quality: of the best point on validation,\nboth less that model's; [95 % intervals over test questions]"
+    )
+    if results.quality.shape[1] == 2:
+        print(results.two_models().to_string(float_format="{:.4f}".format))
+        print(f"APGR and CPT: RouteLLM's, over the share of calls to {names[single]}; no intervals")
+    for router, models in results.dominated().items():
+        if models:
+            print(f"{router} is dominated by always calling {' or '.join(models)}")
+    if len(results.against(rival, resamples=given.resamples)):
+        print(f"differences to {rival}; equal cost: US$ {1000 * results.equal_usd:.4g} per 1,000")
+        _print(verdict.differences(results, rival, given.resamples))
+    for line in verdict.sentences(results, rival, given.resamples):
+        print(line)
+    return summary
+
+
+def _print(frame: Any) -> None:
+    print(frame.map(lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)).to_string())
+
+
+def _rival(name: str | None, routers: Sequence[str]) -> str | None:
+    """The name a router has in the results, checked before minutes are spent on fitting."""
+    from routerlab.contest.run import KINDS
+    from routerlab.routers.features import Tfidf
+    from routerlab.routers.protocol import RouterError
+
+    shown = {kind: KINDS[kind](Tfidf()).name for kind in routers if kind in KINDS}
     name = shown.get(name or "", name)
-    if name and shown and name not in shown.values() and not name.endswith("lookup (told)"):
-        have = ", ".join(shown.values())
-        raise RouterError(f"no router {name!r} in this contest; it has {have}")
+    known = {*shown.values(), "random mix", None}
+    if len(shown) == len(routers) and name not in known and not str(name).endswith("lookup (told)"):
+        raise RouterError(f"no router {name!r} in this contest; it has {', '.join(shown.values())}")
     return name
 
 
-def _table(name: str, bench: str | None):
-
+def _table(name: str, bench: str | None = None) -> Any:
     from routerlab.sources import tables
 
     if not Path(name).is_file():
         if bench:
             raise tables.SourceError(f"{name} is no file of RouteLLM's; leave out --bench {bench}")
         return routerlab.recorded(name)
-    made = tables.known(name, bench)
-    dropped = [f"{made.card[f'{why}_questions_dropped']} {why}" for why in ("repeated", "unanswered")]
-    say(f"{name}: {made.table}; questions dropped: {', '.join(dropped)}")
-    return made
+    data = tables.known(name, bench)
+    dropped = [f"{data.card[f'{why}_questions_dropped']} {why}" for why in ("repeated", "unanswered")]
+    say(f"{name}: {data.table}; questions dropped: {', '.join(dropped)}")
+    return data
+
+
+def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
+    """Every table that is named, and those in the folders that are named; a file with several benchmarks is as many."""
+    from routerlab.sources import tables
+
+    found: list[tuple[str, Any]] = []
+    for name in names:
+        folder = Path(name)
+        inside = folder.is_dir() and not (folder / "manifest.json").is_file()
+        for path in sorted(folder.iterdir()) if inside else [name]:
+            try:
+                data = _table(str(path))
+            except ValueError as error:
+                if not inside:
+                    raise
+                say(f"{path} is left out: {error}")
+                continue
+            benches = (
+                sorted({str(q.meta["bench"]) for q in data.queries if "bench" in q.meta})
+                if Path(path).is_file()
+                else []
+            )
+            several = benches if len(benches) > 1 else [None]
+            found += [
+                (f"{Path(path).stem}{f':{b}' if b else ''}", _table(str(path), b) if b else data) for b in several
+            ]
+    if not found:
+        raise tables.SourceError(f"no table in {', '.join(names)}; name runs, or files of a known layout")
+    return found
 
 
 def _cost(card: dict) -> str:
@@ -118,5 +234,5 @@ def _cost(card: dict) -> str:
     if card["usd"] == "recorded":
         return "cost: recorded"
     rules = {"recorded": "recorded", "characters": "estimated, one every four characters"}
-    given, written = (rules.get(n) or f"taken as {n}" for n in (str(card["tokens_in"]), str(card["tokens_out"])))
-    return f"cost: {card['usd']}; tokens of a question {given}; tokens of an answer {written}"
+    asked, written = (rules.get(n) or f"taken as {n}" for n in (str(card["tokens_in"]), str(card["tokens_out"])))
+    return f"cost: {card['usd']}; tokens of a question {asked}; tokens of an answer {written}"

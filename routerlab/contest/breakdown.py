@@ -1,44 +1,45 @@
-"""What lies behind a standing: which models a router calls, where it is good, where its money goes; and keeping it."""
+"""Details of a contest: which models a router calls, its quality by kind of question, what is spent; and saving it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from routerlab.contest.results import DOMAIN, Contest, Entry
+from routerlab.contest.results import Contest, Entry
+from routerlab.core.decisions import call_shares
 from routerlab.core.runs import Run
-from routerlab.evaluate import metrics
-from routerlab.evaluate.stats import bootstrap_means
+from routerlab.evaluate.calibration import brier, reliability
+from routerlab.evaluate.stats import bootstrap_means, column_means
 from routerlab.routers.protocol import RouterError
 
 
-def shares(made: Contest, entry: Entry):
-    """Share of the queries each model answers (columns) at each price of money (pandas)."""
+def shares(results: Contest, entry: Entry):
+    """Share of the queries each model answers (columns) at each cost weight (pandas)."""
     import pandas as pd
 
-    shares = metrics.call_shares(entry.choice, len(made.test.table.models))
-    return pd.DataFrame(shares, index=entry.lam, columns=made.test.table.models)
+    shares = call_shares(entry.choice, len(results.test.table.models))
+    return pd.DataFrame(shares, index=entry.lam, columns=results.test.table.models)
 
 
-def by_domain(made: Contest, entries: Sequence[Entry]):
+def by_domain(results: Contest, entries: Sequence[Entry]):
     """(mean, low, high): quality in each domain (index) of these routers at their frugal points (pandas)."""
     import pandas as pd
 
-    domains = made.domains()
+    domains = results.domains()
     if domains is None:
-        raise RouterError(f"no query of this table says its kind in meta ({', '.join(DOMAIN)})")
-    columns = np.stack([e.quality[e.at_least(made.single_validation)] for e in entries], 1)
+        raise RouterError("the queries of this table have no kind of question in meta; name its column as category")
+    columns = np.stack([e.quality[e.at_least(results.single_validation)] for e in entries], 1)
     rows: dict[str, list] = {}
     for d in np.unique(domains):
         at = domains == d
-        rng = np.random.default_rng(made.seed)
-        means = bootstrap_means(columns[at], 1000, rng=rng, clusters=made.clusters[at])
-        rows[d] = [columns[at].mean(0), *np.quantile(means, [0.025, 0.975], axis=0)]
+        rng = np.random.default_rng(results.seed)
+        means = bootstrap_means(columns[at], 1000, rng=rng, clusters=results.clusters[at])
+        rows[d] = [column_means(columns[at]), *np.quantile(means, [0.025, 0.975], axis=0)]
     names = [e.name for e in entries]
     return tuple(pd.DataFrame({d: r[i] for d, r in rows.items()}, index=names).T for i in range(3))
 
 
-def spent(made: Contest, entries: Sequence[Entry]):
+def spent(results: Contest, entries: Sequence[Entry]):
     """(usd, own) a query of these routers at their frugal points: by the model that answered (columns), and what
     routing itself cost, which for a cascade are the calls whose answers did not count (pandas).
     """
@@ -46,34 +47,57 @@ def spent(made: Contest, entries: Sequence[Entry]):
 
     rows, own = {}, {}
     for e in entries:
-        at = e.at_least(made.single_validation)
-        paid = made.usd[np.arange(len(made.usd)), e.choice[at]]
-        by = np.bincount(e.choice[at], paid, minlength=made.usd.shape[1]) / len(paid)
-        rows[e.name], own[e.name] = by, max(0.0, float(e.usd[at].mean() - by.sum()))
-    frame = pd.DataFrame(rows, index=made.test.table.models).T
+        at = e.at_least(results.single_validation)
+        scored = np.flatnonzero(~np.isnan(e.usd[at]))
+        paid = results.usd[scored, e.choice[at][scored]]
+        by = np.bincount(e.choice[at][scored], paid, minlength=results.usd.shape[1]) / len(paid)
+        rows[e.name], own[e.name] = by, max(0.0, float(e.usd[at][scored].mean() - by.sum()))
+    frame = pd.DataFrame(rows, index=results.test.table.models).T
     return frame, pd.Series(own)
 
 
-def keep(made: Contest, run: Run, summary: Any) -> Any:
+def calibration_by_model(results: Contest, entry: Entry):
+    """How well a router's predicted qualities agree with what happened, a line a model and their mean (pandas): Brier
+    score, its parts, and the calibration error. Pooled over models, a router that knows only each model's mean would
+    seem to resolve questions; within a model it resolves nothing.
+    """
+    import pandas as pd
+
+    rows = {}
+    predicted = np.clip(results.predicted(entry)[0], 0, 1)
+    for m, name in enumerate(results.test.table.models):
+        at = ~np.isnan(predicted[:, m]) & ~np.isnan(results.quality[:, m])
+        if at.any():
+            pair = predicted[at, m], results.quality[at, m]
+            rows[name] = brier(pair[0].round(2), pair[1])._asdict() | {"ECE": reliability(*pair).ece}
+    frame = pd.DataFrame(rows).T
+    return pd.concat([frame, frame.mean().rename("mean").to_frame().T])
+
+
+def keep(results: Contest, run: Run, summary: Any) -> Any:
     """Write a contest into a run: `points.csv` (every operating point with its intervals), `summary.csv`, and each
-    router that can be saved, with its frontier on validation in its card. Returns the run's folder.
+    router that can be saved, at the cost weight of its frugal point, with its frontier on validation in its card.
+    Returns the run's folder.
     """
     import pandas as pd
 
     from routerlab.routers.learned import Learned
     from routerlab.routers.store import save
 
-    points = pd.concat([made.frontier(e).frame() for e in made.entries])
-    run.write("points.csv", points.to_csv(index=False, float_format="%.6g"))
+    everyone = [*results.entries, *([results.mix] if results.mix else [])]
+    run.write(
+        "points.csv",
+        pd.concat([results.frontier(e).frame() for e in everyone]).to_csv(index=False, float_format="%.6g"),
+    )
     run.write("summary.csv", summary.map(str).to_csv())
-    for e in made.entries:
+    for e in results.entries:
         if isinstance(e.router, Learned):
-            quality, usd = e.validation
             frontier = [
                 {"lam": float(p), "quality": float(q), "usd_per_1000": float(c) * 1000}
-                for p, q, c in zip(e.lam, quality, usd, strict=True)
+                for p, q, c in zip(e.lam, *e.validation, strict=True)
             ]
-            card = {"data": made.test.sha256, "pool": made.test.pool.name}
+            chosen = {"frugal": float(e.lam[e.at_least(results.single_validation)]), "best": float(e.lam[e.at_best()])}
+            card = {"data": results.test.sha256, "pool": results.test.pool.name, "chosen": chosen}
             card |= {"lam": [0.0, float(e.lam.max())], "frontier": frontier}
-            save(e.router, run.folder / "routers" / e.name.replace(" ", "_"), card)
+            save(e.router.at(chosen["frugal"]), run.folder / "routers" / e.name.replace(" ", "_"), card)
     return run.folder

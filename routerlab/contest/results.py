@@ -1,55 +1,26 @@
-"""How routers did on one test split: areas, savings and differences, with intervals that all of them share."""
+"""How routers did on one test split: areas, gains over the random mix, savings, with intervals that all of them share.
 
-from collections.abc import Callable, Mapping
+Whatever is chosen is chosen before the test: the best single model, the interval of costs and the models of the random
+mix on the training split; operating points and mixes of them on the validation split. The test only scores it.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
+from routerlab.contest.entries import Entry as Entry
+from routerlab.contest.entries import Plan
 from routerlab.core.recorded import Recorded
 from routerlab.evaluate import frontier as fr
-from routerlab.evaluate import metrics
-from routerlab.evaluate import routellm_metrics as gap
-from routerlab.evaluate.stats import Interval, bootstrap_means, compared, p_value
+from routerlab.evaluate import metrics, routellm_metrics
+from routerlab.evaluate.mixes import Mix, cheapest_mix, path_area, path_quality
+from routerlab.evaluate.stats import Comparison, Interval, bootstrap_means, column_means, compared, p_value
 from routerlab.routers.protocol import RouterError, ScoreRouter
 
-# Names of a kind of question in meta.
-DOMAIN = ("family", "domain", "category", "eval_name", "topic")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A router as it ran: at each of its prices of money (`lam`) the quality, the cost (USD) and the chosen model of
-    each test query (points x queries), what it reached on validation, and how long fitting took. `others` are
-    trainings of the same router from other seeds, at the same prices.
-    """
-
-    name: str
-    router: Any
-    lam: np.ndarray
-    quality: np.ndarray
-    usd: np.ndarray
-    choice: np.ndarray
-    validation: tuple[np.ndarray, np.ndarray]  # mean quality and cost (USD) at each point
-    fit_s: float
-    others: tuple["Entry", ...] = ()
-
-    def over_trainings(self, read: Callable[["Entry"], np.ndarray]) -> np.ndarray:
-        """What `read` gives of this entry (queries x things); of several trainings stacked along a last axis."""
-        trained = [read(e) for e in (self, *self.others)]
-        return np.stack(trained, -1) if self.others else trained[0]
-
-    def at_best(self) -> int:
-        """The point with the best quality on validation, of equals the cheapest."""
-        quality, usd = self.validation
-        return int(np.lexsort((usd, -quality))[0])
-
-    def at_least(self, quality: float) -> int:
-        """The cheapest point that reached this quality on validation; the best one if none did."""
-        reached = self.validation[0] >= quality - 1e-12
-        if not reached.any():
-            return self.at_best()
-        return int(np.where(reached, self.validation[1], np.inf).argmin())
+MEASURES = ("area", "gain", "AIQ", "saving", "frugal quality", "best quality")
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -58,7 +29,7 @@ class Contest:
 
     test: Recorded
     entries: tuple[Entry, ...]
-    quality: np.ndarray  # queries x models
+    quality: np.ndarray  # queries x models, NaN where an answer is missing
     usd: np.ndarray
     other: np.ndarray | None  # mean quality of other tries, if the table has them
     single: int
@@ -67,131 +38,186 @@ class Contest:
     seed: int
     left_out: Mapping[str, str]
     other_usd: np.ndarray | None = None  # mean cost of those other tries
+    training: np.ndarray | None = None  # as `before`, on the training split; without it `before` stands for it
+    mix: Entry | None = None  # the random mix: its points are the vertices of the hull of single models in training
+    category: str | None = None  # the column of meta that names the kind of a question
+    trained_on: int = 0  # training questions
 
     @property
     def single_validation(self) -> float:
         """What the best single model of the training split reached on validation."""
         return float(self.before[self.single])
 
+    @cached_property
+    def cheapest(self) -> int:
+        """The model with the least mean cost in training, of equals the best."""
+        quality, usd = np.split(self.before if self.training is None else self.training, 2)
+        return int(np.lexsort((-quality, usd))[0])
+
     @property
     def ends(self) -> tuple[float, float]:
-        """The interval of cost (USD a query) areas are taken over: from the cheapest model to the dearest."""
-        means = self.usd.mean(0, dtype=float)
-        return float(means.min()), float(means.max())
+        """The interval of cost (USD a query) areas are taken over: from the cheapest model's to the best single model's
+        mean cost in training, so no dominated model moves it.
+        """
+        usd = np.split(self.before if self.training is None else self.training, 2)[1]
+        return float(usd[self.cheapest]), float(usd[self.single])
 
     def models(self) -> fr.Frontier:
         """Every single model as a point, its intervals over the same resamples as those of routers."""
-        rng = np.random.default_rng(self.seed)
-        return fr.singles(self.quality, self.usd, rng=rng, clusters=self.clusters)
+        rng, none = np.random.default_rng(self.seed), np.full(self.usd.shape[1], np.nan)
+        return fr.summarise("single models", none, self.quality, self.usd, rng=rng, clusters=self.clusters)
 
     def frontier(self, entry: Entry) -> fr.Frontier:
         """The entry's operating points with intervals over clusters of queries."""
-        columns = entry.over_trainings(_points)
-        means = self._resampled(columns, 1000)
-        low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        p, found = len(entry.lam), _mean(columns)
-        return fr.Frontier(entry.name, entry.lam, found[:p], low[:p], high[:p], found[p:], low[p:], high[p:])
+        quality, usd = (entry.over_trainings(lambda e, n=n: getattr(e, n).T) for n in ("quality", "usd"))
+        rng = np.random.default_rng(self.seed)
+        return fr.summarise(entry.name, entry.lam, quality, usd, rng=rng, clusters=self.clusters)
 
     def oracle(self, points: int = 60) -> tuple[fr.Frontier, fr.Frontier] | None:
         """(honest, naive) oracle, or None where the table has one try of each model."""
         if self.other is None:
             return None
         lams, rng = fr.lam_grid(self.usd, points), np.random.default_rng(self.seed)
-        happened = self.quality, self.usd, self.other
+        other = np.where(np.isnan(self.quality), np.nan, self.other)  # what cannot be scored cannot be chosen
         about = {"clusters": self.clusters, "other_usd": self.other_usd}
-        return fr.oracle_bracket(*happened, lams, rng=rng, **about)
+        return fr.oracle_bracket(self.quality, self.usd, other, lams, rng=rng, **about)
 
-    def _resampled(self, columns: np.ndarray, resamples: int) -> np.ndarray:
-        # The same draws for every router: comparisons are paired.
-        rng = np.random.default_rng(self.seed)
-        return bootstrap_means(columns, resamples, rng=rng, clusters=self.clusters)
+    def plan(self, e: Entry) -> Plan:
+        """What is chosen for this entry on validation. A router that reaches the best single model's quality at no cost
+        weight has that model as its frugal point: it saves nothing.
+        """
+        quality, usd = self._validated(e)
+        points = len(e.lam)
+        own = fr.corners(usd[:points], quality[:points])
+        path = fr.corners(usd[:-1], quality[:-1])
+        if e is self.mix:  # all of its points were chosen in training
+            own = path = np.arange(points)[::-1]
+        frugal = cheapest_mix(usd[:-1], quality[:-1], quality[-1]) or Mix(points + 1, points + 1, 1.0)
+        return Plan(path, own, frugal, int(np.lexsort((usd[:points], -quality[:points]))[0]))
 
-    def table(self, resamples: int = 400):
-        """One line a router (pandas), best area first: the area under its frontier, what it saves at the best single
-        model's quality, its most frugal point that held that quality on validation and its best point, both against the
-        best single model; each with the ends of its 95 % interval.
+    def _validated(self, e: Entry) -> tuple[np.ndarray, np.ndarray]:
+        """Mean quality and cost on validation: of each point, then of the cheapest and of the best single model."""
+        points = (np.mean([t.validation[i] for t in (e, *e.others)], 0) for i in (0, 1))
+        models = (side[[self.cheapest, self.single]] for side in np.split(self.before, 2))
+        quality, usd = (np.append(*pair) for pair in zip(points, models, strict=True))
+        return quality, usd
+
+    def _tested(self, e: Entry) -> np.ndarray:
+        """Quality, then cost, of each test query in the same order (queries x 2 (points + 2), perhaps x trainings)."""
+        models = [self.cheapest, self.single]
+        return e.over_trainings(
+            lambda t: np.hstack([t.quality.T, self.quality[:, models], t.usd.T, self.usd[:, models]]).astype(float)
+        )
+
+    def _resampled(self, e: Entry, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Quality and cost of each point and of the two models: the means on the test in the first row, then those on
+        every resample, which are the same for every router: comparisons are paired.
+        """
+        values, rng = self._tested(e), np.random.default_rng(self.seed)
+        means = bootstrap_means(values, resamples, rng=rng, clusters=self.clusters)
+        quality, usd = np.split(np.vstack([column_means(values), means]), 2, axis=1)
+        return quality, usd
+
+    @cached_property
+    def _cache(self) -> dict[int, dict[str, dict[str, np.ndarray]]]:
+        return {}
+
+    def measures(self, resamples: int = RESAMPLES) -> dict[str, dict[str, np.ndarray]]:
+        """By router (and the random mix) and column of `table`: the value on the test, then on every resample."""
+        if resamples not in self._cache:
+            everyone = [*self.entries, *([self.mix] if self.mix else [])]
+            self._cache[resamples] = {e.name: self._measured(e, resamples) for e in everyone}
+            if self.mix:
+                for columns in self._cache[resamples].values():
+                    columns["gain"] = columns["area"] - self._cache[resamples][self.mix.name]["area"]
+        return self._cache[resamples]
+
+    def _measured(self, e: Entry, resamples: int) -> dict[str, np.ndarray]:
+        (quality, usd), (low, high), plan = self._resampled(e, resamples), self.ends, self.plan(e)
+        nothing = np.full(len(quality), np.nan)
+        single_usd = usd[:, -1]
+        saving = 1 - np.divide(plan.frugal.of(usd), single_usd, out=np.ones_like(single_usd), where=single_usd > 0)
+        return {
+            "area": path_area(usd[:, plan.path], quality[:, plan.path], low, high) if low < high else nothing,
+            "gain": nothing,
+            "AIQ": path_area(usd[:, plan.own], quality[:, plan.own], 0, high, below=False) if high > 0 else nothing,
+            "saving": saving,
+            "frugal quality": plan.frugal.of(quality) - quality[:, -1],
+            "best quality": quality[:, plan.best] - quality[:, -1],
+            "at cost": path_quality(usd[:, plan.path], quality[:, plan.path], self.equal_usd),
+        }
+
+    def table(self, resamples: int = RESAMPLES):
+        """One line a router and one for the random mix (pandas), the largest gain first; each value with its 95 %
+        interval. area: mean quality over the costs between `ends`, any router mixed with the cheapest model. gain: area
+        less that of the random mix. AIQ: RouterBench's, from cost 0, where quality is 0 below the router's cheapest
+        point. saving: share of the best single model's cost saved by the cheapest mix of two points that was as good on
+        validation; frugal quality: quality of that mix, best quality: of the best point on validation, both less the
+        best single model's.
         """
         import pandas as pd
 
-        rows: dict[str, dict[str, Any]] = {}
-        for e in self.entries:
-            scored = self._scores(e, resamples)
-            rows[e.name] = {n: Interval(v, *_ends(drawn)) for n, (v, drawn) in scored.items()}
-            rows[e.name]["fit s"] = e.fit_s
-        made = pd.DataFrame(rows).T
-        return made.iloc[np.argsort([-v.mean for v in made["area"]], kind="stable")]
+        rows = {
+            name: {m: Interval.of(columns[m][0], columns[m][1:]) for m in MEASURES}
+            for name, columns in self.measures(resamples).items()
+        }
+        frame = pd.DataFrame(rows, index=list(MEASURES)).T
+        frame["fit s"] = {e.name: e.fit_s for e in (*self.entries, *([self.mix] if self.mix else []))}
+        keys = [[-np.nan_to_num(row[c].mean) for c in ("best quality", "area", "gain")] for row in rows.values()]
+        return frame.iloc[np.lexsort(np.array(keys).T)]
 
-    def p_values(self, resamples: int = 400):
+    def operating_points(self):
+        """The cost weights of what was chosen on validation (pandas): those of the frugal mix, the share of queries
+        routed at the second, and that of the best point. NaN stands for a single model: the cheapest, or, for a router
+        that is never as good, the best one.
+        """
+        import pandas as pd
+
+        rows = {}
+        for e in self.entries:
+            plan, lam = self.plan(e), np.append(e.lam, [np.nan, np.nan])
+            rows[e.name] = [lam[plan.frugal.cheap], lam[plan.frugal.dear], plan.frugal.share, lam[plan.best]]
+        return pd.DataFrame(rows, index=["frugal λ", "and λ", "share of the second", "best λ"]).T
+
+    def p_values(self, resamples: int = RESAMPLES):
         """Of each router's difference to the best one in each column of `table` (pandas): the paired bootstrap's, not
         corrected for their number; 1 for the best itself.
         """
         import pandas as pd
 
-        scored = {e.name: self._scores(e, resamples) for e in self.entries}
-        found: dict[str, dict[str, float]] = {}
-        for column in next(iter(scored.values())):
-            top, drawn = max((s[column] for s in scored.values()), key=lambda pair: pair[0])
-            for name, columns in scored.items():
-                value, mine = columns[column]
-                found.setdefault(name, {})[column] = p_value(top - value, drawn - mine)
-        return pd.DataFrame(found).T
+        measured = self.measures(resamples)
+        p: dict[str, dict[str, float]] = {name: {} for name in measured}
+        for column in MEASURES:
+            top = max((columns[column] for columns in measured.values()), key=lambda values: values[0])
+            for name, columns in measured.items():
+                gap = top - columns[column]
+                p[name][column] = p_value(gap[0], gap[1:])
+        return pd.DataFrame(p).T
 
-    def _scores(self, e: Entry, resamples: int) -> dict[str, tuple[float, np.ndarray]]:
-        """Each column of `table`: its value, and its value on every resample."""
-        base = self.quality[:, self.single], self.usd[:, self.single]
-        columns = e.over_trainings(_points)
-        singles = self._resampled(np.hstack([self.quality, self.usd]), resamples)
-        means = self._resampled(columns, resamples)
-        drawn = [self._areas(m, s) for m, s in zip(means, singles, strict=True)]
-        areas = self._areas(_mean(columns), None)
-        out = {n: (v, np.array([d[n] for d in drawn])) for n, v in areas.items()}
+    @cached_property
+    def equal_usd(self) -> float:
+        """The cost (USD a query) at which routers are compared: that of the leader's frugal mix on validation."""
+        leader = self.chosen()[0]
+        return float(self.plan(leader).frugal.of(self._validated(leader)[1]))
 
-        def at_points(e: Entry) -> np.ndarray:
-            frugal, best = e.at_least(self.single_validation), e.at_best()
-            gained = e.quality[frugal] - base[0], e.quality[best] - base[0]
-            return np.stack([*gained, e.usd[frugal], base[1]], 1)
-
-        columns = e.over_trainings(at_points)
-        found, means = _mean(columns), self._resampled(columns, resamples)
-        out["frugal quality"] = float(found[0]), means[:, 0]
-        out["frugal saving"] = float(_saved(*found[2:])), _saved(means[:, 2], means[:, 3])
-        out["best quality"] = float(found[1]), means[:, 1]
-        return out
-
-    def _areas(self, means: np.ndarray, singles: np.ndarray | None) -> dict[str, float]:
-        half, models = len(means) // 2, self.usd.shape[1]
-        if singles is None:
-            singles = np.concatenate([m.mean(0, dtype=float) for m in (self.quality, self.usd)])
-        q, c = singles[:models], singles[models:]
-        cheap = int(np.lexsort((-q, c))[0])
-        # Any router can be mixed with the cheapest model, so its frontier begins there at the latest.
-        points = fr.hull(np.append(means[half:], c[cheap]), np.append(means[:half], q[cheap]))
-        saved = float(_saved(metrics.cost_at(points, q[self.single]), c[self.single]))
-        ends = float(c.min()), float(c.max())
-        return {
-            "area": metrics.aiq(points, *ends) if ends[0] < ends[1] else float("nan"),
-            # A frontier that never gets there saves nothing: one would call the best single model. Nor does any if
-            # that is free.
-            "saving": 0.0 if np.isnan(saved) else saved,
-        }
-
-    def against(self, name: str, resamples: int = 4000):
-        """Every other router at its frugal point against `name` at its own: `stats.Comparison`s with Holm's correction
-        and the minimum detectable difference.
+    def against(self, name: str, measure: str = "area", resamples: int = RESAMPLES) -> list[Comparison]:
+        """Every other router, and the random mix, less `name` in a column of `table`, or in quality "at cost"
+        `equal_usd`: paired differences with p-values, Holm's correction and the minimum detectable difference.
         """
-        chosen = {e.name: e.over_trainings(self._frugal) for e in self.entries}
-        if name not in chosen:
-            raise RouterError(f"no router {name!r} in this contest; it has {', '.join(chosen)}")
-        names = [n for n in chosen if n != name]
-        if not names:
+        measured = self.measures(resamples)
+        if name not in measured:
+            raise RouterError(f"no router {name!r} in this contest; it has {', '.join(measured)}")
+        gaps = {n: columns[measure] - measured[name][measure] for n, columns in measured.items() if n != name}
+        if not gaps:
             return []
-        found = {n: _mean(columns)[0] for n, columns in chosen.items()}
-        drawn = {n: self._resampled(columns, resamples)[:, 0] for n, columns in chosen.items()}
-        gaps = np.stack([drawn[n] - drawn[name] for n in names], 1)
-        return compared(names, np.array([found[n] - found[name] for n in names]), gaps)
+        values = np.stack(list(gaps.values()), 1)
+        return compared(list(gaps), values[0], values[1:])
 
-    def _frugal(self, e: Entry) -> np.ndarray:
-        return e.quality[e.at_least(self.single_validation)][:, None]
+    def predicted(self, e: Entry) -> tuple[np.ndarray, np.ndarray]:
+        """(quality, usd) that a router predicts for each test query and model of the table, NaN for models it lacks."""
+        out = np.full((2, *self.usd.shape), np.nan)
+        out[:, :, [self.test.table.models.index(m) for m in e.router.models]] = e.router.predict(self.test.queries)
+        return out[0], out[1]
 
     def two_models(self):
         """RouteLLM's measures (pandas) where there are two models: APGR and CPT over the share of calls to the stronger
@@ -202,58 +228,47 @@ class Contest:
         if self.quality.shape[1] != 2:
             raise RouterError(f"APGR and CPT are of two models; this table has {self.quality.shape[1]}")
         strong, weak = self.single, 1 - self.single
-        right = self.quality[:, weak], self.quality[:, strong]
+        both = ~np.isnan(self.quality).any(1)
+        right = self.quality[both, weak], self.quality[both, strong]
         ends = float(right[0].mean()), float(right[1].mean())
         rows = {}
         for e in self.entries:
-            if isinstance(e.router, ScoreRouter):
-                scores = e.router.predict(self.test.queries)[0]
-                points = gap.routellm_points(scores[:, strong] - scores[:, weak], *right)
-                shares = {f"CPT{x:.0%}": gap.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
-                rows[e.name] = {"APGR": gap.apgr(*points, *ends), **shares}
-        return pd.DataFrame(rows).T.sort_values("APGR", ascending=False, kind="stable")
+            if isinstance(e.router, ScoreRouter) and len(e.router.models) == 2:
+                scores = self.predicted(e)[0][both]
+                points = routellm_metrics.routellm_points(scores[:, strong] - scores[:, weak], *right)
+                shares = {f"CPT{x:.0%}": routellm_metrics.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
+                rows[e.name] = {"APGR": routellm_metrics.apgr(*points, *ends), **shares}
+        return pd.DataFrame(rows, index=["APGR", "CPT20%", "CPT50%", "CPT80%"]).T.sort_values(
+            "APGR", ascending=False, kind="stable"
+        )
 
     def domains(self) -> np.ndarray | None:
         """The kind of each test query, if the table names kinds."""
-        key = next((k for k in DOMAIN if k in self.test.queries[0].meta), None)
+        key = self.category
         return None if key is None else np.array([str(q.meta.get(key)) for q in self.test.queries])
 
     def chosen(self, *names: str) -> list[Entry]:
         """These entries (those that are here), in this order; of no names, all, the best on validation first."""
         if names:
             return [e for n in names for e in self.entries if e.name == n]
-        held = [np.concatenate(e.validation) for e in self.entries]
-        areas = [self._areas(means, self.before)["area"] for means in held]
-        return [self.entries[i] for i in np.argsort(np.negative(areas), kind="stable")]
+        return sorted(self.entries, key=lambda e: -self._validation_area(e))
+
+    def _validation_area(self, e: Entry) -> float:
+        (quality, usd), at, (low, high) = self._validated(e), self.plan(e).path, self.ends
+        return float(path_area(usd[at], quality[at], low, high)) if low < high else float(quality[at].max())
 
     def dominated(self) -> dict[str, list[str]]:
-        """For each router at its frugal point, the single models that are at least as good and as cheap, and better in
-        one.
+        """For each router the single models that dominate it on the test at its frugal mix, or at its best point if no
+        mix is as good as the best single model on validation.
         """
-        found = {}
+        beaten = {}
         for e in self.entries:
-            at = e.at_least(self.single_validation)
+            plan = self.plan(e)
+            own = plan.frugal if plan.frugal.cheap <= len(e.lam) else Mix(plan.best, plan.best, 1.0)
+            values = self._tested(e)
+            quality, usd = (own.of(v) for v in np.split(values.mean(-1) if e.others else values, 2, axis=1))
             # Means of differences: those of one model's own calls are exactly 0, in any precision.
-            paid = (self.usd - e.usd[at][:, None]).mean(0)
-            gained = (self.quality - e.quality[at][:, None]).mean(0)
-            beaten = metrics.dominance((np.zeros(1), np.zeros(1)), (paid, gained))[0]
-            found[e.name] = [m for m, b in zip(self.test.table.models, beaten, strict=True) if b]
-        return found
-
-
-def _points(e: Entry) -> np.ndarray:
-    return np.hstack([e.quality.T, e.usd.T])
-
-
-def _mean(columns: np.ndarray) -> np.ndarray:
-    return columns.mean((0, 2) if columns.ndim == 3 else 0, dtype=float)
-
-
-def _saved(paid, single) -> np.ndarray:
-    """1 - paid / single; NaN where the best single model is free."""
-    single = np.asarray(single, float)
-    return 1 - np.divide(paid, single, out=np.full(single.shape, np.nan), where=single > 0)
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    return tuple(np.quantile(values, [0.025, 0.975]).tolist())
+            paid, gained = (np.nanmean(m - v[:, None], 0) for m, v in ((self.usd, usd), (self.quality, quality)))
+            dominates = metrics.dominance((np.zeros(1), np.zeros(1)), (paid, gained))[0]
+            beaten[e.name] = [m for m, d in zip(self.test.table.models, dominates, strict=True) if d]
+        return beaten

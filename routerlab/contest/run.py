@@ -1,25 +1,25 @@
 """Many routers on one table: fitted on its training split, their operating points chosen on validation, scored on the
-test split with intervals that all of them share.
+test split; all intervals come from the same resamples of the test questions.
 """
 
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from routerlab.contest.results import DOMAIN, Contest, Entry
+from routerlab.contest import setup
+from routerlab.contest.results import Contest, Entry
 from routerlab.core.recorded import Recorded
-from routerlab.evaluate import frontier as fr
-from routerlab.evaluate.sweep import Curve, sweep
-from routerlab.routers import baselines, learned, nonlinear
+from routerlab.routers import baselines, learned, nonlinear, store
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
 from routerlab.routers.protocol import RouterError, ScoreRouter
-from routerlab.sources.split import clusters, split
+from routerlab.sources.split import clusters
 
 KINDS: dict[str, Callable[[Features], Any]] = {
     "length": lambda _: baselines.LengthRule(),
@@ -47,142 +47,176 @@ def contest(
     features: Features | None = None,
     seed: int = 0,
     trainings: int = 1,
-    say: Callable[[str], None] = lambda _: None,
+    category: str | None = None,
+    missing: setup.Missing = "available",
+    say: setup.Say = lambda _: None,
 ) -> Contest:
-    """Fit and run `routers` (names of `KINDS`, or all) on a recorded table. A table without the splits train,
-    validation and test is split 60, 10 and 30, near-duplicates together. Queries some model did not answer are left out
-    of validation and test, and not of training.
+    """Fit and run routers on a recorded table. A table without the splits train, validation and test is split 60, 10
+    and 30, near-duplicates together.
 
-    Routers that draw lots when they learn are fitted `trainings` times, from other seeds: intervals and p-values then
-    hold that luck too, and values are means over trainings. Shuffled labels are shuffled ten times at least.
+    Args: the table; the `routers`, names of `KINDS`, folders of saved routers, or all; the `features` of learned
+    routers (default: weighted words and letters); the `seed` of the resampling; the number of `trainings`: stochastic
+    routers are fitted with as many seeds, values are means over them and intervals include seed variance (shuffled
+    labels are shuffled at least ten times); the `category`, a column of meta that names the kind of a question
+    (default: found); how `missing` answers are treated, see `setup.answered`; `say`, called with a line on each step.
     """
     if trainings < 1:
-        raise RouterError(f"{trainings} trainings: each router has to be fitted once at least")
+        raise RouterError(f"{trainings} trainings; each router has to be fitted at least once: give 1 or more")
     names = list(KINDS) if routers == "all" else routers
     names = [names] if isinstance(names, str) else names
-    if unknown := [n for n in names if n not in KINDS] or [""] * (not names):
-        raise RouterError(f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all")
+    if unknown := [n for n in names if n not in KINDS and not _is_saved(n)] or [""] * (not names):
+        raise RouterError(
+            f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all; or give the folder of a saved router"
+        )
     if seed < 0:
         raise RouterError(f"the seed is {seed}; give a whole number from 0")
-    if not {"train", "validation", "test"} <= (there := {q.split for q in data.queries}):
-        has = f"only {', '.join(sorted(there))} and is split anew" if len(there) > 1 else "no splits"
-        say(f"the table has {has}: 60 % train, 10 % validation, 30 % test, near-duplicates together")
-        data = data._replace(queries=split(data.queries, {"train": 6, "validation": 1, "test": 3}))
-        if len({q.split for q in data.queries}) < 3:
-            raise RouterError(
-                f"{len(data.queries)} questions, near-duplicates together, do not fill three splits; record more"
-            )
-    train = data.split("train")
-    validation, test = (_first_try(data.split(n)) for n in ("validation", "test"))
-    for name, (kept, whole) in {"validation": validation[:2], "test": test[:2]}.items():
-        if len(kept.queries) < whole:
-            lost = whole - len(kept.queries)
-            say(f"{lost} of {whole} {name} queries lack an answer and are left out")
-    best = train.table.models.index(baselines.best_single(train.queries, train.table).model)
+    data = setup.answered(setup.with_splits(data, say), missing, say)
+    category = setup.category_of(data.queries, category, say)
+    whole = data.split("train")
+    models = setup.worth_fitting(whole)
+    if dropped := [m for m in data.table.models if m not in models]:
+        say(f"no router calls {', '.join(dropped)}: on every training question another model is as good and as cheap")
+    fitted = data._replace(pool=data.pool.subset(models), table=setup.of_models(data.table, models))
+    train, validation, test = (fitted.split(n) for n in setup.SPLITS)
+    columns = np.array([data.table.models.index(m) for m in models])
     shared = features or Tfidf()
     say(f"features ({shared.name}) of {len(train.queries)} queries")
     shared.fit([q.text for q in train.queries])
     entries, left_out = [], {}
-    for name, make in _entrants(names, shared, train):
-        say(f"{name}")
+    enter = functools.partial(_enter, train=train, validation=validation, test=test, columns=columns)
+    for name, make in _entrants(names, shared, category):
+        say(name)
         try:
-            made = _enter(make(), train, validation[0], test[0])
-            drawn = getattr(made.router, "seed", None) is not None
-            often = max(trainings, getattr(made.router, "trainings", 1)) if drawn else 1
-            others = [_enter(make(), train, validation[0], test[0], seed=s, lams=made.lam) for s in range(1, often)]
-            entries.append(replace(made, others=tuple(others)))
+            entry = enter(make())
+            stochastic = getattr(entry.router, "seed", None) is not None and name in KINDS
+            seeds = max(trainings, getattr(entry.router, "trainings", 1)) if stochastic else 1
+            entries.append(replace(entry, others=tuple(enter(make(), seed=s, lams=entry.lam) for s in range(1, seeds))))
         except RouterError as error:
             left_out[name] = str(error)
     if not entries:
         raise RouterError("; ".join(f"{n} cannot run: {why}" for n, why in left_out.items()))
-    scored = test[0]
+    scored = data.split("test")
     tries = [k for k in scored.table.samples if k > 0]
+    learned_from = whole.table.matrix("quality", None), whole.table.matrix("usd", None, graded=True)
+    best = baselines.best_single(whole.queries, whole.table).model
     return Contest(
         test=scored,
         entries=tuple(entries),
         quality=scored.table.matrix("quality"),
-        usd=scored.table.matrix("usd"),
+        usd=_charged(scored),
         other=scored.table.matrix("quality", tries) if tries else None,
-        single=best,
-        before=np.concatenate([m.mean(0, dtype=float) for m in _happened(validation[0])]),
+        single=whole.table.models.index(best),
+        before=_model_means(*_happened(data.split("validation"))),
         clusters=clusters(scored.queries),
         seed=seed,
         left_out=left_out,
         other_usd=scored.table.matrix("usd", tries, graded=True) if tries else None,
+        training=_model_means(*learned_from),
+        mix=enter(baselines.RandomMix()),
+        category=category,
+        trained_on=len(whole.queries),
     )
 
 
-def _entrants(names: Sequence[str], features: Features, train: Recorded) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _is_saved(name: str) -> bool:
+    return bool(name) and Path(name).is_dir()
+
+
+def _entrants(
+    names: Sequence[str], features: Features, category: str | None
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     for name in names:
-        yield name, functools.partial(KINDS[name], features)
-    domain = next((k for k in DOMAIN if k in train.queries[0].meta), None)
-    if domain and len(names) > 1:
-        lookup = baselines.FamilyLookup(key=domain)
-        lookup.name = f"{domain} lookup (told)"
+        yield name, functools.partial(KINDS[name], features) if name in KINDS else functools.partial(store.load, name)
+    if category and len(names) > 1:
+        lookup = baselines.FamilyLookup(key=category)
+        lookup.name = f"{category} lookup (told)"
         yield "lookup", lambda: lookup
 
 
-def _first_try(part: Recorded) -> tuple[Recorded, int]:
-    holes = np.isnan(part.table.matrix("quality"))
-    lacking = holes.sum(1)
-    kept = [q for q, missing in zip(part.queries, lacking, strict=True) if not missing]
-    if not kept:
-        worst = int(holes.sum(0).argmax())
-        raise RouterError(
-            f"no query of a split was answered by every model; choose fewer models: {part.table.models[worst]} lacks "
-            f"{holes[:, worst].sum()} of {len(holes)}"
-        )
-    table = part.table.select([q.id for q in kept])
-    return part._replace(queries=kept, table=table), len(part.queries)
+class _AmongAnswered(ScoreRouter):
+    """A router that calls, for each query of a table, the best of the models that answered it there."""
+
+    def __init__(self, router: ScoreRouter, answers: Any) -> None:
+        self.name, self.models, self._router, self._answers = router.name, router.models, router, answers
+
+    def _predict(self, queries):
+        table = self._answers.select([q.id for q in queries])
+        known = ~np.isnan(table.matrix("quality"))[:, [table.models.index(m) for m in self.models]]
+        return tuple(np.where(known, scores, np.nan) for scores in self._router.predict(queries))
 
 
 def _enter(
     router: Any,
+    *,
     train: Recorded,
     validation: Recorded,
     test: Recorded,
-    *,
+    columns: np.ndarray,
     seed: int | None = None,
     lams: np.ndarray | None = None,
 ) -> Entry:
+    """Fit a router (unless it is fitted) and run it at its operating points on validation and test.
+
+    Args: the router; the splits, with the models that routers are fitted on; the `columns` these models have in the
+    whole table; the seed of a further fit of a stochastic router, and the cost weights `lams` of its first fit.
+    """
     if seed is not None:
         router.seed = seed
     started = time.perf_counter()
-    router.fit(train.queries, train.table)
+    if not router.models:
+        router.fit(train.queries, train.table)
     fitted = time.perf_counter()
-    if isinstance(router, ScoreRouter):
-        lams = _prices(router, validation) if lams is None else lams
-        scores, held = router.predict(test.queries), router.predict(validation.queries)
-        choices = np.stack([fr.decide(*scores, lam) for lam in lams])
-        played = [fr.realised(c, *_happened(test)) for c in choices]
-        before = [fr.realised(fr.decide(*held, lam), *_happened(validation)) for lam in lams]
-    else:
-        typical = np.nanmean(_happened(train)[1], dtype=float) or 1.0  # all models may be free
-        lams = np.append(0.0, np.geomspace(1e-2, 1e2, POINTS - 1) / typical)
-        made = [router.at(lam).play(test.queries, test.table) for lam in lams]
-        choices = np.stack([d.choice for d in made])
-        played = [d.realised(*_happened(test)) for d in made]
-        held_out = [router.at(lam).play(validation.queries, validation.table) for lam in lams]
-        before = [d.realised(*_happened(validation)) for d in held_out]
-    quality, usd = (np.array([p[i] for p in played], float) for i in (0, 1))
-    reached, paid = (np.array([np.mean(b[i], dtype=float) for b in before]) for i in (0, 1))
-    return Entry(router.name, router, lams, quality, usd, choices, (reached, paid), fitted - started)
+    unknown = [m for m in router.models if m not in train.table.models]
+    if unknown or len(router.models) < len(train.table.models):
+        models = [m for m in router.models if m not in unknown]
+        if not models:
+            raise RouterError(f"{router.name} knows none of the models of this table; it knows {', '.join(unknown)}")
+        columns = columns[[train.table.models.index(m) for m in models]]
+        parts = [
+            p._replace(pool=p.pool.subset(models), table=setup.of_models(p.table, models)) for p in (validation, test)
+        ]
+        validation, test = parts
+    runs = [_answering(router, part) for part in (validation, test)]
+    points = runs[0].operating_points(validation.queries, validation.table, POINTS) if lams is None else lams
+    played = [_played(r, part, points) for r, part in zip(runs, (validation, test), strict=True)]
+    (reached, paid, _), (quality, usd, choice) = played
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean(reached, 1, dtype=float), np.nanmean(paid, 1, dtype=float)
+    return Entry(router.name, router, points, quality, usd, columns[choice], means, fitted - started)
+
+
+def _answering(router: Any, part: Recorded) -> Any:
+    plain = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
+    return router if plain or not np.isnan(part.table.matrix("quality")).any() else _AmongAnswered(router, part.table)
+
+
+def _played(router: Any, part: Recorded, lams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(quality, usd, choice) at each cost weight of each query (points x queries), NaN where a call has no outcome."""
+    order = [part.pool.ids.index(m) for m in part.table.models]
+    back = np.argsort(order)
+    quality, usd = part.table.matrix("quality"), _charged(part)
+    rows, out = np.arange(len(part.queries)), []
+    for d in router.decisions(part.queries, part.pool, lams, part.table):
+        choice = back[d.choice]
+        called = np.zeros(usd.shape, bool) if d.also is None else np.array(d.also[:, order])
+        called[rows, choice] = True
+        paid = np.where(called, usd, 0).sum(1, dtype=float) + d.own_usd
+        right = quality[rows, choice].astype(float)
+        hole = np.isnan(right) | np.isnan(paid)
+        out.append((np.where(hole, np.nan, right), np.where(hole, np.nan, paid), choice))
+    right, paid, choice = (np.stack(column) for column in zip(*out, strict=True))
+    return right, paid, choice
 
 
 def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:
-    return part.table.matrix("quality"), part.table.matrix("usd")
+    return part.table.matrix("quality"), _charged(part)
 
 
-def _prices(router: ScoreRouter, validation: Recorded) -> np.ndarray:
-    """Prices of money whose costs on validation are evenly spread between the router's cheapest and dearest point."""
-    quality, usd = (np.asarray(m, float) for m in router.predict(validation.queries))
-    scores = quality.astype(np.float32), usd.astype(np.float32)
-    curve: Curve = sweep(*_happened(validation), scores)
-    rising = np.maximum.accumulate(curve.usd)  # what is paid may fall where what is predicted rises
-    start = max(rising[0], rising[-1] / 1000, 1e-12)  # a model may be free
-    wanted = np.geomspace(start, max(rising[-1], start), POINTS - 1)
-    places = np.append(0, np.searchsorted(rising, wanted))
-    at = np.unique(np.clip(places, 0, len(curve.lam) - 1))
-    finite = np.where(np.isfinite(curve.lam), curve.lam, 2 * curve.collapse_lam + 1)
-    after = np.append(curve.lam[1:], 0.0)
-    return np.append(0.0, ((finite + after) / 2)[at][::-1])
+def _charged(part: Recorded) -> np.ndarray:
+    """The cost of each first answer (USD); NaN where there is none, whatever a failed call was charged."""
+    return np.where(np.isnan(part.table.matrix("quality")), np.nan, part.table.matrix("usd"))
+
+
+def _model_means(quality: np.ndarray, usd: np.ndarray) -> np.ndarray:
+    """Mean quality of each model, then its mean cost."""
+    return np.concatenate([np.nanmean(m, 0, dtype=float) for m in (quality, usd)])

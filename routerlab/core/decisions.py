@@ -4,9 +4,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from routerlab.core.invariants import OutcomeError
 
-class DecisionError(ValueError):
-    """Decisions that do not fit their queries or models."""
+
+class DecisionError(OutcomeError):
+    """Decisions that do not fit their queries, their models or the outcomes."""
+
+
+def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
+    """The entry of the chosen model in each row of each matrix (queries x models); a missing one is refused."""
+    rows = np.arange(len(choice))
+    return _complete([m[rows, choice] for m in matrices])
+
+
+def _complete(values: list[np.ndarray]) -> list[np.ndarray]:
+    if bad := int(np.isnan(values).any(0).sum()):
+        raise DecisionError(
+            f"{bad} of {len(values[0])} chosen outcomes are missing: collect them, or keep the queries every model "
+            f"answered"
+        )
+    return values
+
+
+def call_shares(choices: np.ndarray, models: int) -> np.ndarray:
+    """Share of the calls each of so many models gets (operating points x models); `choices` is operating points x
+    queries, or the choices of one point.
+    """
+    return np.array([np.bincount(c, minlength=models) / max(len(c), 1) for c in np.atleast_2d(choices)])
 
 
 @dataclass(frozen=True)
@@ -58,15 +82,9 @@ class Decisions:
         called = np.zeros(np.shape(usd), bool) if self.also is None else np.array(self.also, bool)
         called[rows, self.choice] = True
         right = np.asarray(quality, np.float64)[rows, self.choice]
-        spent = np.where(called, np.asarray(usd, np.float64), 0).sum(1) + self.own_usd
-        if bad := int((np.isnan(right) | np.isnan(spent)).sum()):
-            raise DecisionError(
-                f"{bad} of {len(rows)} chosen outcomes are missing: collect them, or keep the queries every model "
-                f"answered"
-            )
+        right, spent = _complete([right, np.where(called, np.asarray(usd, np.float64), 0).sum(1) + self.own_usd])
         return right, spent
 
     def shares(self) -> dict[str, float]:
         """The share of queries each model gets."""
-        counts = np.bincount(self.choice, minlength=len(self.models)) / max(len(self.choice), 1)
-        return dict(zip(self.models, counts.tolist(), strict=True))
+        return dict(zip(self.models, call_shares(self.choice, len(self.models))[0].tolist(), strict=True))

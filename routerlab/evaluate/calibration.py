@@ -1,4 +1,4 @@
-"""Can a router's predicted qualities be believed: reliability curve, calibration error, Brier score."""
+"""How well predicted qualities agree with what happened: reliability curve, calibration error, Brier score."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Reliability(NamedTuple):
-    """Of each bin that is not empty: mean prediction, mean outcome, and how many there are."""
+    """Of each bin that is not empty: the mean prediction, the mean outcome, and the number of predictions."""
 
     predicted: np.ndarray
     happened: np.ndarray

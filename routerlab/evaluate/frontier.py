@@ -1,16 +1,16 @@
 """Quality against cost: what routers, single models, random mixes and the oracle reach on a table.
 
 Everything here takes query x model matrices of what happened (`quality`, `usd`) and, for a router, of what it
-predicts. An operating point is a price of money, lam, in quality per US dollar: a router with scores q and c calls
-argmax(q - lam * c), the cheaper of two equals.
+predicts. An operating point is a cost weight λ (`lam`, quality per US dollar): a router with scores q and c calls
+argmax(q - lam * c), the cheaper of two equals. Intervals are drawn as in `bootstrap_means`, over `clusters` of queries.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from routerlab.core.outcomes import OutcomeError
-from routerlab.evaluate.stats import bootstrap_means
+from routerlab.core.decisions import realised as realised
+from routerlab.evaluate.stats import bootstrap_means, column_means
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
 
     A model whose quality or cost is NaN is not called; lam may be inf, where every query goes to its cheapest model.
     """
-    # A free model stays free at any price of money: inf * 0 is no number.
+    # A free model stays free at any cost weight: inf * 0 is not a number.
     utility = quality - (lam * usd if np.isfinite(lam) else np.where(usd > 0, np.inf, usd))
     known = ~np.isnan(utility)
     utility = np.where(known, utility, -np.inf)
@@ -48,21 +48,9 @@ def decide(quality: np.ndarray, usd: np.ndarray, lam: float) -> np.ndarray:
     return np.where(best, usd, np.inf).argmin(1)
 
 
-def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
-    """What happened on each query under the chosen models; a chosen outcome that is missing is refused."""
-    rows = np.arange(len(choice))
-    found = [m[rows, choice] for m in matrices]
-    if bad := int(np.isnan(found).any(0).sum()):
-        raise OutcomeError(
-            f"{bad} of {len(choice)} chosen outcomes are missing: collect them, or keep the "
-            f"queries every model answered"
-        )
-    return found
-
-
 def lam_grid(usd: np.ndarray, points: int = 120) -> np.ndarray:
-    """Operating points from 'money is no object' (0) to 'always the cheapest', evenly spaced on a log scale around what
-    is typically paid; free calls do not count there.
+    """Cost weights from 0 (cost does not count) to where every query goes to the cheapest model, evenly spaced on a log
+    scale around 1 / (median cost of the calls that are not free).
     """
     paid = usd[usd > 0]
     typical = float(np.median(paid)) if paid.size else 1.0
@@ -77,39 +65,35 @@ def trace(
     lams: np.ndarray,
     *,
     rng: np.random.Generator,
-    resamples: int = 1000,
     clusters: np.ndarray | None = None,
 ) -> Frontier:
-    """The frontier of a router with these (quality, usd) scores on what really happened; intervals over `clusters` of
-    queries as in `bootstrap_means`.
+    """The frontier of a router.
+
+    Args: its `name`; its (quality, usd) `scores`; the `quality` and `usd` that happened; its cost weights `lams`; the
+    random generator and the clusters of the intervals.
     """
-    values = [realised(decide(*scores, lam), quality, usd) for lam in lams]
-    values = np.array(values, np.float64).transpose(1, 2, 0)
-    how = {"rng": rng, "resamples": resamples, "clusters": clusters}
-    return summarise(name, np.asarray(lams, float), *values, **how)
+    values = np.array([realised(decide(*scores, lam), quality, usd) for lam in lams], np.float64)
+    return summarise(name, np.asarray(lams, float), *values.transpose(1, 2, 0), rng=rng, clusters=clusters)
 
 
-def summarise(name, lams, quality, usd, *, rng, resamples=1000, clusters=None) -> Frontier:
-    """A frontier from realised (queries x points) quality and cost."""
-    points = quality.shape[1]
-    means = bootstrap_means(np.hstack([quality, usd]), resamples, rng=rng, clusters=clusters)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    ends = low[:points], high[:points], low[points:], high[points:]
-    return Frontier(name, lams, quality.mean(0), ends[0], ends[1], usd.mean(0), ends[2], ends[3])
+def summarise(name, lams, quality, usd, *, rng, resamples: int = 1000, clusters=None) -> Frontier:
+    """The frontier of measured values.
+
+    Args: its `name`; the cost weights of its points; `quality` and `usd` (queries x points, or queries x points x
+    seeds); the random generator, the number of resamples and the clusters of the intervals.
+    """
+    values = np.concatenate([quality, usd], 1)
+    mean = column_means(values)
+    low, high = np.quantile(bootstrap_means(values, resamples, rng=rng, clusters=clusters), [0.025, 0.975], axis=0)
+    columns = [half for part in zip(*(np.split(x, 2) for x in (mean, low, high)), strict=True) for half in part]
+    return Frontier(name, lams, *columns)
 
 
-def singles(
-    quality: np.ndarray,
-    usd: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    clusters: np.ndarray | None = None,
-) -> Frontier:
+def singles(quality, usd, *, rng: np.random.Generator, clusters: np.ndarray | None = None) -> Frontier:
     """Each single model as one point, in the order of the columns; missing outcomes are refused."""
     every = [realised(np.full(len(quality), m), quality, usd) for m in range(quality.shape[1])]
     values = np.array(every, np.float64).transpose(1, 2, 0)
-    lams = np.full(quality.shape[1], np.nan)
-    return summarise("single models", lams, *values, rng=rng, clusters=clusters)
+    return summarise("single models", np.full(quality.shape[1], np.nan), *values, rng=rng, clusters=clusters)
 
 
 def oracle_bracket(
@@ -122,31 +106,38 @@ def oracle_bracket(
     clusters: np.ndarray | None = None,
     other_usd: np.ndarray | None = None,
 ) -> tuple[Frontier, Frontier]:
-    """(honest, naive): the best that routing could reach, from below and from above.
+    """The best that routing could reach, from below and from above.
 
     The naive oracle chooses on the very answers it is scored on, so it also collects lucky ones. The honest one
-    chooses on other tries of the same models (`other` and `other_usd`: their mean quality and cost) and is scored on
-    these. Without `other_usd` it chooses on the costs it is charged, and collects those that happened to be low.
+    chooses on other tries of the same models and is scored on these.
+
+    Args: the `quality` and `usd` that are scored; `other` and `other_usd`, the mean quality and cost of other tries
+    (without `other_usd` the honest oracle sees the costs it is charged, and collects those that happened to be low);
+    the cost weights `lams`; the random generator and the clusters of the intervals.
+    Returns: (honest, naive).
     """
-    split = other, usd if other_usd is None else other_usd
-    honest, naive = (
-        trace(f"oracle, {name}", scores, quality, usd, lams, rng=rng, clusters=clusters)
-        for name, scores in {"split": split, "naive": (quality, usd)}.items()
-    )
-    return honest, naive
+    seen = other, usd if other_usd is None else other_usd
+    honest = trace("oracle, split", seen, quality, usd, lams, rng=rng, clusters=clusters)
+    return honest, trace("oracle, naive", (quality, usd), quality, usd, lams, rng=rng, clusters=clusters)
 
 
 def hull(usd: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(usd, quality) corners of the upper concave hull of these points: all that random mixing of them can reach."""
-    order = np.lexsort((-np.asarray(quality), usd))
-    corners: list[tuple[float, float]] = []
-    for x, y in zip(np.asarray(usd, float)[order], np.asarray(quality, float)[order], strict=True):
-        if corners and y <= corners[-1][1]:
+    at = corners(usd, quality)
+    return np.asarray(usd, float)[at], np.asarray(quality, float)[at]
+
+
+def corners(usd: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    """The places of the corners of the upper concave hull, from the cheapest point to the best; cost rises strictly."""
+    x, y = np.asarray(usd, float), np.asarray(quality, float)
+    kept: list[int] = []
+    for new in np.lexsort((-y, x)).tolist():
+        if kept and y[new] <= y[kept[-1]]:
             continue
-        while len(corners) > 1:
-            (x0, y0), (x1, y1) = corners[-2:]
-            if (y1 - y0) * (x - x0) > (y - y0) * (x1 - x0):
+        while len(kept) > 1:
+            a, b = kept[-2:]
+            if (y[b] - y[a]) * (x[new] - x[a]) > (y[new] - y[a]) * (x[b] - x[a]):
                 break
-            corners.pop()
-        corners.append((float(x), float(y)))
-    return tuple(np.array(corners).T)
+            kept.pop()
+        kept.append(new)
+    return np.array(kept, int)

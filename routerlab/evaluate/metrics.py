@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from routerlab.core.decisions import call_shares as call_shares
 from routerlab.evaluate.frontier import decide, hull, realised
 
 
@@ -23,10 +24,10 @@ class _HasPoints(Protocol):
 Points = _HasPoints | tuple[np.ndarray, np.ndarray]
 
 
-def points(given: Points) -> tuple[np.ndarray, np.ndarray]:
+def points(router: Points) -> tuple[np.ndarray, np.ndarray]:
     """(usd, quality) of operating points, as float64."""
-    usd = getattr(given, "usd", None)  # a Curve is a tuple, too
-    usd, quality = given if usd is None else (usd, given.quality)  # pyright: ignore
+    usd = getattr(router, "usd", None)  # a Curve is a tuple, too
+    usd, quality = router if usd is None else (usd, router.quality)  # pyright: ignore
     return np.asarray(usd, float), np.asarray(quality, float)
 
 
@@ -46,7 +47,7 @@ def cost_at(router: Points, quality) -> np.ndarray:
 def gain(router: Points, singles: Points, usd) -> np.ndarray:
     """Quality over the hull of the single models at equal cost, `quality_at(router) - quality_at(singles)`.
 
-    The hull, not the best single model, is what routing at random reaches. NaN where either buys nothing.
+    The hull of the single models is what choosing among them at random reaches. NaN where either buys nothing.
     """
     return quality_at(router, usd) - quality_at(singles, usd)
 
@@ -79,7 +80,10 @@ def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -
     interval, and compare only within one.
     """
     if not low_usd < high_usd or low_usd < 0 or (log and low_usd == 0):
-        raise ValueError(f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0")
+        raise ValueError(
+            f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0, and "
+            f"low_usd < high_usd"
+        )
     x, y = hull(*points(router))
     inside = (x > low_usd) & (x < high_usd)
     start = max(low_usd, x[0])
@@ -97,16 +101,12 @@ def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -
 
 
 def normalised_auc(
-    router: Points,
-    low_usd: float,
-    high_usd: float,
-    floor: float,
-    ceiling: float,
-    *,
-    log: bool = False,
+    router: Points, low_usd: float, high_usd: float, floor: float, ceiling: float, *, log=False
 ) -> float:
-    """(aiq - floor) / (ceiling - floor): 0 is quality `floor` (say, the cheapest model's) at every cost, 1 is `ceiling`
-    (say, the honest oracle's) at every cost.
+    """(aiq - floor) / (ceiling - floor).
+
+    Args: the points, the interval of cost and `log` as `aiq` takes them; `floor`, the quality that scores 0 (say, the
+    cheapest model's), and `ceiling`, the quality that scores 1 (say, the honest oracle's).
     """
     return (aiq(router, low_usd, high_usd, log=log) - floor) / (ceiling - floor)
 
@@ -135,18 +135,17 @@ def dominance(router: Points, singles: Points) -> np.ndarray:
     return (reached >= quality) & (cost <= usd) & ((reached > quality) | (cost < usd))
 
 
-def arena_score(
-    accuracy, usd_per_1000, *, beta: float = 0.1, low_usd: float = 0.0044, high_usd: float = 200.0
-) -> np.ndarray:
-    """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(high / cost) / log(high / low), cost in USD per
-    1,000 queries (Lu et al. 2025, arXiv:2510.00202).
+def arena_score(accuracy, usd_per_1000) -> np.ndarray:
+    """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(200 / cost) / log(200 / 0.0044), β = 0.1 and cost in
+    USD per 1,000 queries (Lu et al. 2025, arXiv:2510.00202).
 
     Formula and constants are verified against RouterArena's evaluation code and rows of its leaderboard, not against
-    the paper's text. Costs are not clipped: above `high_usd` the score is negative. As β is small, cost weighs little
+    the paper's text. Costs are not clipped: above 200 the score is negative. As β is small, cost weighs little
     where it is low: at an accuracy of 0.7, going from 10 to 1 dollars is worth as much as 9 points of accuracy, from 1
     to 0.1 as much as 3, from 0.1 to 0.01 fewer than 2.
     """
-    cost = np.log(high_usd / np.asarray(usd_per_1000, float)) / np.log(high_usd / low_usd)
+    beta, low, high = 0.1, 0.0044, 200.0
+    cost = np.log(high / np.asarray(usd_per_1000, float)) / np.log(high / low)
     accuracy = np.asarray(accuracy, float)
     return (1 + beta) * accuracy * cost / (beta * accuracy + cost)
 
@@ -171,19 +170,16 @@ def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.
 
 
 def regret(
-    choice: np.ndarray,
-    quality: np.ndarray,
-    usd: np.ndarray,
-    other: np.ndarray,
-    lam: float = 0.0,
-    other_usd: np.ndarray | None = None,
+    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0, other_usd=None
 ) -> np.ndarray:
     """Utility lost to the honest oracle on each query, in quality: quality - lam * usd under argmax(other - lam *
     other_usd) less that under `choice`.
 
-    The oracle chooses on other tries of the same models (`other` and `other_usd`: their mean quality and cost; without
-    the latter on `usd`) and both are scored on `quality` and `usd`, so luck is not regret. It is not a bound: single
-    queries, and with few other tries means, can be negative.
+    The oracle chooses on other tries and is scored on these, so that answers which happened to be right are no regret.
+    It is not a bound: single queries, and with few other tries means, can be negative.
+
+    Args: the `choice` of a router; the `quality` and `usd` that are scored; the mean quality of the `other` tries; the
+    cost weight `lam`; the mean cost `other_usd` of those tries (without it the oracle chooses on `usd`).
     """
     best = decide(other, usd if other_usd is None else other_usd, lam)
     (q, c), (top_q, top_c) = realised(choice, quality, usd), realised(best, quality, usd)
@@ -191,17 +187,11 @@ def regret(
 
 
 def gap_closed(
-    choice: np.ndarray,
-    quality: np.ndarray,
-    usd: np.ndarray,
-    other: np.ndarray,
-    lam: float = 0.0,
-    other_usd: np.ndarray | None = None,
+    choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, other: np.ndarray, lam: float = 0.0, other_usd=None
 ) -> float:
     """Share of the gap in mean utility, quality - lam * usd, between the best single model and the honest oracle that
-    `choice` closes; NaN where there is no gap.
-
-    The best single model is chosen on the scored data, which makes this cautious.
+    `choice` closes; NaN where there is no gap. The best single model is chosen on the scored data, which makes this
+    cautious. Args: as of `regret`.
     """
     every = [choice, *(np.full(len(usd), m) for m in range(usd.shape[1]))]
     lost = [regret(c, quality, usd, other, lam, other_usd).mean() for c in every]
@@ -209,17 +199,14 @@ def gap_closed(
     return float(1 - lost[0] / gap) if gap > 1e-12 else float("nan")
 
 
-def domain_table(
-    domains: np.ndarray,
-    choice: np.ndarray,
-    quality: np.ndarray,
-    usd: np.ndarray,
-    regrets: np.ndarray,
-):
+def domain_table(domains: np.ndarray, choice: np.ndarray, quality: np.ndarray, usd: np.ndarray, regrets: np.ndarray):
     """A data frame (pandas) with one row a domain, the worst regret first: queries, quality, USD per 1,000 queries, the
-    best single model's quality in that domain, and mean regret (`regrets`: one a query, as `regret` gives them).
+    best single model's quality in that domain, and mean regret.
 
     The worst of many small domains is bad by chance alone: read `queries` beside it.
+
+    Args: the domain of each query, the `choice` of a router, the `quality` and `usd` that happened, and the `regrets`
+    of the queries, as `regret` gives them.
     """
     import pandas as pd
 
@@ -230,23 +217,16 @@ def domain_table(
         means = reached[at].mean(), paid[at].mean() * 1000, quality[at].mean(0).max()
         rows.append((d, at.sum(), *means, regrets[at].mean()))
     names = ["domain", "queries", "quality", "usd_per_1000", "best_single", "regret"]
-    made = pd.DataFrame(rows, columns=names)
-    return made.sort_values("regret", ascending=False, kind="stable", ignore_index=True)
-
-
-def call_shares(choices: np.ndarray, models: int) -> np.ndarray:
-    """Share of the calls each model gets (operating points x models); `choices` is operating points x queries, or the
-    choices of one point.
-    """
-    return np.array([np.bincount(c, minlength=models) / len(c) for c in np.atleast_2d(choices)])
+    frame = pd.DataFrame(rows, columns=names)
+    return frame.sort_values("regret", ascending=False, kind="stable", ignore_index=True)
 
 
 def call_entropy(shares: np.ndarray) -> np.ndarray:
     """Entropy of the call shares in bits, -Σ s log2 s, of each operating point: 0 is collapse onto one model,
     log2(models) an even spread.
 
-    High entropy is no merit: a router of coin flips has it. Low entropy at every point says that the router is a fixed
-    model.
+    High entropy is no merit: choosing at random has it. Low entropy at every point says that the router calls one model
+    whatever the cost weight.
     """
     shares = np.asarray(shares, float)
     return -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(-1) + 0.0

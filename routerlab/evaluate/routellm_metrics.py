@@ -25,14 +25,13 @@ def routellm_points(
     `score` says how much a query wants the strong model; `weak` and `strong` are what the two models reached on it.
     Thresholds are the bins + 1 quantiles of the scores; a query at or above one goes to the strong model, and at the
     last one none does. Where tied scores make quantiles equal RouteLLM's code stops with an error; here the point
-    comes twice, which changes no area. Few bins flatter: ties of half the queries leave one straight line.
+    comes twice, which changes no area. Few bins flatter: where half the queries tie, one straight line is left.
     """
     score = np.asarray(score, float)
     steps = np.linspace(0, 1, bins + 1)
     # As pandas.qcut rounds them, which RouteLLM calls: it decides whether a score on a threshold is above it.
     steps = np.where(steps * bins == np.arange(bins + 1), steps, np.nextafter(steps, 1))
-    found = np.percentile(score, steps * 100)
-    called = score >= found[:, None]
+    called = score >= np.percentile(score, steps * 100)[:, None]
     called[-1] = False
     share, quality = called.mean(1), np.where(called, strong, weak).mean(1)
     order = np.argsort(share, kind="stable")
@@ -57,6 +56,8 @@ def cpt(share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: f
 
     As RouteLLM's evaluation does it: quality interpolated as if it never fell while the share rises, clamped at the
     ends. Where quality does fall that is a look-up in an unsorted table and can be far off.
+
+    Args: the `share` and `quality` of the points, the share `x`, and the quality of the `weak` and the `strong` model.
     """
     share, quality = np.asarray(share, float), np.asarray(quality, float)
     # In percent, as RouteLLM does it: a target that is exactly one point's quality is then rounded alike.

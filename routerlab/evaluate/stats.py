@@ -1,4 +1,4 @@
-"""How sure are we: bootstrap intervals over queries, with the resampling shared by everything that is compared."""
+"""Bootstrap intervals over queries, p-values and power; everything that is compared shares its resamples."""
 
 import functools
 from collections.abc import Sequence
@@ -14,6 +14,12 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, mean: float, drawn: np.ndarray, level: float = 0.95) -> "Interval":
+        """The percentile interval of a mean that came out as `drawn` on resamples."""
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        return cls(float(mean), float(low), float(high))
 
     def __str__(self) -> str:
         mean, low, high = (round(x, 4) + 0.0 for x in self)  # no -0.0000
@@ -35,31 +41,49 @@ def bootstrap_means(
     same resampled queries: the difference of two columns is a paired comparison (Efron and Tibshirani 1993, ch. 6).
 
     `clusters` (a label a query, such as the passage it asks about) draws whole clusters, and the mean is the ratio
-    sum(w * cluster sum) / sum(w * cluster size); below some 30 clusters the intervals are too narrow. `strata` (a label
-    a query, constant in a cluster, such as its dataset) keeps the number of clusters drawn from each stratum. With a
+    sum(w * cluster sum) / sum(w * cluster size); below some 30 clusters the intervals are too narrow. With a
     seed axis (training seeds of a router) seeds are resampled too, the same for all columns: of S seeds the spread
-    comes out sqrt((S - 1) / S) of what it is.
+    comes out sqrt((S - 1) / S) of what it is. A value that is NaN is left out of its column's mean.
+
+    Args: the `values`; the number of `resamples`; the random generator `rng`; the cluster of each query (`clusters`);
+    its stratum (`strata`, constant in a cluster, such as its dataset), each of which keeps its number of clusters.
     """
     values = np.asarray(values, np.float64)
     values = values[:, None] if values.ndim < 2 else values
     if not len(values):
         raise ValueError("cannot resample 0 queries; give at least one row")
-    centre = values.mean((0, 2) if values.ndim == 3 else 0)
+    centre = column_means(values)
     # Centred, so that single precision is enough: it then errs relative to the spread, not to the mean.
     rows = (values - (centre[:, None] if values.ndim == 3 else centre)).reshape(len(values), -1)
-    sizes, blocks, rows = _grouped(rows, clusters, strata)
+    missing = np.isnan(rows)
+    holes, width = missing.any(), rows.shape[1]
+    sizes, blocks, rows = _grouped(
+        np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows, clusters, strata
+    )
     rows, groups = rows.astype(np.float32), len(sizes)
-    out = np.empty((resamples, rows.shape[1]))
+    out = np.empty((resamples, width))
     step = max(1, 10_000_000 // groups)
     for start in range(0, resamples, step):
         weights = _weights(min(step, resamples - start), blocks, rng)
-        drawn = weights @ sizes if clusters is not None else len(values)
-        out[start : start + step] = (weights @ rows) / np.reshape(drawn, (-1, 1))
+        drawn = np.reshape(weights @ sizes if clusters is not None else len(values), (-1, 1))
+        if holes:
+            drawn = np.maximum(weights @ rows[:, width:], 1)
+        out[start : start + step] = (weights @ rows[:, :width]) / drawn
     if values.ndim == 3:
         seeds = values.shape[2]
         chosen = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
         out = np.einsum("bks,bs->bk", out.reshape(resamples, -1, seeds), chosen)
     return out + centre
+
+
+def column_means(values: np.ndarray) -> np.ndarray:
+    """Means of the columns of `values` (queries x things, or queries x things x seeds) over what is not NaN."""
+    known = ~np.isnan(values)
+    if known.all():
+        return values.mean((0, 2) if values.ndim == 3 else 0, dtype=float)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, values, 0).sum(0, dtype=float) / known.sum(0)
+    return means.mean(-1) if values.ndim == 3 else means
 
 
 def _weights(count: int, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -90,8 +114,8 @@ def _compiled():
                     word = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                     word ^= word >> np.uint64(31)
-                    for part in (word & low, word >> half):
-                        scaled = part * size
+                    for index in (word & low, word >> half):
+                        scaled = index * size
                         if left > 0 and scaled & low >= unfair:
                             out[row, start + (scaled >> half)] += np.float32(1)
                             left -= np.uint64(1)
@@ -124,8 +148,7 @@ def intervals(
     """Percentile bootstrap intervals of the column means of `values` (queries x things)."""
     values = np.atleast_2d(np.asarray(values, np.float64).T).T
     means = bootstrap_means(values, resamples, rng=rng)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [Interval(*map(float, row)) for row in zip(values.mean(0), low, high, strict=True)]
+    return [Interval.of(mean, drawn, level) for mean, drawn in zip(values.mean(0), means.T, strict=True)]
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, level: float = 0.95) -> Interval:
@@ -179,13 +202,14 @@ def compare(
     names: Sequence[str],
     *,
     rng: np.random.Generator,
-    level: float = 0.95,
     resamples: int = 2000,
     clusters: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
 ) -> list[Comparison]:
-    """Each column of `values` (queries x routers, or queries x routers x seeds) minus `baseline` (queries), on the same
-    resampled queries.
+    """Each column of `values` (queries x routers, or queries x routers x seeds) minus a baseline, on the same resampled
+    queries.
+
+    Args: the `values`, those of the `baseline` (one a query), the `names` of the columns; the random generator, the
+    number of resamples and the clusters of queries, as `bootstrap_means` takes them.
     """
     values, baseline = np.asarray(values, float), np.asarray(baseline, float)
     if values.shape[:1] != baseline.shape or values.shape[1:2] != (len(names),):
@@ -194,23 +218,21 @@ def compare(
             f"{baseline.shape}"
         )
     gaps = values - baseline.reshape(-1, *[1] * (values.ndim - 1))
-    means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters, strata=strata)
-    return compared(names, gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0), means, level)
+    means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters)
+    return compared(names, gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0), means)
 
 
-def compared(names: Sequence[str], found: np.ndarray, means: np.ndarray, level: float = 0.95) -> list[Comparison]:
-    """Comparisons of the differences `found`, from what they are on resamples (resamples x names).
+def compared(names: Sequence[str], differences: np.ndarray, means: np.ndarray) -> list[Comparison]:
+    """Comparisons of these differences, from what they are on resamples (`means`: resamples x names).
 
-    Interval and p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable difference is
-    `minimum_detectable` at the bootstrap's spread, at level 1 - `level` and before Holm's correction.
+    The 95 % interval and the p-value come from one bootstrap, `p_value` and `holm` say how; the minimum detectable
+    difference is `minimum_detectable` at the bootstrap's spread, before Holm's correction.
     """
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    p = np.array([p_value(*pair) for pair in zip(found, means.T, strict=True)])
-    least = [minimum_detectable(sd, level=1 - level) for sd in means.std(0)]
-    parts = zip(names, zip(found, low, high, strict=True), p, holm(p), least, strict=True)
+    p = np.array([p_value(*pair) for pair in zip(differences, means.T, strict=True)])
+    parts = zip(names, differences, means.T, p, holm(p), means.std(0), strict=True)
     return [
-        Comparison(name, Interval(*map(float, ends)), float(one), float(all_), float(mde))
-        for name, ends, one, all_, mde in parts
+        Comparison(name, Interval.of(value, drawn), float(one), float(all_), float(minimum_detectable(sd)))
+        for name, value, drawn, one, all_, sd in parts
     ]
 
 

@@ -1,4 +1,4 @@
-"""Every operating point at once: the exact cost/quality curve of an oracle or a router over all prices of money.
+"""Every operating point at once: the exact cost/quality curve of an oracle or a router over all cost weights λ.
 
 For one query the utility of a model is the line quality - lam * usd, and what is called at each lam is the upper
 envelope of these lines: the upper concave hull of the points (usd, quality), walked from the cheapest model up. Each
@@ -26,14 +26,14 @@ class Curve(NamedTuple):
     usd: np.ndarray
 
     def at(self, lam) -> tuple[np.ndarray, np.ndarray]:
-        """(quality, usd) at these prices of money."""
+        """(quality, usd) at these cost weights."""
         place = np.searchsorted(-self.lam, -np.asarray(lam, float), side="left") - 1
         place = np.maximum(place, 0)
         return self.quality[place], self.usd[place]
 
     @property
     def collapse_lam(self) -> float:
-        """The price of money from which on every query goes to its cheapest model: the steepest first edge of all,
+        """The cost weight from which on every query goes to its cheapest model: the steepest first edge of all,
         max over queries and models of (quality - quality of the cheapest) / (usd - usd of the cheapest).
         """
         return float(self.lam[1]) if len(self.lam) > 1 else 0.0
@@ -151,7 +151,7 @@ def _compiled():
 
     @numba.njit
     def add_up(edges, order, first_q, first_c, queries):
-        """(lam, mean quality, mean cost) after all edges of each lam, from an endless price of money down."""
+        """(lam, mean quality, mean cost) after all edges of each lam, from an infinite cost weight down."""
         lam, quality, usd = np.empty(len(order) + 1), np.empty(len(order) + 1), np.empty(len(order) + 1)
         lam[0], at, more_q, more_c = np.inf, 0, 0.0, 0.0
         quality[0], usd[0] = first_q / queries, first_c / queries

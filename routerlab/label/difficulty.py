@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EDGES = (0.15, 0.65)
 NAMES = ("hard", "medium", "simple")
 ENOUGH = 16  # tries before none or all of them passing means impossible or perfect
-LEVEL = 0.9  # an interval at 0.9 inside a band leaves 5 % on either side
+LEVEL = 0.9  # of the intervals: 5 % lie on either side
 
 
 def difficulty(
@@ -32,12 +32,14 @@ def difficulty(
     enough: int = ENOUGH,
     level: float = LEVEL,
 ) -> "pd.DataFrame":
-    """One line a query of the table: tries, passed, errors (not tries), rate, the ends of its Wilson interval, its band
-    and whether the band is certain (the whole interval lies in it).
+    """One line a query of the table: tries, passed, errors (which are no tries), rate, the ends of its Wilson interval,
+    its band and whether the band is certain (the whole interval lies in it).
 
     A rate is in band k when edges[k-1] <= rate < edges[k]. Of `enough` tries, none passed is `impossible` and all
-    passed is `perfect`, apart from the other bands; without tries the band is `unknown`. Tries of several temperatures
-    are not mixed: choose one.
+    passed is `perfect`, apart from the other bands; without tries the band is `unknown`.
+
+    Args: the `table`; the reference `model`; the `temperature` of its tries (tries of several are not mixed); the
+    `edges` and `names` of the bands; `enough` tries for impossible and perfect; the `level` of the intervals.
     """
     import pandas as pd
 
@@ -66,18 +68,16 @@ def band_of(rate: np.ndarray | float, edges: Sequence[float] = EDGES) -> np.ndar
 
 
 def needs_more(
-    passed: Any,
-    tries: Any,
-    *,
-    edges: Sequence[float] = EDGES,
-    most: int = ENOUGH,
-    level: float = LEVEL,
+    passed: Any, tries: Any, *, edges: Sequence[float] = EDGES, most: int = ENOUGH, level: float = LEVEL
 ) -> np.ndarray:
-    """Whether another try is worth its price, for each query: fewer than `most` so far, and the Wilson interval does
-    not lie inside one band yet. Both are numbers, or arrays or columns of them.
+    """Whether each query needs another try: it has had fewer than `most`, and its Wilson interval does not lie inside
+    one band yet.
 
-    `tries` counts graded answers, so a failed call is asked again. Looking after every try costs some certainty: the
-    interval of a query that stops early holds its level a little less often than one of a fixed number of tries.
+    Looking after every try costs some certainty: the interval of a query that stops early holds its level a little less
+    often than one of a fixed number of tries.
+
+    Args: `passed` and `tries`, numbers, arrays or columns (`tries` counts graded answers, so a failed call is asked
+    again); the `edges` of the bands, the `most` tries of a query, the `level` of the intervals.
     """
     _check(edges, range(len(edges) + 1))
     low, high = wilson(passed, tries, level)
@@ -105,16 +105,16 @@ def _tries(table: OutcomeTable, model: str, temperature: float | None) -> tuple[
     of = table.rows["model"].combine_chunks().dictionary.to_pylist()
     here = codes(table.rows["model"]) == (of.index(model) if model in of else -2)
     heat = table.rows["temperature"].to_numpy()
-    found = np.unique(heat[here])
-    if temperature is None and len(found) > 1:
-        counts = ", ".join(f"{t:g} ({int((heat[here] == t).sum())} tries)" for t in found)
+    temperatures = np.unique(heat[here])
+    if temperature is None and len(temperatures) > 1:
+        counts = ", ".join(f"{t:g} ({int((heat[here] == t).sum())} tries)" for t in temperatures)
         raise OutcomeError(
             f"{model} was asked at temperatures {counts}, which are not mixed; choose one with temperature="
         )
     if temperature is not None:
         here &= np.isclose(heat, temperature, atol=1e-6)
         if not here.any():
-            known = ", ".join(f"{t:g}" for t in found) or "none"
+            known = ", ".join(f"{t:g}" for t in temperatures) or "none"
             raise OutcomeError(f"{model} was not asked at temperature {temperature:g}; the table has {known}")
     number = {q: i for i, q in enumerate(table.queries)}
     ids = table.rows["query"].combine_chunks().dictionary.to_pylist()

@@ -13,7 +13,7 @@ import numpy as np
 from routerlab.core.invariants import Grade, OutcomeError
 from routerlab.evaluate.frontier import decide
 
-WRONG = 0.5  # how much worse than silence a wrong answer is, in right answers
+WRONG = 0.5  # cost of a wrong answer, in right answers; an abstention costs 0
 
 
 class Policy(enum.StrEnum):
@@ -72,9 +72,9 @@ def choose(value: np.ndarray, usd: np.ndarray, lam: float = 0.0) -> np.ndarray:
 def label(grades: np.ndarray, usd: np.ndarray, *, lam: float = 0.0, wrong: float = WRONG) -> Labels:
     """The model to call for each query and its policy, for any number of models.
 
-    Complex: one that is not the cheapest of all is the one to call. Else it is the cheapest; standard if any is right
-    (it, or one that is not worth its price), ambiguous if none is. With a row of costs for each query, "cheapest" is of
-    that query.
+    The policy is complex where the model to call is not the cheapest one; else standard if any model is right (the
+    cheapest, or one that is not worth its price), ambiguous if none is. With a row of costs for each query, the
+    cheapest model is that of the query.
     """
     value = utility(grades, wrong)
     usd = np.broadcast_to(np.asarray(usd, float), value.shape)
@@ -88,11 +88,9 @@ def label(grades: np.ndarray, usd: np.ndarray, *, lam: float = 0.0, wrong: float
     return Labels(choice, policy)
 
 
-def expected_utility(
-    correct: np.ndarray, wrong_count: np.ndarray, tries: np.ndarray, *, wrong: float = WRONG
-) -> np.ndarray:
+def expected_utility(correct: np.ndarray, wrong_count: np.ndarray, tries: np.ndarray, *, wrong: float = WRONG):
     """Posterior mean utility of a model on a query after `tries` tries, with one prior try spread evenly over the three
-    grades (a Dirichlet prior of 1/3 each, whose margins are Beta(1/3, 2/3)): between the prior mean and what was seen.
+    grades (a Dirichlet prior of 1/3 each): ((correct + 1/3) - wrong (wrong_count + 1/3)) / (tries + 1).
     """
     correct, wrong_count, tries = (np.asarray(a, float) for a in (correct, wrong_count, tries))
     if (correct + wrong_count > tries).any():
@@ -111,8 +109,11 @@ def soft_labels(
 ) -> np.ndarray:
     """The probability that each model is the one to call, given several tries: (queries x models), rows sum to 1.
 
-    `grades` is queries x models x tries. Each draw takes the rates of the three grades from their posterior (Dirichlet,
-    prior 1/3 each) and asks which model has the highest expected utility - lam * usd.
+    Each draw takes the rates of the three grades from their posterior (Dirichlet, prior 1/3 each) and calls the model
+    with the highest rate of right answers - wrong * rate of wrong answers - lam * usd.
+
+    Args: the `grades` (queries x models x tries); the mean cost `usd` of each model, or of each query and model; the
+    cost weight `lam`; the cost of a `wrong` answer; the number of `draws` and their random generator.
     """
     counts = np.stack([(grades == g).sum(2) for g in (Grade.CORRECT, Grade.INCORRECT, Grade.IDK)], -1)
     if (counts.sum(-1) == 0).any():

@@ -1,4 +1,4 @@
-"""What a router may read and what it is taught to say: both from the text of the question, and nothing else.
+"""The prompts and completions that train a router which is a language model, made from the question's text alone.
 
 A label comes from what models answered. If a trace of an answer, a grade or a reference reached the prompt, a router
 would learn to read it there and fail on the first new question. So every function here takes a text and a policy.
@@ -61,17 +61,17 @@ def rationale(text: str) -> str:
     """One sentence on what the question asks of a model: only what `analyse` counts, so it can be written for a
     question nobody has answered.
     """
-    found = analyse(text)
-    counted = {
-        f"{_count(found.numbers, 'number')} of up to {_count(found.digits, 'digit')}": found.numbers,
-        f"{_count(found.operators, 'sign')} of arithmetic": found.operators,
-        f"{_count(found.options, 'option')} to choose from": found.options,
-        "program text": found.code,
+    counts = analyse(text)
+    traits = {
+        f"{_count(counts.numbers, 'number')} of up to {_count(counts.digits, 'digit')}": counts.numbers,
+        f"{_count(counts.operators, 'sign')} of arithmetic": counts.operators,
+        f"{_count(counts.options, 'option')} to choose from": counts.options,
+        "program text": counts.code,
     }
-    parts = [what for what, there in counted.items() if there]
-    asks = f', asking "{found.asks}"' if found.asks else ""
-    has = f", with {', '.join(parts)}" if parts else ""
-    size = f"{_count(found.words, 'word')} in {_count(found.sentences, 'sentence')}"
+    present = [trait for trait, count in traits.items() if count]
+    asks = f', asking "{counts.asks}"' if counts.asks else ""
+    has = f", with {', '.join(present)}" if present else ""
+    size = f"{_count(counts.words, 'word')} in {_count(counts.sentences, 'sentence')}"
     return f"A question of {size}{asks}{has}."
 
 
@@ -81,20 +81,20 @@ def prompt(text: str) -> list[dict[str, str]]:
 
 
 def completion(text: str, policy: Policy) -> str:
-    """What it is taught to write: the rationale, then the policy alone on the last line."""
+    """What the router is trained to write: the rationale, then the policy alone on the last line."""
     return f"{rationale(text)}\n{Policy(policy)}"
 
 
 def leaks(prompts: Sequence[Sequence[dict[str, str]]], texts: Sequence[str], secrets: Sequence[str]) -> list[int]:
-    """The places of prompts that hold their secret (an answer, a grade, a reference) more often than the question's own
-    text and the instructions do: what a check before training must find empty.
+    """The places of the prompts that contain their secret (an answer, a grade, a reference) more often than the
+    question's own text and the instructions do. Check before training that there are none.
     """
-    found = []
-    for place, (messages, text, secret) in enumerate(zip(prompts, texts, secrets, strict=True)):
-        said = sum(m["content"].count(secret) for m in messages) if secret else 0
-        if said > (SYSTEM.count(secret) + text.count(secret) if secret else 0):
-            found.append(place)
-    return found
+    rows = enumerate(zip(prompts, texts, secrets, strict=True))
+    return [
+        place
+        for place, (messages, text, secret) in rows
+        if secret and sum(m["content"].count(secret) for m in messages) > SYSTEM.count(secret) + text.count(secret)
+    ]
 
 
 def _count(number: int, what: str) -> str:

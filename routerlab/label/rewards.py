@@ -18,14 +18,12 @@ Unit = Literal["usd", "share", "log"]
 
 
 def normalised(usd, unit: Unit = "usd", *, dearest_usd=None, floor_usd: float = 1e-6):
-    """Cost in the unit a reward is told it in.
+    """Cost in the unit that a reward counts.
 
     `usd`: c. `share`: c / dearest, where `dearest_usd` is what the dearest model of the pool costs on the same query,
     so that the reward does not change with the price level. `log`: log(1 + c / floor), where prices span decades.
     """
-    usd = np.asarray(usd, float)
-    if (usd < 0).any():
-        raise RewardError("a cost below 0; usd is what was charged")
+    usd = _charged(usd)
     if unit == "usd":
         return usd
     if unit == "log":
@@ -37,8 +35,15 @@ def normalised(usd, unit: Unit = "usd", *, dearest_usd=None, floor_usd: float = 
     return usd / dearest_usd
 
 
+def _charged(usd) -> np.ndarray:
+    usd = np.asarray(usd, float)
+    if (usd < 0).any():
+        raise RewardError("a cost below 0; give what was charged, 0 or more")
+    return usd
+
+
 def linear(quality, cost, lam: float):
-    """quality - lam * cost: a right answer is worth its price or it is not, and silence that costs is below 0."""
+    """quality - lam * cost. An abstention (quality 0) that cost money scores negative."""
     return np.asarray(quality, float) - lam * np.asarray(cost, float)
 
 
@@ -49,10 +54,7 @@ def gated(quality, usd, *, lam: float = 3.0, k: float = 1.0, cost_max: float = 0
     Pitfalls: the penalty is capped, not the cost, so beyond cost_max / lam dollars (0.27 by default) spending is free;
     and a wrong answer is worth 0 whatever it cost, so nothing is gained by failing cheaply.
     """
-    usd = np.asarray(usd, float)
-    if (usd < 0).any():
-        raise RewardError("a cost below 0; usd is what was charged")
-    return np.asarray(quality, float) * (k - np.minimum(lam * usd, cost_max))
+    return np.asarray(quality, float) * (k - np.minimum(lam * _charged(usd), cost_max))
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", r
 
     simple: the first call that works ends it, and its response is the answer. agent: `select` names a response, also
     one of the same turn; else the router's last text is the answer; a trajectory that ends on calls gives the last
-    response that worked, flagged `last_call`. A direct answer counts in both modes; what is said beside a call, in the
-    same turn, is none. A tool that does not exist is an observation like another, and the trajectory is invalid only if
-    it never recovers. All calls of the last turn are charged: they were made at once.
+    response that worked, flagged `last_call`. A text of its own counts as a direct answer in both modes, unless it
+    stands in the same turn as a call. After a call of a tool that does not exist the router may go on; the trajectory
+    is invalid only if no answer follows. All calls of the last turn are charged, as they were made at once.
     """
     if not steps:
         raise RewardError("an empty trajectory: its prompt did not fit; refuse such records before training")
@@ -104,7 +106,7 @@ def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", r
         elif step.kind == "text" and step.turn not in busy:
             direct = step
         elif step.kind == "select":
-            # Calls of the same turn come home before it, wherever they stand in the list.
+            # Calls of the same turn return before it is read, wherever they stand in the list.
             for other in steps[number + 1 :]:
                 if other.turn == step.turn and other.kind == "call" and other.answer is not None:
                     responses[other.number] = other

@@ -1,6 +1,7 @@
-"""What every router has to beat: one model always, a coin, rules, tables of means, and learning from nothing."""
+"""What every router has to beat: one model always, random mixes of models, rules, group means, and routers that are
+fitted on nothing (negative controls).
+"""
 
-import hashlib
 import re
 from collections.abc import Sequence
 
@@ -10,9 +11,10 @@ from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
-from routerlab.routers.features import RandomFeatures
-from routerlab.routers.learned import Linear, linear
-from routerlab.routers.protocol import RouterError, ScoreRouter
+from routerlab.evaluate.frontier import hull
+from routerlab.routers.features import LengthFeatures, RandomFeatures
+from routerlab.routers.learned import Linear
+from routerlab.routers.protocol import ScoreRouter
 
 
 class Always:
@@ -21,47 +23,23 @@ class Always:
     def __init__(self, model: str, name: str = "") -> None:
         self.model, self.name = model, name or f"always {model}"
 
-    def route(self, queries: Sequence[Query], pool: Pool) -> Decisions:
+    def route(self, queries: Sequence[Query], pool: Pool, answers: OutcomeTable | None = None) -> Decisions:
         """`model` for every query; a pool without it is refused."""
         place = pool.ids.index(pool[self.model].id)
         return Decisions(tuple(q.id for q in queries), pool.ids, np.full(len(queries), place), self.name)
 
 
 def best_single(queries: Sequence[Query], table: OutcomeTable) -> Always:
-    """The model that was right most often on these (training) queries; of equals the cheaper."""
-    part = table.select([q.id for q in queries])
-    quality, usd = (np.nanmean(part.matrix(c, None, graded=True), 0) for c in ("quality", "usd"))
-    return Always(part.models[int(np.lexsort((usd, -quality))[0])], "best single")
-
-
-def cheapest(queries: Sequence[Query], table: OutcomeTable) -> Always:
-    """The model that cost least on these (training) queries."""
-    part = table.select([q.id for q in queries])
-    usd = np.nanmean(part.matrix("usd", None, graded=True), 0)
-    return Always(part.models[int(np.nanargmin(usd))], "cheapest")
-
-
-class RandomMix:
-    """A share of the queries to one model and the rest to another, by a hash of the query: all that mixing without
-    reading can do. The hull of single models is what such mixes reach on average.
-    """
-
-    def __init__(self, dear: str, cheap: str, share: float) -> None:
-        if not 0 <= share <= 1:
-            raise RouterError(f"the share of {dear} lies between 0 and 1, not {share}")
-        self.dear, self.cheap, self.share = dear, cheap, share
-        self.name = f"{share:.0%} {dear}"
-
-    def route(self, queries: Sequence[Query], pool: Pool) -> Decisions:
-        ids = pool.ids.index(pool[self.dear].id), pool.ids.index(pool[self.cheap].id)
-        drawn = [int(hashlib.blake2b(q.id.encode(), digest_size=6).hexdigest(), 16) for q in queries]
-        choice = np.where(np.array(drawn) / 2**48 < self.share, *ids)
-        return Decisions(tuple(q.id for q in queries), pool.ids, choice, self.name)
+    """The model with the best mean quality on these (training) queries; of equals the cheaper."""
+    outcomes = table.select([q.id for q in queries])
+    quality, usd = (np.nanmean(outcomes.matrix(c, None, graded=True), 0) for c in ("quality", "usd"))
+    return Always(outcomes.models[int(np.lexsort((usd, -quality))[0])], "best single")
 
 
 class Lookup(ScoreRouter):
-    """Predicts the mean outcome of the group a query is in (`group`), shrunk toward the mean over all by as much as
-    five queries weigh; a group never seen gets the mean over all.
+    """Predicts the mean outcome of the query's group, shrunk toward the mean over all queries:
+    (sum over the group + 5 * overall mean) / (size of the group + 5). An unseen group gets the overall mean. A subclass
+    says which `group` a query is in.
     """
 
     _shrink = 5.0
@@ -72,25 +50,42 @@ class Lookup(ScoreRouter):
     def _fit(self, queries, quality, usd):
         groups = np.array([self.group(q) for q in queries])
         self.overall = np.stack([np.nanmean(m, 0) for m in (quality, usd)])
-        self.means = {}
-        for g in np.unique(groups).tolist():
-            pairs = zip((quality, usd), self.overall, strict=True)
-            self.means[g] = np.stack([self._mean(m[groups == g], o) for m, o in pairs])
+        both = np.stack([quality, usd], 1)
+        self.means = {g: self._mean(both[groups == g]) for g in np.unique(groups).tolist()}
 
-    def _mean(self, matrix: np.ndarray, overall: np.ndarray) -> np.ndarray:
-        held = (~np.isnan(matrix)).sum(0)
-        shrunk = np.nansum(matrix, 0) + self._shrink * overall
-        return np.where(held, shrunk / np.maximum(held + self._shrink, 1), overall)
+    def _mean(self, outcomes: np.ndarray) -> np.ndarray:
+        known = (~np.isnan(outcomes)).sum(0)
+        shrunk = np.nansum(outcomes, 0) + self._shrink * self.overall
+        return np.where(known, shrunk / np.maximum(known + self._shrink, 1), self.overall)
 
     def _predict(self, queries):
-        found = np.array([self.means.get(self.group(q), self.overall) for q in queries], float)
-        found = found.reshape(len(queries), 2, len(self.models))
-        return found[:, 0], found[:, 1]
+        means = np.array([self.means.get(self.group(q), self.overall) for q in queries], float)
+        means = means.reshape(len(queries), 2, len(self.models))
+        return means[:, 0], means[:, 1]
+
+
+class RandomMix(Lookup):
+    """Predicts each model's training means for every query, so at each cost weight it calls one single model. Its
+    operating points are the vertices of the hull of single models in training; mixing two of them at random gives every
+    point between: what is reached without reading the question.
+    """
+
+    name = "random mix"
+
+    def group(self, query: Query) -> str:
+        return ""
+
+    def operating_points(self, queries, table, count):
+        """One cost weight for each vertex of the training hull, from the best model (0) to the cheapest."""
+        quality, usd = self.predict(queries[:1])
+        x, y = hull(usd[0], quality[0])
+        steps = (np.diff(y) / np.diff(x))[::-1]  # λ at which two neighbouring vertices are equally good
+        return np.concatenate([[0.0], (steps[:-1] + steps[1:]) / 2, 2 * steps[-1:]])
 
 
 class FamilyLookup(Lookup):
-    """The mean of a query's family, `meta[key]`. It is told what kind of question it has and reads nothing of the text:
-    whatever beats it has read the question.
+    """The mean of a query's family, `meta[key]`. The family is given with the query, not read from its text: a router
+    that beats this one gets something out of the text.
     """
 
     name, _shrink = "family lookup", 0.0
@@ -113,7 +108,7 @@ _KINDS = {
 
 
 class KeywordRule(Lookup):
-    """The mean of the kind of question its words give away: code, proof, reckoning, writing, reasoning or none."""
+    """The mean of the kind of question that keywords indicate: code, proof, reckoning, writing, reasoning or none."""
 
     name = "keyword rule"
 
@@ -121,45 +116,29 @@ class KeywordRule(Lookup):
         return next((k for k, p in _KINDS.items() if re.search(p, query.text, re.I)), "none")
 
 
-class LengthRule(ScoreRouter):
-    """Quality and cost as a straight line in the logarithm of the question's length. For two models this sends the
-    longest questions to the stronger one, which alone beats several published routers.
+class LengthRule(Linear):
+    """Quality and cost are linear in log(1 + characters of the question). Of two models the stronger one gets the
+    longest questions, which alone beats several published routers.
     """
 
     name = "length rule"
 
-    def _fit(self, queries, quality, usd):
-        scale = np.nanmean(usd, 0)
-        scale = np.where(scale > 0, scale, 1.0)
-        x = self._length(queries)
-        self.quality, cost = linear(x, quality), linear(x, usd / scale)
-        self.cost = tuple(part * scale for part in cost)
-        self.least = np.nanmin(usd, 0) / 2
-
-    def _predict(self, queries):
-        x = self._length(queries)
-        usd = np.maximum(x @ self.cost[0] + self.cost[1], self.least)
-        return x @ self.quality[0] + self.quality[1], usd
-
-    @staticmethod
-    def _length(queries: Sequence[Query]) -> np.ndarray:
-        return np.log1p(np.array([[len(q.text)] for q in queries], float))
+    def __init__(self, lam: float = 0.0) -> None:
+        super().__init__(LengthFeatures(), lam)
 
 
 def random_features(lam: float = 0.0) -> Linear:
-    """A linear router on features that say nothing: what it gains is luck."""
-    made = Linear(RandomFeatures(), lam)
-    made.name = "random features"
-    return made
+    """Negative control: a linear router on features that are unrelated to the question. Any gain is luck."""
+    router = Linear(RandomFeatures(), lam)
+    router.name = "random features"
+    return router
 
 
 class ShuffledLabels(Linear):
-    """A linear router on real features and the outcomes (and costs) of other questions: what it gains, the evaluation
-    leaks.
-    """
+    """Negative control: a linear router fitted on the outcomes of other questions. Any gain means leakage."""
 
     name, seed = "shuffled labels", 0
-    trainings = 10  # one shuffle may be lucky: on the embedded table areas of single ones went from .50 to .55
+    trainings = 10  # one shuffle varies much: on the embedded table their areas range from .50 to .55
 
     def _fit(self, queries, quality, usd):
         order = np.random.default_rng(self.seed).permutation(len(queries))

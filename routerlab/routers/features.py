@@ -1,4 +1,4 @@
-"""What learned routers see of a question: weighted words and letters; `encoder` has the embedding of a model."""
+"""What learned routers see of a question: TF-IDF of words and characters here, sentence embeddings in `encoder`."""
 
 import hashlib
 import re
@@ -12,12 +12,12 @@ State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and what JSON ca
 
 
 class FeatureError(ValueError):
-    """Features that cannot be made; the message names the cure."""
+    """Features that cannot be computed; the message names the cure."""
 
 
 class Views(NamedTuple):
-    """Two matrices with a row a text: `wide`, perhaps sparse, for linear models; `dense`, a few hundred columns, for
-    neighbours, trees and networks.
+    """Two matrices with one row for each text: `wide`, possibly sparse, for linear models, and `dense`, a few hundred
+    columns, for neighbours, trees and networks.
     """
 
     wide: Any
@@ -28,7 +28,7 @@ class Views(NamedTuple):
 
 
 class Features(Protocol):
-    """Texts to matrices. `fit` sees the texts a router learns from, and those alone."""
+    """Turns texts into matrices. `fit` sees only training texts."""
 
     name: str
 
@@ -38,123 +38,114 @@ class Features(Protocol):
 
 
 def counts(texts: Sequence[str]) -> np.ndarray:
-    """Eight plain counts of each text, on a log scale: characters, words, lines, digits, capitals, signs, the longest
-    word, and whether it ends in a question mark.
+    """log(1 + count) of eight things in each text: characters, words, line breaks, digits, capitals, punctuation marks,
+    characters of the longest word, and (0 or 1) a question mark at the end.
     """
-    rows = [
-        (
-            len(t),
-            len(t.split()),
-            t.count("\n"),
-            sum(map(str.isdigit, t)),
-            sum(map(str.isupper, t)),
-            len(re.findall(r"[^\w\s]", t)),
-            max(map(len, t.split()), default=0),
-            t.rstrip().endswith("?"),
-        )
-        for t in texts
-    ]
-    return np.log1p(np.array(rows, np.float32).reshape(len(texts), 8))
+
+    def row(t: str) -> tuple[int, ...]:
+        words, capitals = t.split(), sum(map(str.isupper, t))
+        marks, longest = len(re.findall(r"[^\w\s]", t)), max(map(len, words), default=0)
+        digits, asks = sum(map(str.isdigit, t)), t.rstrip().endswith("?")
+        return len(t), len(words), t.count("\n"), digits, capitals, marks, longest, asks
+
+    return np.log1p(np.array([row(t) for t in texts], np.float32).reshape(len(texts), 8))
 
 
 class Tfidf:
-    """TF-IDF of words (one and two) and of characters (one to three), and plain counts; the dense view is their best
-    `width`-dimensional projection. Salton and Buckley (1988); Deerwester et al. (1990).
+    """TF-IDF of words (one and two) and of characters (one to three), and the plain `counts`. The dense view is their
+    truncated singular value decomposition with `width` components, and the counts again; `most` is the size of each
+    vocabulary. Salton and Buckley (1988); Deerwester et al. (1990).
     """
 
     name = "tfidf"
 
     def __init__(self, width: int = 256, most: int = 30_000) -> None:
         self.width, self.most = width, most
-        self._parts: list[Any] = []
-        self._held: dict[str, Views] = {}
+        self._vectorizers: list[Any] = []
+        self._cache: dict[str, Views] = {}
 
     def fit(self, texts: Sequence[str]) -> Self:
         from sklearn.decomposition import TruncatedSVD
 
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
-        self._parts = [self._learned(i, texts) for i in (0, 1)]
-        # What is random in the projection goes by place: the order of the texts must not decide it.
+        self._vectorizers = [self._fitted(i, texts) for i in (0, 1)]
+        # The random part of the projection depends on the order of rows, so they are sorted.
         order = sorted(range(len(texts)), key=texts.__getitem__)
         plain = counts(texts)[order]
         self._shift, self._scale = plain.mean(0), np.maximum(plain.std(0), 1e-3)
         wide = self._wide(texts)
-        # A projection wider than the texts are many has nothing to project on.
+        # There can be no more components than texts.
         width = max(1, min(self.width, wide.shape[1] - 1, len(texts) - 1))
         reduced = TruncatedSVD(width, algorithm="randomized", n_iter=3, random_state=0)
-        with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all alike
+        with np.errstate(divide="ignore", invalid="ignore"):  # when all texts are the same
             self._axes = np.asarray(reduced.fit(wide[order]).components_, np.float32)
-        self._held = {content_hash(texts): self._project(wide)}
+        self._cache = {content_hash(texts): self._project(wide)}
         return self
 
     def views(self, texts: Sequence[str]) -> Views:
-        """The last eight columns of both are the standardised counts, a tenth of the weight of a text. The views of
-        the last four sets of texts are kept, so routers that share features compute them once.
+        """The last eight columns of both matrices are the standardised counts times 0.1. The views of the last four
+        sets of texts are cached, so routers that share features compute them once.
         """
-        if not self._parts:
+        if not self._vectorizers:
             raise FeatureError(_UNFITTED)
         key = content_hash(texts)
-        if key not in self._held:
-            self._held = dict([*self._held.items()][-3:])
-            self._held[key] = self._project(self._wide(texts))
-        return self._held[key]
+        if key not in self._cache:
+            self._cache = dict([*self._cache.items()][-3:])
+            self._cache[key] = self._project(self._wide(texts))
+        return self._cache[key]
 
     def _wide(self, texts: Sequence[str]) -> Any:
         from scipy.sparse import csr_matrix, hstack
 
         plain = csr_matrix(0.1 * (counts(texts) - self._shift) / self._scale)
-        words = [p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_))) for p in self._parts]
+        words = [p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_))) for p in self._vectorizers]
         return hstack([*words, plain], "csr", dtype=np.float32)
 
     def _project(self, wide: Any) -> Views:
         dense = np.hstack([wide @ self._axes.T, wide[:, -8:].toarray()])
         return Views(wide, dense.astype(np.float32))
 
-    def _learned(self, number: int, texts: Sequence[str]):
+    def _fitted(self, number: int, texts: Sequence[str]):
         for rare in (2, 1) if len(texts) >= 20 else (1,):
             try:
-                return self._vectorizer(number, rare=rare).fit(texts)
-            except ValueError:  # no word is in two texts, or in any
+                return _vectorizer(number, {"max_features": self.most, "min_df": rare}).fit(texts)
+            except ValueError:  # no word is in `rare` texts
                 continue
-        return self._vectorizer(number, {"": 0}).fit(texts)
-
-    def _vectorizer(self, number: int, vocabulary=None, rare: int = 1):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        same: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, "vocabulary": vocabulary}
-        if vocabulary is None:
-            same |= {"max_features": self.most, "min_df": rare}
-        kinds: tuple[dict[str, Any], ...] = (
-            {"token_pattern": r"\w+|[^\w\s]", "ngram_range": (1, 2), "lowercase": True},
-            {"analyzer": "char", "ngram_range": (1, 3), "lowercase": False},
-        )
-        return TfidfVectorizer(**kinds[number], **same)
+        return _vectorizer(number, {"vocabulary": {"": 0}}).fit(texts)
 
     def state(self) -> State:
-        if not self._parts:
+        if not self._vectorizers:
             raise FeatureError(_UNFITTED)
         arrays = {"axes": self._axes, "shift": self._shift, "scale": self._scale}
         words = []
-        for number, part in enumerate(self._parts):
-            arrays[f"idf{number}"] = part.idf_.astype(np.float32)
-            words.append(sorted(part.vocabulary_, key=part.vocabulary_.get))
+        for number, vectorizer in enumerate(self._vectorizers):
+            arrays[f"idf{number}"] = vectorizer.idf_.astype(np.float32)
+            words.append(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get))
         return arrays, {"width": self.width, "most": self.most, "vocabulary": words}
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> "Tfidf":
-        made = cls(values["width"], values["most"])
-        made._axes, made._shift, made._scale = (arrays[n] for n in ("axes", "shift", "scale"))
-        made._parts = []
+        features = cls(values["width"], values["most"])
+        features._axes, features._shift, features._scale = (arrays[n] for n in ("axes", "shift", "scale"))
         for number, words in enumerate(values["vocabulary"]):
-            part = made._vectorizer(number, {w: i for i, w in enumerate(words)})
-            part.idf_ = arrays[f"idf{number}"]
-            made._parts.append(part)
-        return made
+            vectorizer = _vectorizer(number, {"vocabulary": {w: i for i, w in enumerate(words)}})
+            vectorizer.idf_ = arrays[f"idf{number}"]
+            features._vectorizers.append(vectorizer)
+        return features
+
+
+def _vectorizer(number: int, vocabulary: dict[str, Any]):
+    """The vectorizer of words (0) or of characters (1); `vocabulary` says how to find it, or what it is."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = {"token_pattern": r"\w+|[^\w\s]", "ngram_range": (1, 2), "lowercase": True}
+    characters = {"analyzer": "char", "ngram_range": (1, 3), "lowercase": False}
+    return TfidfVectorizer(**(words, characters)[number], **vocabulary, sublinear_tf=True, dtype=np.float32)  # pyright: ignore
 
 
 class RandomFeatures:
-    """A random vector for each text that says nothing about it: what a router learns from it is luck."""
+    """A random vector for each text, drawn by its hash: whatever a router learns from it is luck."""
 
     name = "random"
 
@@ -165,10 +156,12 @@ class RandomFeatures:
         return self
 
     def views(self, texts: Sequence[str]) -> Views:
-        seeds = [int(content_hash([t])[:15], 16) for t in texts]
-        rows = [np.random.default_rng(s).standard_normal(self.width) for s in seeds]
-        made = np.array(rows, np.float32).reshape(len(texts), self.width)
-        return Views(made, made)
+        matrix = np.array([self._row(t) for t in texts]).reshape(len(texts), self.width)
+        return Views(matrix, matrix)
+
+    def _row(self, text: str) -> np.ndarray:
+        rng = np.random.default_rng(int(content_hash([text])[:15], 16))
+        return rng.standard_normal(self.width).astype(np.float32)
 
     def state(self) -> State:
         return {}, {"width": self.width}
@@ -176,6 +169,18 @@ class RandomFeatures:
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> "RandomFeatures":
         return cls(values["width"])
+
+
+class LengthFeatures(RandomFeatures):
+    """log(1 + characters) of a text, and nothing else."""
+
+    name = "length"
+
+    def __init__(self, width: int = 1) -> None:
+        super().__init__(width)
+
+    def _row(self, text):
+        return np.log1p([float(len(text))])
 
 
 def content_hash(texts: Sequence[str]) -> str:

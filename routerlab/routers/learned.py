@@ -1,5 +1,5 @@
-"""Routers that read the question: each predicts every model's quality and cost from features, so one fit is a whole
-frontier. What is missing in the table they learn from counts as the mean of its model, never as wrong.
+"""Routers that read the question: each predicts every model's quality and cost from features, so one fit gives the
+whole frontier. A missing training outcome counts as the mean of its model, never as wrong.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from routerlab.routers.protocol import RouterError, ScoreRouter
 
 
 class Learned(ScoreRouter):
-    """What learned routers share: features, made and fitted here unless they are given, and a model of the cost.
+    """The base of learned routers: their features, and their prediction of costs.
 
-    Features that are given were fitted on the training texts and may be shared by many routers. The cost of a call is
-    predicted by `linear` on the dense view, in units of the model's mean, and never below half the least it cost.
-    A subclass writes `learn`, which fills `arrays` and `values`, and `estimate`; one that draws lots has a `seed`.
+    Without `features` it fits its own TF-IDF; with them, they must be fitted on the training texts already, and several
+    routers may share them. The cost of a call is predicted by `linear` on the dense view, relative to the model's mean
+    cost, and is at least half of the lowest cost seen. A subclass writes `learn`, which fills `arrays` and `values`,
+    and `estimate`; one whose fit is random has a `seed`.
     """
 
     seed: int | None = None
@@ -49,11 +50,11 @@ class Learned(ScoreRouter):
         return np.asarray(self.estimate(views), float), usd
 
     def learn(self, views: Views, quality: np.ndarray) -> None:
-        """Learn quality (queries x models, NaN where missing)."""
+        """Fit to `quality` (queries x models, NaN where missing)."""
         raise NotImplementedError
 
     def estimate(self, views: Views) -> np.ndarray:
-        """The quality of each model on each row."""
+        """The predicted quality of each model (columns) on each row."""
         raise NotImplementedError
 
 
@@ -65,23 +66,23 @@ def filled(quality: np.ndarray) -> np.ndarray:
 def linear(
     x: np.ndarray, y: np.ndarray, alphas: Sequence[float] = tuple(np.geomspace(0.1, 1000, 9))
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression (weights, intercepts) of the columns of y on x. Each column takes the penalty with the least
-    leave-one-out error, which has a closed form: residual / (1 - leverage) (Allen 1974).
+    """Ridge regression (weights, intercepts) of the columns of y on x; a missing y counts as its column's mean. Each
+    column takes the penalty with the least leave-one-out error, in closed form residual / (1 - leverage) (Allen 1974).
     """
     y = filled(np.asarray(y, np.float64))
     mean, centre = y.mean(0), x.mean(0, dtype=np.float64)
     y, x = y - mean, np.asarray(x, np.float64) - centre
     values, vectors = np.linalg.eigh(x.T @ x)
-    turned = x @ vectors
-    projected, squared = turned.T @ y, turned**2
+    rotated = x @ vectors
+    projected, squared = rotated.T @ y, rotated**2
     best, weights = np.full(y.shape[1], np.inf), np.zeros((x.shape[1], y.shape[1]))
     for alpha in alphas:
         shrunk = 1 / (np.maximum(values, 0) + alpha)
-        found = shrunk[:, None] * projected
+        coefficients = shrunk[:, None] * projected
         leverage = squared @ shrunk + 1 / len(x)
-        left = (y - turned @ found) / np.maximum(1 - leverage, 1e-6)[:, None]
-        error = (left**2).mean(0)
-        weights[:, error < best] = (vectors @ found)[:, error < best]
+        left_out = (y - rotated @ coefficients) / np.maximum(1 - leverage, 1e-6)[:, None]
+        error = (left_out**2).mean(0)
+        weights[:, error < best] = (vectors @ coefficients)[:, error < best]
         best = np.minimum(best, error)
     return weights, mean - centre @ weights
 
@@ -99,8 +100,8 @@ class Linear(Learned):
 
 
 class Ridge(Learned):
-    """Ridge regression on the wide view. The penalty is the one of `alphas` with the least error on every fifth row (in
-    the order of ids, which says nothing), kept out; then all rows are used.
+    """Ridge regression on the wide view. The penalty is the one of `alphas` with the least error on a held-out fifth of
+    the rows (every fifth by id, a hash); the final fit uses all rows.
     """
 
     name = "ridge"
@@ -111,17 +112,14 @@ class Ridge(Learned):
 
     def learn(self, views, quality):
         y = filled(quality)
-        kept = np.arange(len(y)) % 5 != 0
+        fit, alpha = np.arange(len(y)) % 5 != 0, max(self.alphas)
         if len(self.alphas) > 1 and len(y) >= 50:
-            inside, outside = views.wide[kept], views.wide[~kept]
-            errors = [
-                ((outside @ w + b - y[~kept]) ** 2).mean()
-                for w, b in (_sparse_ridge(inside, y[kept], a) for a in self.alphas)
-            ]
-            self.values["alpha"] = self.alphas[int(np.argmin(errors))]
-        else:
-            self.values["alpha"] = max(self.alphas)
-        self.arrays["w"], self.arrays["b"] = _sparse_ridge(views.wide, y, self.values["alpha"])
+            inside, outside = views.wide[fit], views.wide[~fit]
+            fits = [_sparse_ridge(inside, y[fit], a) for a in self.alphas]
+            errors = [((outside @ w + b - y[~fit]) ** 2).mean() for w, b in fits]
+            alpha = self.alphas[int(np.argmin(errors))]
+        self.values["alpha"] = alpha
+        self.arrays["w"], self.arrays["b"] = _sparse_ridge(views.wide, y, alpha)
 
     def estimate(self, views):
         return views.wide @ self.arrays["w"] + self.arrays["b"]
@@ -137,8 +135,9 @@ def _sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarra
 
 
 class KNN(Learned):
-    """The mean outcome of the k nearest training questions by cosine, shrunk toward the mean of all by as much as five
-    neighbours weigh; k is the one of `ks` with the least leave-one-out error. Cover and Hart (1967).
+    """The mean outcome of the k training questions with the highest cosine similarity, shrunk toward the model's mean:
+    (sum of known outcomes + 5 * mean) / (number known + 5). k is the one of `ks` with the least leave-one-out error.
+    Cover and Hart (1967).
     """
 
     name = "kNN"
@@ -171,10 +170,10 @@ class KNN(Learned):
             at = np.argpartition(-near, most - 1, axis=1)[:, :most]
             nearest = np.take_along_axis(at, np.argsort(-np.take_along_axis(near, at, 1), 1), 1)
             total, count = value[nearest].cumsum(1), known[nearest].cumsum(1)
-            for made, k in zip(out, ks, strict=True):
+            for means, k in zip(out, ks, strict=True):
                 last = min(k, most) - 1
                 weight = count[:, last] + self._shrink
-                made[start : start + 1000] = (total[:, last] + self._shrink * mean) / weight
+                means[start : start + 1000] = (total[:, last] + self._shrink * mean) / weight
         return out
 
 
@@ -183,8 +182,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 class Logistic(Learned):
-    """Logistic regression for each model on the dense view, all at once (cross entropy, so qualities between 0 and 1
-    are taken as they are). Cox (1958).
+    """Logistic regression on the dense view for all models at once, with L2 penalty `alpha`. The loss is cross entropy,
+    so a quality between 0 and 1 needs no rounding. Cox (1958).
     """
 
     name = "logistic"
@@ -211,8 +210,8 @@ class Logistic(Learned):
             value = (known * (np.logaddexp(0, z) - y * z)).sum() + self.alpha / 2 * (pull**2).sum()
             return value, (slope + self.alpha * pull).ravel()
 
-        found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-        self.arrays["w"] = found.x.reshape(shape)
+        fit = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+        self.arrays["w"] = fit.x.reshape(shape)
 
     def estimate(self, views):
         return _sigmoid(views.dense @ self.arrays["w"][:-1] + self.arrays["w"][-1])

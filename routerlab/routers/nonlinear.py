@@ -19,31 +19,22 @@ class Forest(Learned):
     def learn(self, views, quality):
         from sklearn.ensemble import ExtraTreesRegressor
 
-        made = ExtraTreesRegressor(
-            self.trees,
-            min_samples_leaf=self.least,
-            max_features=0.3,
-            n_jobs=-1,
-            random_state=self.seed,
-        )
-        y = filled(quality)
-        made.fit(views.dense, y[:, 0] if y.shape[1] == 1 else y)
-        grown = [t.tree_ for t in made.estimators_]
-        # Kept as arrays, the trees one after another: a forest of the library's own can only be pickled.
+        how: dict[str, Any] = {"min_samples_leaf": self.least, "max_features": 0.3, "random_state": self.seed}
+        forest, y = ExtraTreesRegressor(self.trees, n_jobs=-1, **how), filled(quality)
+        forest.fit(views.dense, y[:, 0] if y.shape[1] == 1 else y)
+        grown = [t.tree_ for t in forest.estimators_]
+        # The nodes of all trees one after another, as arrays: scikit-learn can only pickle a forest.
         size = np.cumsum([0, *(t.node_count for t in grown)])
 
-        def after(side: str) -> np.ndarray:
-            """Where each node leads on this side; a leaf leads to itself."""
-            steps = [
-                np.where(t.children_left < 0, np.arange(t.node_count), getattr(t, side)) + at
-                for t, at in zip(grown, size, strict=False)
-            ]
-            return np.concatenate(steps).astype(np.int32)
+        def child(side: str) -> np.ndarray:
+            """The child of each node on this side; a leaf is its own child."""
+            own = [np.where(t.children_left < 0, np.arange(t.node_count), getattr(t, side)) for t in grown]
+            return np.concatenate([c + at for c, at in zip(own, size, strict=False)]).astype(np.int32)
 
         self.arrays = {
             "root": size[:-1],
-            "left": after("children_left"),
-            "right": after("children_right"),
+            "left": child("children_left"),
+            "right": child("children_right"),
             "feature": np.maximum(np.concatenate([t.feature for t in grown]), 0).astype(np.int16),
             "threshold": np.concatenate([t.threshold for t in grown]),
             "value": np.concatenate([t.value[..., 0] for t in grown]).astype(np.float32),
@@ -85,7 +76,7 @@ class Boosting(Learned):
             "bagging_freq": 1,
             "lambda_l2": 20.0,
             "deterministic": True,
-            "num_threads": 1,  # on busy cores its waiting threads cost more than they do
+            "num_threads": 1,  # on busy cores several threads are slower than one
             "force_col_wise": True,
             "seed": self.seed,
             "verbose": -1,
@@ -96,7 +87,7 @@ class Boosting(Learned):
             if len(known) == len(column) > 1:
                 data = whole.set_label(column)  # binned once for all models
             else:
-                # It draws rows, and needs one.
+                # Bagging fails on a single row.
                 known = np.tile(known, 2) if len(known) == 1 else known
                 data = lightgbm.Dataset(views.dense[known], column[known])
             texts.append(lightgbm.train(settings, data, self.rounds).model_to_string())
@@ -116,21 +107,48 @@ class Factorisation(Learned):
     """
 
     name, seed = "factorisation", 0
-    hidden, rank, epochs, decay = 0, 16, 20, 0.1
+    rectified, rank, epochs, decay, dropout = False, 16, 20, 0.1, 0.3
 
     def learn(self, views, quality):
+        """AdamW on cross entropy with dropout; a missing outcome has no weight in the loss."""
+        import torch
+
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)
-        x, width = views.dense / self.arrays["scale"], self.hidden or self.rank
-        how: dict[str, Any] = {"epochs": self.epochs, "decay": self.decay, "seed": self.seed or 0}
-        self.arrays |= _train(x, quality, width, curved=bool(self.hidden), **how)
+        generator = torch.Generator().manual_seed(self.seed or 0)
+        known = torch.tensor(~np.isnan(quality), dtype=torch.float32)
+        x = torch.tensor(views.dense / self.arrays["scale"], dtype=torch.float32)
+        targets = torch.tensor(np.nan_to_num(quality), dtype=torch.float32)
+
+        def random_weight(rows: int, columns: int) -> torch.Tensor:
+            weight = torch.empty(rows, columns).uniform_(-1, 1, generator=generator) / columns**0.5
+            return weight.requires_grad_()
+
+        u, v = random_weight(self.rank, x.shape[1]), random_weight(quality.shape[1], self.rank)
+        base = torch.logit(torch.tensor(np.nanmean(quality, 0), dtype=torch.float32).clamp(0.01, 0.99))
+        a, b = torch.zeros(self.rank, requires_grad=True), base.requires_grad_()
+        groups = [{"params": [u, v], "weight_decay": self.decay}, {"params": [a, b], "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=3e-3)
+        size = min(256, max(16, len(x) // 8), len(x))  # few queries: smaller batches, or there are too few steps
+        steps = self.epochs * (len(x) // size)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+        for _ in range(self.epochs):
+            for at in torch.randperm(len(x), generator=generator)[: len(x) // size * size].split(size):
+                inner = x[at] @ u.T + a
+                inner = inner.relu() if self.rectified else inner
+                mask = (torch.rand(inner.shape, generator=generator) >= self.dropout) / (1 - self.dropout)
+                logits = (inner * mask) @ v.T + b
+                loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[at], known[at])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                rate.step()
+        self.arrays |= {n: w.detach().numpy() for n, w in zip("uvab", (u, v, a, b), strict=True)}
 
     def estimate(self, views):
         a = self.arrays
         inner = views.dense / a["scale"] @ a["u"].T + a["a"]
-        return 0.5 * (1 + np.tanh(0.5 * (self._bend(inner) @ a["v"].T + a["b"])))
-
-    def _bend(self, inner: np.ndarray) -> np.ndarray:
-        return inner
+        inner = np.maximum(inner, 0) if self.rectified else inner
+        return 0.5 * (1 + np.tanh(0.5 * (inner @ a["v"].T + a["b"])))
 
 
 class MLP(Factorisation):
@@ -139,42 +157,4 @@ class MLP(Factorisation):
     """
 
     name = "MLP"
-    hidden, epochs, decay = 128, 12, 1.0
-
-    def _bend(self, inner):
-        return np.maximum(inner, 0)
-
-
-def _train(x: np.ndarray, y: np.ndarray, width: int, *, curved: bool, epochs: int, decay: float, seed: int) -> dict:
-    """Weights of x -> width -> models by AdamW on cross entropy; missing outcomes have no weight."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    known = torch.tensor(~np.isnan(y), dtype=torch.float32)
-    given = torch.tensor(x, dtype=torch.float32)
-    wanted = torch.tensor(np.nan_to_num(y), dtype=torch.float32)
-
-    def drawn(rows: int, columns: int) -> torch.Tensor:
-        weight = torch.empty(rows, columns).uniform_(-1, 1, generator=generator) / columns**0.5
-        return weight.requires_grad_()
-
-    u, v = drawn(width, x.shape[1]), drawn(y.shape[1], width)
-    base = torch.logit(torch.tensor(np.nanmean(y, 0), dtype=torch.float32).clamp(0.01, 0.99))
-    a, b = torch.zeros(width, requires_grad=True), base.requires_grad_()
-    groups = [{"params": [u, v], "weight_decay": decay}, {"params": [a, b], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=3e-3)
-    size = min(256, max(16, len(x) // 8), len(x))  # few queries still get a few hundred steps
-    steps = epochs * (len(x) // size)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    drop = 0.5 if curved else 0.3
-    for _ in range(epochs):
-        for at in torch.randperm(len(x), generator=generator)[: len(x) // size * size].split(size):
-            inner = given[at] @ u.T + a
-            inner = inner.relu() if curved else inner
-            kept = (torch.rand(inner.shape, generator=generator) >= drop) / (1 - drop)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits((inner * kept) @ v.T + b, wanted[at], known[at])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            rate.step()
-    return {n: w.detach().numpy() for n, w in zip("uvab", (u, v, a, b), strict=True)}
+    rectified, rank, epochs, decay, dropout = True, 128, 12, 1.0, 0.5
