@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
@@ -17,3 +18,14 @@ def from_zero(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
     return int(text)
+
+
+def read_env() -> None:
+    """Read keys from a file `.env` in this folder or the project's; what the environment holds already stays."""
+    from dotenv import load_dotenv
+
+    from routerlab.core.runs import root
+
+    for folder in (Path.cwd(), root()):
+        if (folder / ".env").is_file():
+            load_dotenv(folder / ".env")

@@ -5,7 +5,9 @@ import datetime as dt
 from pathlib import Path
 
 import routerlab
-from routerlab.cli.shared import AddVerb
+from routerlab.cli.collect import add_backend, dollars
+from routerlab.cli.ledger import answers, check_finished, ping
+from routerlab.cli.shared import AddVerb, say
 
 
 def add(verb: AddVerb) -> None:
@@ -15,6 +17,8 @@ def add(verb: AddVerb) -> None:
         "table", nargs="?", default="pocket", help="pocket, a run in data/runs, or a folder (default: pocket)"
     )
     parser.add_argument("--split", help="only this split of its queries")
+    parser.add_argument("--answers", action="store_true", help="also its questions, answers, grades and why")
+    parser.add_argument("--grade", metavar="GRADE", choices=GRADES, help="with --answers: only these")
 
     parser = verb(import_, "import", "make a run of a table of outcomes: CSV, TSV, JSON, JSONL or Parquet")
     parser.add_argument("file", metavar="FILE", help="a row for each question, or for each question and model")
@@ -42,9 +46,14 @@ def add(verb: AddVerb) -> None:
     parser.add_argument("--shares", type=_shares, default="70,10,20", help="train,validation,test (default: 70,10,20)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the split questions there")
 
-    parser = verb(pools, "pools", "compare a pool's prices with public price maps")
-    parser.add_argument("what", choices=("check",))
+    parser = verb(pools, "pools", "compare a pool's prices with public price maps, or ask its models for one token")
+    parser.add_argument("what", choices=("check", "ping"))
     parser.add_argument("pool", help="a YAML file, or a name in data/pools")
+    add_backend(parser, "litellm")
+    parser.add_argument("--budget-usd", type=dollars, default=0.05, help="of a ping (default: 0.05)")
+
+
+GRADES = ("CORRECT", "INCORRECT", "IDK", "truncated", "grading", "judge")  # the last three are errors
 
 
 FLAGS = (
@@ -62,10 +71,15 @@ FLAGS = (
 
 def show(given: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
+    check_finished(given.table)
     found = routerlab.recorded(given.table)
     found = found.split(given.split) if given.split else found
     print(found.table)
     print(found.table.summary().to_string(float_format="{:.4g}".format))
+    if given.answers:
+        answers(found, given.grade)
+    if stopped := found.card.get("stopped"):
+        say(f"this run stopped before its end: {stopped}")
     return 0
 
 
@@ -150,7 +164,10 @@ def data(given: argparse.Namespace) -> int:
 
 def pools(given: argparse.Namespace) -> int:
     """Compare a pool's dated prices with those litellm and genai-prices carry, and print every
-    disagreement, what they do not know, and how many prices agree; the exit status is 1 if there is a disagreement."""
+    disagreement, what they do not know, and how many prices agree; the exit status is 1 if there is a disagreement.
+    With `ping` ask each model for one token under a budget, and print which answer, how fast and at what cost."""
+    if given.what == "ping":
+        return ping(given)
     from routerlab.sources import prices
 
     compared = prices.compare(routerlab.Pool.load(given.pool))

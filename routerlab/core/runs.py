@@ -64,7 +64,9 @@ class Run:
         if name in ("", "pocket"):
             why = "names the embedded table" if name else "is no name"
             raise RunError(f"{name!r} {why}; give the run another name")
-        plain = isinstance(name, str) and name not in {".", ".."} and not {*name} & {*"/\\"}
+        if isinstance(name, str) and (name in {".", ".."} or name.startswith("~")):
+            raise RunError(f"{name!r} is no name for a run; give it a name of its own, or the path of a folder")
+        plain = isinstance(name, str) and not {*name} & {*"/\\"}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
 

@@ -1,0 +1,122 @@
+"""The verb that looks after a run's ledger, and what other verbs print of answers and models."""
+
+import argparse
+
+import routerlab
+from routerlab.cli.collect import backend_of
+from routerlab.cli.shared import AddVerb, say
+
+
+def add(verb: AddVerb) -> None:
+    """Add this verb to the command line."""
+    parser = verb(ledger, "ledger", "list the calls of a run whose outcome is unknown, and release them")
+    parser.add_argument("run", help="name of a run in data/runs, or its folder")
+    parser.add_argument(
+        "--release",
+        metavar="KEY",
+        help="charge 0 for this call, or for `all`, once the provider's bill shows that it was not charged",
+    )
+
+
+def ledger(given: argparse.Namespace) -> int:
+    """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
+    the provider's bill can be released: they are charged no more."""
+    import asyncio
+
+    from routerlab.collect.calls import CallError, Scope
+    from routerlab.collect.ledger import Ledger
+    from routerlab.collect.ledger_format import LedgerError
+
+    path = routerlab.Run(given.run).folder / "ledger.jsonl"
+    held = Ledger.read(path)
+    if given.release:
+        chosen = [u for u in held.unknown if given.release in ("all", u["key"])]
+        if not chosen:
+            raise LedgerError(f"no unknown call has the key {given.release!r}; list them without --release")
+        released = CallError("released", Scope.RETRY)
+        with Ledger.open(path) as held:
+
+            async def release() -> None:
+                await asyncio.gather(*(held.result(u["key"], u["attempt"], 0.0, released) for u in chosen))
+
+            asyncio.run(release())
+        print(f"released {len(chosen)} calls, ${sum(u['usd'] for u in chosen):.6f}")
+    print(f"{len(held.results)} answers and final errors; charged ${held.spent_usd:.6f} in all; {held.recovery}")
+    if held.lost_usd > 0:
+        print(f"${held.lost_usd:.6f} of it was charged in lines that are lost")
+    for call in held.unknown:
+        about = f"query {call.get('query')}  try {call.get('sample')}"
+        print(f"{call['key']}  {call.get('model')}  {about}  ${call['usd']:.6f} reserved")
+    if held.unknown:
+        print(f"{len(held.unknown)} calls with an unknown outcome; ${held.unknown_usd:.6f} stay charged for them")
+    return 0
+
+
+def answers(data, grade: str | None, limit: int = 50) -> None:
+    """Print questions with their references, answers, grades and why, of a recorded table."""
+    from routerlab.grade.verify import grade_many
+
+    queries, rows = {q.id: q for q in data.queries}, data.table.rows.to_pylist()
+    rows = [r for r in rows if grade is None or (r["grade"] or r["error"] or "").upper() == grade.upper()]
+    for row in rows[:limit]:
+        query, why = queries[row["query"]], row["error"] or "by a judge"
+        if row["error"] is None and query.verifier not in ("judge", "code", "recorded"):
+            why = grade_many([query], [row["answer"] or ""], [row["finish"] or "stop"])[0].why
+        print(f"{row['grade'] or 'no grade'} ({why})  {row['model']}, try {row['sample']}, query {query.id}")
+        for name, text in (("question", query.text), ("reference", query.reference), ("answer", row["answer"])):
+            print(f"  {name}: {text if text is None else text.strip()}")
+    if len(rows) > limit:
+        say(f"{len(rows) - limit:,} more; choose with --grade, --split")
+
+
+def check_finished(name: str) -> None:
+    """Raise an error for a run that was killed before its table was written: it says how to go on."""
+    from routerlab.collect.ledger import Ledger
+    from routerlab.core.runs import RunError
+
+    run = routerlab.Run(name) if name != "pocket" else None
+    if run and (run.folder / "ledger.jsonl").is_file() and "outcomes.parquet" not in run.manifest():
+        answered = len(Ledger.read(run.folder / "ledger.jsonl").results)
+        raise RunError(
+            f"the run {run.name} was interrupted before its table was written; {answered} answers are in its ledger: "
+            f"run the same collect command again to go on"
+        )
+
+
+def ping(given: argparse.Namespace) -> int:
+    """Ask each model of a pool for one token; the exit status is 1 if one does not answer."""
+    import asyncio
+    import tempfile
+    from pathlib import Path
+
+    from routerlab.collect.ask import CollectError, Settings, ask, plan
+    from routerlab.collect.backends import Checked
+    from routerlab.collect.calls import BackendError
+    from routerlab.collect.ledger import Ledger
+
+    pool, failed = routerlab.Pool.load(given.pool), 0
+    settings = Settings(max_tokens=1, attempts=1, budget_usd=given.budget_usd, concurrency=1)
+    query = routerlab.Query.ask("Reply with the word OK.", "OK")
+
+    async def one(card, ledger) -> str | None:
+        where, calls = backend_of(given), plan([query], pool.subset([card.id]), settings)
+        try:
+            if isinstance(where, Checked):
+                where.check([card])
+            await ask(calls, pool, where, ledger, settings)
+            row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
+            if row.reply is None:
+                return row.error
+            print(f"{card.id:24} {row.reply.latency_s:7.2f} s  ${row.usd:.6f}")
+        except (BackendError, CollectError) as error:
+            return str(error)
+        finally:
+            await where.close()
+
+    with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.jsonl") as ledger:
+        for card in pool:
+            if why := asyncio.run(one(card, ledger)):
+                failed += 1
+                print(f"{card.id:24} no answer: {why}")
+        print(f"{len(pool) - failed} of {len(pool)} models answer; charged ${ledger.spent_usd:.6f}")
+    return int(failed > 0)
