@@ -174,3 +174,16 @@ def test_a_mistake_is_one_line_that_names_the_cure(do, tmp_path, flags, says):
     last = err.strip().splitlines()[-1]
     assert re.search(says, last), last
     assert not (tmp_path / "data" / "runs" / "bad" / "outcomes.parquet").exists()
+
+
+def test_a_run_that_was_collected_is_not_overwritten(do, tmp_path):
+    pd.DataFrame(WIDE).to_csv(tmp_path / "log.csv", index=False)
+    folder = tmp_path / "data" / "runs" / "paid"
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text("paid answers")
+    how = ("--question", "prompt", "--quality", "{model} ok", "--usd", "{model} usd")
+    code, _, err = do("import", tmp_path / "log.csv", "--run", "paid", *how)
+    assert code == 1
+    assert "holds what was collected; give the run another name" in err.splitlines()[-1]
+    assert [path.name for path in folder.iterdir()] == ["ledger.jsonl"]
+    assert do("import", tmp_path / "log.csv", "--run", "new", *how)[0] == 0

@@ -91,7 +91,7 @@ def import_(given: argparse.Namespace) -> int:
     from routerlab.sources import tables
 
     run = routerlab.Run(given.run)
-    if (files := run.manifest()) and "ledger" in " ".join(files):
+    if (run.folder / "ledger.jsonl").exists():
         raise tables.SourceError(f"{run.folder} holds what was collected; give the run another name")
     named = {name.replace("-", "_"): getattr(given, name.replace("-", "_")) for name, _, _ in FLAGS}
     named |= {n: [x for x in (getattr(given, n) or "").split(",") if x] for n in ("models", "keep")}
