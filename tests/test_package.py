@@ -180,12 +180,12 @@ def test_the_package_stays_thin(modules):
     assert {path.name for path in modules if len(path.parts) == 1} <= LOOSE, "a new module goes into a folder"
 
 
-@pytest.mark.xfail(strict=True, reason="9,300 lines in the drawers: graders that cannot be gamed need 800 more")
+@pytest.mark.xfail(strict=True, reason="10,100 lines: graders and collecting grew by 1,400")
 def test_the_drawers_stay_thin(modules):
     assert _lines(modules, False) <= 7600
 
 
-@pytest.mark.xfail(strict=True, reason="0.63 statements a line")
+@pytest.mark.xfail(strict=True, reason="0.64 statements a line")
 def test_lines_are_not_joined(modules):
     statements = sum(isinstance(node, ast.stmt) for text in modules.values() for node in ast.walk(ast.parse(text)))
     assert statements <= 0.62 * sum(text.count("\n") for text in modules.values())
