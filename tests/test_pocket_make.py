@@ -14,7 +14,7 @@ from routerlab.pocket.make.train import Cycle, Recipe, recipes
 
 def test_the_committed_models_were_trained_by_the_recipes(pocket):
     known = recipes()
-    assert list(known) == pocket.pool.ids
+    assert tuple(known) == pocket.pool.ids
     for name, recipe in known.items():
         kept = pocket.card["models"][name]["recipe"]
         assert (recipe.hidden, recipe.layers, recipe.heads) == (kept["hidden"], kept["layers"], kept["heads"])
