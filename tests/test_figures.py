@@ -89,6 +89,16 @@ def test_a_line_is_what_mixing_its_points_reaches():
     assert halfway == pytest.approx(0.2 + 0.6 / 11, abs=0.01)
 
 
+def test_a_line_leaves_out_the_points_that_another_dominates():
+    cost, quality = np.array([1e-5, 2e-5, 3e-5]), np.array([0.5, 0.4, 0.8])
+    router = fr.Frontier("router", np.zeros(3), quality, quality, quality, cost, cost, cost)
+    (axes,) = pareto("A claim", ["a", "b", "c"], router, [router]).axes
+    line = next(i for i in axes.lines if i.get_color() == COLOURS[0] and i.get_ls() == "-")
+    assert np.interp(0.02, *line.get_data()) == pytest.approx(0.65, abs=1e-3)
+    marked = next(i for i in axes.lines if i.get_color() == COLOURS[0] and i.get_ls() == "None").get_xdata()
+    assert 0.02 not in marked
+
+
 def test_the_figure_shows_what_a_reader_needs(drawing):
     figure = drawing[0]()
     (axes,) = figure.axes
