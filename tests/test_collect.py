@@ -522,7 +522,8 @@ def test_read_completion_keeps_how_an_answer_ended_and_its_cached_tokens():
 
 
 def test_the_class_of_a_redirect_is_not_the_class_of_where_it_leads():
-    assert asyncio.run(one_answer("m~redirect")).kind == "not_found"
+    error = asyncio.run(one_answer("m~redirect"))
+    assert (error.kind, error.message) == ("not_found", "HTTP 302")
 
 
 async def one_answer(model):
@@ -540,6 +541,9 @@ def test_a_cached_token_has_its_own_price(tmp_path):
     queries = [Query.ask("?", "x")]
     made = collect(queries, Pool("p", [card]), where, Run(tmp_path / "r"), show="none")
     assert made.usd == pytest.approx((6 * 1 + 4 * 0.1 + 2 * 2) * 1e-6)
+    failed = Scripted(lambda call: CallError("content_filter", Scope.ROW, tokens=(10, 4, 2)))
+    made = collect(queries, Pool("p", [card]), failed, Run(tmp_path / "s"), show="none")
+    assert made.usd == pytest.approx((6 * 1 + 4 * 0.1 + 2 * 2) * 1e-6), "of a failed call that was billed too"
 
 
 def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
@@ -991,7 +995,7 @@ def test_the_contract_is_sent_kept_and_counted(tmp_path):
     plain.follows_instructions = True
     off = collect(queries, pool, plain, Run(tmp_path / "s"), Settings(contract="none"), show="none")
     assert [c.messages for c in plain.asked] == [tuple(q.messages) for q in queries]
-    assert "contract" not in str(off)
+    assert "do not follow the contract" not in str(off)
     assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0
 
 
