@@ -755,6 +755,19 @@ def test_progress_in_a_log_is_a_line_every_10_s(turn):
     assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
 
 
+def test_a_line_appears_every_10_s_while_calls_hang(turn):
+    file = io.StringIO()
+    progress = Progress(3, where="log", file=file)
+    for _ in range(25):
+        turn(1)
+        progress.tick()
+    progress.retry(CallError("timeout", Scope.RETRY), False)
+    turn(10)
+    progress.tick()
+    progress.close()
+    assert file.getvalue().splitlines() == ["0 of 3 (0%)  $0.0000"] * 3 + ["0 of 3 (0%)  $0.0000  1 attempts repeated"]
+
+
 def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flight(turn):
     """The first of 32 calls in flight needs as long as all of them: the rate would be 32 times too low."""
     file = io.StringIO()
