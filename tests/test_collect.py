@@ -1010,6 +1010,8 @@ def test_the_contract_is_sent_kept_and_counted(tmp_path):
     assert [c.messages for c in plain.asked] == [tuple(q.messages) for q in queries]
     assert "do not follow the contract" not in str(off)
     assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0
+    (tmp_path / "s" / "contract.txt").unlink()
+    assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0, "an older run began without one"
 
 
 def test_a_rerun_with_fewer_models_keeps_the_others_rows(tmp_path):
