@@ -1,6 +1,7 @@
 """Crash and fault drills at full length: `make faults` prints a table of them; the tests run a tenth.
 
 python tests/faults.py                 all of them
+python tests/faults.py outage          one of them
 python tests/faults.py client URL FOLDER CALLS    one session of the run that is killed
 """
 
@@ -15,6 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -136,6 +138,94 @@ def fault_drill(tries: int) -> dict:
     return {"faults": len(classes(1)), "tries each": tries, "wrong class": wrong or 0}
 
 
+def money_drill() -> dict:
+    """What each odd ending of a call costs, how often it is asked and what is kept; 32 calls each."""
+    import test_collect as t
+
+    from routerlab.collect.ask import worst_case_usd
+
+    calls, pool, _ = calls_and_pool(32)
+    most, out = sum(worst_case_usd(c, pool["m"]) for c in calls), {}
+    forms = ("half_pair", "no_usage", "count_text", "hidden_reasoning", "own_cost", "bad_request", "ten_times")
+    for form in (*forms, "completion_field", "temperature_1", "server~2", "reset~2"):
+        with tempfile.TemporaryDirectory() as folder:
+            ledger, provider, stopped = asyncio.run(t.asked(Path(folder), f"m~{form}", 32))
+            kept = sum(row.reply is not None for row in ledger.results.values())
+            tries = sum(provider.tries.values()) / 32
+            share = ledger.spent_usd / most
+            out[form] = f"{kept} kept, {tries:.2g} requests a call, {share:.0%} of the bound charged"
+            out[form] += f", stopped: {stopped.split(':')[0]}" if stopped else ""
+    return {"": "".join(f"\n    {form:18} {line}" for form, line in out.items())}
+
+
+def connection_drill() -> dict:
+    """A refused connection and an unknown host, through both backends: charged, and how long until it stops."""
+    from routerlab.collect.ask import CollectError, ask
+    from routerlab.collect.backends import backend
+    from routerlab.collect.ledger import Ledger
+
+    os.environ.setdefault("OPENAI_API_KEY", "local")
+    out = {}
+    for host in ("127.0.0.1:9", "nohost.invalid"):
+        for name, options in ((f"openai:http://{host}/v1", {}), ("litellm", {"base_url": f"http://{host}/v1"})):
+            calls, pool, settings = calls_and_pool(40, "openai/m")
+            with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "l") as ledger:
+                started, said = time.monotonic(), "never stopped"
+                where = backend(name, **options)
+
+                async def session(where=where, calls=calls, pool=pool, ledger=ledger, settings=settings) -> None:
+                    try:
+                        await ask(calls, pool, where, ledger, settings)
+                    finally:
+                        await where.close()
+
+                try:
+                    asyncio.run(session())
+                except CollectError as error:
+                    said = str(error).split(" (")[0].removeprefix("the run stopped at ")
+                kind = f"{name.partition(':')[0]} {host}"
+                out[kind] = f"charged ${ledger.spent_usd:g}, stopped after {time.monotonic() - started:.1f} s: {said}"
+    return {"": "".join(f"\n    {kind:24} {line}" for kind, line in out.items())}
+
+
+def outage_drill(seconds: float = 12.0) -> dict:
+    """A provider that is gone for 12 s in the middle of 30 calls: none may be given up."""
+    from provider import Provider
+
+    from routerlab.collect.ask import ask
+    from routerlab.collect.ledger import Ledger
+    from routerlab.collect.providers import OpenAIBackend
+
+    async def session(folder: Path) -> dict:
+        calls, pool, settings = calls_and_pool(30)
+        settings = replace(settings, concurrency=4, requests_per_minute=600)
+        provider = Provider()
+        url = await provider.__aenter__()
+        port = int(url.split(":")[2].split("/")[0])
+        where = OpenAIBackend(url, timeout_s=60)
+
+        async def break_down() -> None:
+            while len(provider.billed) < 12:
+                await asyncio.sleep(0.01)
+            await provider.__aexit__()
+            await asyncio.sleep(seconds)
+            await provider.serve(port)
+
+        with Ledger.open(folder / "l") as ledger:
+            await asyncio.gather(ask(calls, pool, where, ledger, settings), break_down())
+            await where.close()
+            await provider.__aexit__()
+            return {
+                "down": f"{seconds:g} s",
+                "calls": 30,
+                "answered": len(ledger.results),
+                "given up": len(ledger.errors),
+            }
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(session(Path(folder)))
+
+
 def main() -> None:
     if sys.argv[1:2] == ["client"]:
         asyncio.run(session(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))
@@ -145,8 +235,12 @@ def main() -> None:
         "bit flips": lambda folder: flip_drill(20_000, folder),
         "budget": lambda _: budget_drill(1000),
         "provider faults": lambda _: fault_drill(100),
+        "odd endings": lambda _: money_drill(),
+        "no connection": lambda _: connection_drill(),
+        "outage": lambda _: outage_drill(),
     }
-    for name, drill in drills.items():
+    for name in sys.argv[1:] or drills:
+        drill = drills[name]
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
             found = drill(Path(folder))

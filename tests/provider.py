@@ -231,9 +231,6 @@ class Provider:
         self.asked: dict[str, dict] = {}
         self.answers: dict[str, web.Response] = {}
         self.headers: list[str] = []
-        self.app = web.Application()
-        self.app.router.add_post("/v1/chat/completions", self._answer)
-        self.app.router.add_get("/bill", self._bill)
         self.flying = self.most = 0
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -273,9 +270,16 @@ class Provider:
         return web.json_response({"tries": self.tries, "billed": self.billed})
 
     async def __aenter__(self) -> str:
+        return await self.serve(0)
+
+    async def serve(self, port: int) -> str:
+        """Serve on this port, with the same books as before."""
+        self.app = web.Application()
+        self.app.router.add_post("/v1/chat/completions", self._answer)
+        self.app.router.add_get("/bill", self._bill)
         self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
         await site.start()
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 

@@ -522,7 +522,8 @@ def test_read_completion_keeps_how_an_answer_ended_and_its_cached_tokens():
 
 
 def test_the_class_of_a_redirect_is_not_the_class_of_where_it_leads():
-    assert asyncio.run(one_answer("m~redirect")).kind == "not_found"
+    error = asyncio.run(one_answer("m~redirect"))
+    assert (error.kind, error.message) == ("not_found", "HTTP 302")
 
 
 async def one_answer(model):
@@ -540,6 +541,9 @@ def test_a_cached_token_has_its_own_price(tmp_path):
     queries = [Query.ask("?", "x")]
     made = collect(queries, Pool("p", [card]), where, Run(tmp_path / "r"), show="none")
     assert made.usd == pytest.approx((6 * 1 + 4 * 0.1 + 2 * 2) * 1e-6)
+    failed = Scripted(lambda call: CallError("content_filter", Scope.ROW, tokens=(10, 4, 2)))
+    made = collect(queries, Pool("p", [card]), failed, Run(tmp_path / "s"), show="none")
+    assert made.usd == pytest.approx((6 * 1 + 4 * 0.1 + 2 * 2) * 1e-6), "of a failed call that was billed too"
 
 
 def test_a_judge_is_paid_once_from_the_same_budget(tmp_path):
@@ -749,6 +753,19 @@ def test_progress_in_a_log_is_a_line_every_10_s(turn):
     progress.tell(0.0, CallError("timeout", Scope.RETRY))
     progress.close()
     assert file.getvalue().splitlines()[3:] == ["31 of 5,000 (1%)  $1.2000  83 min left  errors: timeout 2"]
+
+
+def test_a_line_appears_every_10_s_while_calls_hang(turn):
+    file = io.StringIO()
+    progress = Progress(3, where="log", file=file)
+    for _ in range(25):
+        turn(1)
+        progress.tick()
+    progress.retry(CallError("timeout", Scope.RETRY), False)
+    turn(10)
+    progress.tick()
+    progress.close()
+    assert file.getvalue().splitlines() == ["0 of 3 (0%)  $0.0000"] * 3 + ["0 of 3 (0%)  $0.0000  1 attempts repeated"]
 
 
 def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flight(turn):
@@ -991,8 +1008,10 @@ def test_the_contract_is_sent_kept_and_counted(tmp_path):
     plain.follows_instructions = True
     off = collect(queries, pool, plain, Run(tmp_path / "s"), Settings(contract="none"), show="none")
     assert [c.messages for c in plain.asked] == [tuple(q.messages) for q in queries]
-    assert "follow the contract" not in str(off)
+    assert "do not follow the contract" not in str(off)
     assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0
+    (tmp_path / "s" / "contract.txt").unlink()
+    assert collect(queries, pool, plain, Run(tmp_path / "s"), show="none").asked == 0, "an older run began without one"
 
 
 def test_a_rerun_with_fewer_models_keeps_the_others_rows(tmp_path):

@@ -44,10 +44,11 @@ class Progress:
         self.retried = self.in_flight = 0
         self.messages: list[str] = []  # of providers, once for each text
         self._known, self._out = set[str](), out
+        self._lines = _Lines(out) if where == "log" else None
         self._bar: Any = tqdm(
             total=total,
             initial=done,
-            file=_Lines(out) if where == "log" else out,
+            file=self._lines or out,
             disable=where == "none",  # named here, so that TQDM_DISABLE does not switch it off
             mininterval=PAUSE_S[where],
             miniters=0,
@@ -102,7 +103,8 @@ class Progress:
         if not self._bar.disable:
             self._bar.clear()
             print(text, file=self._out, flush=True)
-            self._bar.refresh()
+            if not self._lines:  # a log has no bar to draw again
+                self._bar.refresh()
 
     def tick(self) -> None:
         """Show the counts if it is time to."""
@@ -122,17 +124,19 @@ class Progress:
 
     def close(self) -> None:
         self.tick()
+        if self._lines:
+            self._lines.closing = True
         self._bar.close()
 
 
 class _Lines:
-    """A file for tqdm that turns each redrawn bar into a line."""
+    """A file for tqdm that turns each redrawn bar into a line. When it closes, the last line is not repeated."""
 
     def __init__(self, file: TextIO) -> None:
-        self._file, self._last = file, ""
+        self._file, self._last, self.closing = file, "", False
 
     def write(self, text: str) -> None:
-        if (line := text.strip()) and line != self._last:
+        if (line := text.strip()) and not (self.closing and line == self._last):
             self._file.write(line + "\n")
             self._last = line
 
