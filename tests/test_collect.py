@@ -850,6 +850,30 @@ def test_an_outage_uses_up_no_attempts(tmp_path, down):
     assert tries_in_outage <= 4 + 8, "what was in flight, and one try at a time"
 
 
+def test_attempts_are_left_after_an_outage(tmp_path):
+    """Two tries that were never sent use up none of the two attempts, so an empty answer may be asked again."""
+    calls, pool, settings = calls_and_pool(1)
+    refused = CallError("unreachable", Scope.RETRY, "no connection to h:1")
+    answers = [Reply("1", "stop", 1, 1, 0.1), CallError("empty_content", Scope.RETRY, "empty"), refused, refused]
+    where = Scripted(lambda call: answers.pop())
+    where.batch = where.concurrency = 1
+    with Ledger.open(tmp_path / "l") as ledger:
+        asyncio.run(ask(calls, pool, where, ledger, replace(settings, attempts=2)))
+    ledger = Ledger.read(tmp_path / "l")
+    assert (len(ledger.results), ledger.errors, answers) == (1, {}, [])
+
+
+def test_a_refusal_that_an_older_version_called_final_is_asked_again(tmp_path, monkeypatch):
+    calls, pool, settings = calls_and_pool(1)
+    where = Scripted(lambda call: CallError("bad_request", Scope.ROW, "no such field"))
+    with Ledger.open(tmp_path / "l") as ledger, monkeypatch.context() as older:
+        older.setattr("routerlab.collect.ledger.AGAIN", frozenset())
+        asyncio.run(ask(calls, pool, where, ledger, settings))
+    assert b'"final":true' in (tmp_path / "l").read_bytes()
+    ledger = Ledger.read(tmp_path / "l")
+    assert (ledger.results, [*ledger.errors]) == ({}, [calls[0].key])
+
+
 def test_a_provider_that_never_comes_back_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("routerlab.collect.outage.PATIENCE_S", 1.0)
     calls, pool, settings = calls_and_pool(6)

@@ -50,10 +50,7 @@ def _text(content: Any) -> str | None:
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, Mapping)]
         content = "".join(text for text in texts if isinstance(text, str)) or None
-    if not isinstance(content, str):
-        return None
-    # A surrogate without its partner, from an answer cut in the middle, is no text: it becomes a replacement character.
-    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return content if isinstance(content, str) else None
 
 
 def _tokens(usage: Any) -> tuple[int, int, int] | None:
