@@ -134,15 +134,15 @@ def _entrants(
 
 
 class _AmongAnswered(ScoreRouter):
-    """A router that calls, for each query of a table, the best of the models that answered it there."""
+    """A router that calls, for each query of a table, the best of the table's models that answered it there."""
 
     def __init__(self, router: ScoreRouter, answers: Any) -> None:
-        self.name, self.models, self._router, self._answers = router.name, router.models, router, answers
+        self.name, self.models, self._router, self._answers = router.name, answers.models, router, answers
 
     def _predict(self, queries):
-        table = self._answers.select([q.id for q in queries])
-        known = ~np.isnan(table.matrix("quality"))[:, [table.models.index(m) for m in self.models]]
-        return tuple(np.where(known, scores, np.nan) for scores in self._router.predict(queries))
+        columns = [self._router.models.index(m) for m in self.models]
+        known = ~np.isnan(self._answers.select([q.id for q in queries]).matrix("quality"))
+        return tuple(np.where(known, scores[:, columns], np.nan) for scores in self._router.predict(queries))
 
 
 def _enter(
@@ -186,8 +186,9 @@ def _enter(
 
 
 def _answering(router: Any, part: Recorded) -> Any:
-    plain = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
-    return router if plain or not np.isnan(part.table.matrix("quality")).any() else _AmongAnswered(router, part.table)
+    fixed = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
+    same = router.models == part.table.models and not np.isnan(part.table.matrix("quality")).any()
+    return router if fixed or same else _AmongAnswered(router, part.table)
 
 
 def _played(router: Any, part: Recorded, lams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
