@@ -1,4 +1,4 @@
-"""What `eval` and `leaderboard` print is what an independent computation finds, on one table, over splits and tables."""
+"""What `eval` and `leaderboard` print is what an independent computation finds: one table, its splits, many tables."""
 
 import dataclasses
 import math
