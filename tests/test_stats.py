@@ -197,7 +197,7 @@ def test_compare_many_with_one(rng):
     seeds = np.stack([values] * 3, -1)
     again = compare(seeds, base, "abc", rng=rng, clusters=np.arange(2000) // 2)
     assert again[0].difference.mean == pytest.approx(found[0].difference.mean)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         compare(values, base, "ab", rng=rng)
 
 

@@ -271,3 +271,63 @@ def _corners(usd, quality):
             kept.pop()
         kept.append(i)
     return kept
+
+
+def test_intervals_are_over_clusters_p_values_are_of_differences_to_the_best(three):
+    twice = dataclasses.replace(
+        three,
+        entries=tuple(
+            dataclasses.replace(e, quality=e.quality.repeat(9, 1), usd=e.usd.repeat(9, 1)) for e in three.entries
+        ),
+        mix=dataclasses.replace(three.mix, quality=three.mix.quality.repeat(9, 1), usd=three.mix.usd.repeat(9, 1)),
+        quality=three.quality.repeat(9, 0),
+        usd=three.usd.repeat(9, 0),
+        clusters=np.arange(len(three.usd)).repeat(9),
+    )
+    for one, nine in zip(three.table(500)["area"], twice.table(500)["area"], strict=True):
+        assert nine == pytest.approx(one, abs=0.2 * (one.high - one.low))
+    p = three.p_values(500)
+    measured = three.measures(500)
+    assert p["area"].idxmax() == "linear"
+    assert p.loc["linear", "area"] == 1
+    gap = measured["linear"]["area"] - measured["length rule"]["area"]
+    far = (np.abs(gap[1:] - gap[0]) >= abs(gap[0])).sum()
+    assert p.loc["length rule", "area"] == pytest.approx((1 + far) / 501, abs=2 / 501)
+    assert p.loc["random features", "area"] < 0.05
+
+
+def test_verdicts_use_holm_and_not_single_intervals():
+    from routerlab.evaluate.stats import Comparison, Interval
+
+    lines = [
+        Comparison(n, Interval(d, d - 1, d + 1), 0.04, p, 1.0)
+        for n, d, p in (("a", 2, 0.04), ("b", 2, 0.06), ("c", -2, 0.01))
+    ]
+    above, same, below = verdict._sorted(lines)
+    assert [[c.name for c in part] for part in (above, same, below)] == [["a"], ["b"], ["c"]]
+
+
+def test_the_ends_are_costs_in_training_and_other_tries_leave_out_the_first(pocket):
+    part = pocket._replace(queries=pocket.queries[::12])
+    part = part._replace(table=pocket.table.select([q.id for q in part.queries]))
+    results = contest(part, ["length"])
+    train = part.split("train").table.matrix("usd", None, graded=True).mean(0, dtype=float)
+    assert results.ends == pytest.approx((train.min(), train[results.single]))
+    tried = results.test.table.matrix("quality", [1, 2, 3, 4])
+    np.testing.assert_array_equal(results.other, tried)
+    np.testing.assert_array_equal(results.other_usd, results.test.table.matrix("usd", [1, 2, 3, 4], graded=True))
+
+
+def test_a_router_is_dominated_at_its_frugal_mix_not_at_its_best_point(three):
+    """At its best point this router is worse than the single model, at its frugal point it is cheaper and as good."""
+    e = three.entries[0]
+    n = len(three.usd)
+    single_quality, single_usd = three.quality[:, three.single], three.usd[:, three.single]
+    quality = np.stack([single_quality * 0, single_quality]).astype(float)
+    usd = np.stack([single_usd * 2, single_usd / 2]).astype(float)
+    seen = np.array([three.single_validation + 0.1, three.single_validation]), np.array([2, 0.5]) * single_usd.mean()
+    choice, lam = np.full((2, n), three.single), np.array([0.0, 1.0])
+    two = dataclasses.replace(e, lam=lam, quality=quality, usd=usd, choice=choice, validation=seen, others=())
+    assert dataclasses.replace(three, entries=(two,)).dominated()[e.name] == []
+    worse = dataclasses.replace(two, quality=quality[::-1], usd=usd * 2)
+    assert three.test.table.models[three.single] in dataclasses.replace(three, entries=(worse,)).dominated()[e.name]
