@@ -12,7 +12,7 @@ import numpy as np
 
 from routerlab.contest.results import DOMAIN, Contest, Entry
 from routerlab.core.recorded import Recorded
-from routerlab.routers import baselines, learned, nonlinear
+from routerlab.routers import baselines, groups, learned, nonlinear
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
@@ -32,6 +32,8 @@ KINDS: dict[str, Callable[[Features], Any]] = {
     "forest": nonlinear.Forest,
     "factorisation": nonlinear.Factorisation,
     "mlp": nonlinear.MLP,
+    "category": groups.PredictedCategory,
+    "kmeans": groups.KMeans,
     "blend": Blend,
     "cascade": Cascade,
 }
