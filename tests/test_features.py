@@ -67,6 +67,19 @@ def test_only_training_texts_make_the_vocabulary(fitted):
     assert new.dense.shape == (1, 16 + 8)
 
 
+def test_case_counts_for_characters_and_not_for_words():
+    features = Tfidf(width=4).fit(["Apple pie", "apple PIE"] * 15)
+    words, characters = features.state()[1]["vocabulary"]
+    assert words == ["apple", "apple pie", "pie"]
+    assert {"A", "a", "P", "p"} <= {*characters}
+
+
+def test_words_of_one_text_alone_are_left_out_from_twenty_texts_on():
+    texts = [f"common only{i}" for i in range(20)]
+    assert Tfidf().fit(texts).state()[1]["vocabulary"][0] == ["common"]
+    assert len(Tfidf().fit(texts[:19]).state()[1]["vocabulary"][0]) == 1 + 2 * 19
+
+
 def test_training_rows_do_not_depend_on_what_is_asked_later():
     alone, after = Tfidf(width=16).fit(TEXTS), Tfidf(width=16).fit(TEXTS)
     after.views(["something else entirely"])
@@ -265,6 +278,10 @@ def test_changed_weights_are_refused(tiny, tmp_path):
     assert arrays == {}
     same = Encoder.restore({}, json.loads(json.dumps(values)))
     np.testing.assert_array_equal(same.views(["a"]).dense, Encoder(folder).views(["a"]).dense)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.1}))
+    with pytest.raises(FeatureError, match="has other weights"):
+        Encoder.restore({}, values)
     _bert(folder, seed=1)
     with pytest.raises(FeatureError, match=r"has other weights than this router learned with; put those back"):
         Encoder.restore({}, values)

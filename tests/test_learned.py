@@ -307,6 +307,41 @@ def test_neighbours_and_their_number_by_brute_force(rows):
     )
 
 
+def test_a_question_is_not_its_own_neighbour_beyond_the_first_thousand():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1300, 5)).astype(np.float32)
+    y = rng.integers(0, 2, (1300, 1)).astype(float)  # noise: one's own outcome would be the best neighbour
+    router = KNN(ks=(1, 600))
+    router.learn(Views(x, x), y)
+    own = [np.nanmean((m - y)[1000:] ** 2) for m in router._means(router.arrays["x"], (1,), leave_out=True)]
+    assert own[0] > 0.25
+    assert router.values["k"] == 600
+
+
+def test_the_penalty_of_ridge_is_chosen_on_rows_it_is_not_fitted_on(shared):
+    rng, texts = np.random.default_rng(0), [q.text for q in topics(600)[0]]
+    router = Ridge(alphas=(0.1, 1000))
+    router.learn(shared.views(texts), (rng.random((600, 2)) < 0.5).astype(float))
+    assert router.values["alpha"] == 1000, "on noise the largest penalty has the least error"
+
+
+def test_a_predicted_cost_is_at_least_half_of_the_least_seen(task, shared):
+    queries, quality, _ = task
+    usd = np.where(np.arange(600)[:, None] % 50 == 0, 1.0, 0.01) * [1, 2, 3]
+    router = Linear(shared).fit(queries[:TRAIN], table_of(queries, quality, usd))
+    router._cost = router._cost[0] * 1e6, router._cost[1], router._cost[2]  # a prediction that is far off
+    np.testing.assert_allclose(router.predict(queries)[1].min(0), np.array([1, 2, 3]) * 0.005, rtol=1e-5)
+
+
+def test_a_seed_reaches_the_members_of_a_blend(task, shared):
+    views = shared.views([q.text for q in task[0][:100]])
+    blend, forest = Blend(members=(Forest(trees=3),)), Forest(trees=3)
+    blend.seed = forest.seed = 7
+    for router in (blend, forest):
+        router.learn(views, task[1][:100])
+    np.testing.assert_array_equal(blend.members[0].arrays["threshold"], forest.arrays["threshold"])
+
+
 def test_all_rows_are_neighbours_when_fewer_than_k():
     x = np.eye(3, dtype=np.float32)
     router = KNN(ks=(10,))

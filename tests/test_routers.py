@@ -16,8 +16,8 @@ from routerlab.routers.baselines import (
     random_features,
 )
 from routerlab.routers.cascade import Cascade
-from routerlab.routers.features import RandomFeatures
-from routerlab.routers.learned import Ridge
+from routerlab.routers.features import LengthFeatures, RandomFeatures
+from routerlab.routers.learned import Linear, Ridge
 from routerlab.routers.lm import LMRouter, read_policy
 from routerlab.routers.protocol import Router, RouterError
 
@@ -182,7 +182,7 @@ def test_the_random_mix_has_the_vertices_of_the_training_hull():
 
 def test_keywords_and_shrinkage_by_hand():
     texts = ["def f(x)", "fix this python bug", "prove the lemma", "how many apples", "2 + 2"]
-    texts += ["write a poem", "explain the sky", "hello there"]
+    texts += ["Translate this", "explain the sky", "hello there"]
     kinds = ["code", "code", "proof", "reckoning", "reckoning", "writing", "reasoning", "none"]
     queries, rule = [Query.ask(t) for t in texts], KeywordRule()
     assert [rule.group(q) for q in queries] == kinds
@@ -219,6 +219,40 @@ def test_the_length_rule_sends_the_longest_to_the_stronger_of_two():
     assert (np.diff(score[by_length]) >= -1e-12).all()
     assert score[by_length[-1]] > score[by_length[0]] + 0.2
     assert (rule.predict(queries)[1] >= usd[:200].min(0) / 2 - 1e-12).all()
+    one, many = Query.ask("x" * 40), Query.ask("x " * 20)
+    np.testing.assert_array_equal(rule.predict([one])[0], rule.predict([many])[0], err_msg="characters, not words")
+    np.testing.assert_allclose(rule.features.views(["", "abc"]).dense, [[0], [np.log(4)]])
+
+
+def test_costs_on_validation_are_evenly_spread_over_the_operating_points():
+    rng = np.random.default_rng(0)
+    length = rng.integers(3, 200, 900)
+    queries = [Query.ask("w" * n + str(i)) for i, n in enumerate(length)]
+    quality = np.stack([rng.random(900) < 1.2 - 0.2 * np.log(length), np.ones(900)], 1)
+    usd = np.stack([length * 1e-6, length * rng.uniform(0.5, 1.5, 900) * 1e-4], 1)
+    table = table_of(queries, quality, usd, ("weak", "strong"))
+    rule, rest, pool = LengthRule().fit(queries[:300], table), queries[300:], pool_of(("weak", "strong"))
+    cost = usd[300:] * 3  # a split on which calls cost more than was learned
+    lams = rule.operating_points(rest, table_of(rest, quality[300:], cost, pool.ids), 12)
+    choices = [d.choice for d in rule.decisions(rest, pool, lams)]
+    paid = np.array([cost[np.arange(600), c].mean() for c in choices])
+    wanted = np.geomspace(cost[:, 0].mean(), cost[:, 1].mean(), 11)[::-1]
+    assert len(lams) == 12
+    np.testing.assert_allclose(paid[1:], wanted, rtol=0.15)
+
+
+def test_shuffled_labels_lose_both_the_quality_and_the_cost_of_a_question():
+    length = np.arange(1, 401)
+    queries = sorted((Query.ask("w" * n) for n in length), key=lambda q: q.id)
+    size = np.array([len(q.text) for q in queries])
+    table = table_of(queries, (size > 200)[:, None], size[:, None] * 1e-3, ("m",))
+    kinds = {Linear(LengthFeatures()): 0.7, ShuffledLabels(LengthFeatures()): 0.15}
+    for router, expected in kinds.items():
+        for predicted, truth in zip(
+            router.fit(queries, table).predict(queries), (size > 200, size * 1e-3), strict=True
+        ):
+            related = np.corrcoef(predicted[:, 0], truth)[0, 1] if np.ptp(predicted) else 0.0
+            assert related > expected if expected > 0.5 else predicted.std() < expected * truth.std()
 
 
 @pytest.mark.parametrize("kind", ["random", "shuffled"])
@@ -268,6 +302,27 @@ def _played(giveaway, **changed):
 @pytest.fixture(scope="module")
 def cascade(giveaway):
     return Cascade(RandomFeatures(4)).fit(giveaway[0][:200], _played(giveaway))
+
+
+def test_a_cascade_learns_from_the_greedy_try_and_sees_abstentions(giveaway):
+    import pyarrow as pa
+
+    queries, quality, usd, models, *_ = giveaway
+    greedy = _played(giveaway).rows
+    other = greedy.set_column(2, "sample", pa.array([1] * len(greedy), pa.int16()))
+    other = other.set_column(4, "grade", pa.array(["INCORRECT"] * len(greedy)).dictionary_encode())
+    other = other.set_column(5, "quality", pa.array([0.0] * len(greedy), pa.float32()))
+    both = OutcomeTable(pa.concat_tables([greedy.cast(other.schema), other]), models)
+    one, two = (Cascade(RandomFeatures(4)).fit(queries[:200], t) for t in (_played(giveaway), both))
+    for a, b in zip(one._scores.predict(queries), two._scores.predict(queries), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # Answers of one length and one number of tokens: only the words tell.
+    same = [["I know it now" if r else "I don't know!" for r in row] for row in quality]
+    table = table_of(queries, quality, usd, models, tokens_out=np.full(quality.shape, 4), answer=same)
+    choice = Cascade(RandomFeatures(4), 4.0).fit(queries[:200], table).route(queries[200:], POOL, table).choice
+    right = quality[200:, 0] == 1
+    assert (choice[right] == 0).mean() > 0.95
+    assert (choice[~right] > 0).mean() > 0.95
 
 
 def test_every_router_satisfies_the_one_protocol(giveaway, cascade):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import routerlab
-from routerlab.cli import book, collect, evaluate, pocket, tables
+from routerlab.cli import book, collect, evaluate, pocket, route, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,6 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(do=do)
         return made
 
-    for module in (book, tables, collect, evaluate, pocket):
+    for module in (book, tables, collect, evaluate, route, pocket):
         module.add(verb)
     return parser

@@ -14,7 +14,7 @@ import numpy as np
 from routerlab.contest import setup
 from routerlab.contest.results import Contest, Entry
 from routerlab.core.recorded import Recorded
-from routerlab.routers import baselines, learned, nonlinear, store
+from routerlab.routers import baselines, groups, learned, nonlinear, store
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
@@ -34,6 +34,8 @@ KINDS: dict[str, Callable[[Features], Any]] = {
     "forest": nonlinear.Forest,
     "factorisation": nonlinear.Factorisation,
     "mlp": nonlinear.MLP,
+    "category": groups.PredictedCategory,
+    "kmeans": groups.KMeans,
     "blend": Blend,
     "cascade": Cascade,
 }
@@ -125,8 +127,14 @@ def _is_saved(name: str) -> bool:
 def _entrants(
     names: Sequence[str], features: Features, category: str | None
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def fresh(name: str) -> Any:
+        router = KINDS[name](features)
+        if isinstance(router, learned.Learned):
+            router.category = category  # routers that predict it learn this column
+        return router
+
     for name in names:
-        yield name, functools.partial(KINDS[name], features) if name in KINDS else functools.partial(store.load, name)
+        yield name, functools.partial(fresh if name in KINDS else store.load, name)
     if category and len(names) > 1:
         lookup = baselines.FamilyLookup(key=category)
         lookup.name = f"{category} lookup (told)"

@@ -16,15 +16,14 @@ class FeatureError(ValueError):
 
 
 class Views(NamedTuple):
-    """Two matrices with one row for each text: `wide`, possibly sparse, for linear models, and `dense`, a few hundred
-    columns, for neighbours, trees and networks.
-    """
+    """One row a text: `wide`, possibly sparse, for linear models; `dense`, for neighbours, trees and networks."""
 
     wide: Any
     dense: np.ndarray
+    category: np.ndarray | None = None  # of training questions, where the table has categories
 
     def rows(self, at: np.ndarray) -> "Views":
-        return Views(self.wide[at], self.dense[at])
+        return Views(self.wide[at], self.dense[at], None if self.category is None else self.category[at])
 
 
 class Features(Protocol):
@@ -117,8 +116,7 @@ class Tfidf:
     def state(self) -> State:
         if not self._vectorizers:
             raise FeatureError(_UNFITTED)
-        arrays = {"axes": self._axes, "shift": self._shift, "scale": self._scale}
-        words = []
+        arrays, words = {"axes": self._axes, "shift": self._shift, "scale": self._scale}, []
         for number, vectorizer in enumerate(self._vectorizers):
             arrays[f"idf{number}"] = vectorizer.idf_.astype(np.float32)
             words.append(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get))

@@ -66,21 +66,11 @@ class Boosting(Learned):
     def learn(self, views, quality):
         import lightgbm
 
-        settings = {
-            "objective": "cross_entropy",
-            "learning_rate": 0.03,
-            "num_leaves": 8,
-            "min_data_in_leaf": max(2, min(50, len(quality) // 20)),
-            "feature_fraction": 0.1,
-            "bagging_fraction": 0.7,
-            "bagging_freq": 1,
-            "lambda_l2": 20.0,
-            "deterministic": True,
-            "num_threads": 1,  # on busy cores several threads are slower than one
-            "force_col_wise": True,
-            "seed": self.seed,
-            "verbose": -1,
-        }
+        least = max(2, min(50, len(quality) // 20))
+        settings = {"objective": "cross_entropy", "learning_rate": 0.03, "num_leaves": 8, "min_data_in_leaf": least}
+        settings |= {"feature_fraction": 0.1, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0}
+        # On busy cores several threads are slower than one.
+        settings |= {"deterministic": True, "num_threads": 1, "force_col_wise": True, "seed": self.seed, "verbose": -1}
         texts, whole = [], lightgbm.Dataset(views.dense, params=settings, free_raw_data=False)
         for column in quality.T:
             known = np.flatnonzero(~np.isnan(column))
