@@ -23,10 +23,10 @@ from routerlab.core.recorded import Recorded
 from routerlab.core.runs import root
 from routerlab.evaluate.frontier import decide
 from routerlab.evaluate.metrics import aiq
+from routerlab.routers import newcomers
 from routerlab.routers.features import Tfidf
 from routerlab.routers.groups import KMeans, PredictedCategory, group_means
 from routerlab.routers.learned import Linear, linear
-from routerlab.routers.newcomers import choose_probes, meet
 from routerlab.sources import tables
 from routerlab.sources.split import split
 
@@ -50,7 +50,7 @@ def mmlu_pro() -> Recorded:
 
 
 class Bench:
-    """One table: everything that does not depend on which models are new is computed once."""
+    """One table; what does not depend on which models are new is computed once."""
 
     def __init__(self, data: Recorded) -> None:
         self.train, test = data.split("train"), data.split("test")
@@ -82,6 +82,23 @@ class Bench:
         points = [[m[rows, c].mean() for c in calls] + [m[:, cheap].mean()] for m in (self.usd, self.quality)]
         return aiq((np.array(points[0]), np.array(points[1])), self.usd[:, cheap].mean(), self.usd[:, best].mean())
 
+    def met(self, router: Linear, table: OutcomeTable, new: list[str], probes: list) -> dict[str, np.ndarray]:
+        """What `newcomers.meet` predicts of each new model; the penalties, the same for all, are chosen once."""
+        probes = sorted(probes, key=lambda q: q.id)
+        ids = {q.id for q in probes}
+        rest = sorted((q for q in self.train.queries if q.id not in ids), key=lambda q: q.id)[:1000]
+        asked, unseen = (newcomers._seen(router, self.groups, part, table) for part in (probes, rest))
+        y = self.train.table.select([q.id for q in probes]).matrix("quality", None).astype(float)
+        model, penalties = (
+            newcomers.Newcomers(self.features, 0.0, [router, self.groups]),
+            newcomers._tuned(asked, unseen),
+        )
+        predicted = {}
+        for m in new:
+            model.arrays["coefficients"] = newcomers._solve(*asked, y[:, self.ids.index(m)], penalties)
+            predicted[m] = model.estimate(self.views)[:, -1]
+        return predicted
+
     def draw(self, new: list[str], pool: list[str], counts: list[int], rng: np.random.Generator) -> dict:
         """Areas by (way, probes) for one draw of new models."""
         known = [m for m in self.ids if m not in new]
@@ -95,15 +112,12 @@ class Bench:
         flat = {m: np.full(len(self.queries), means[m]) for m in new}
         areas = {("full labels", 0): self.area({}, pool, pool)}
         areas["start", 0] = self.area(flat, pool, pool) if len(new) > 1 else self.area({}, known, pool)
-        ordered = choose_probes(router, self.groups, queries, max(counts))
+        ordered = newcomers.choose_probes(router, self.groups, queries, max(counts))
         drawn = [queries[i] for i in rng.permutation(len(queries))]
         for n in counts:
             columns_by_way: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
             for way, probes in {"ours": ordered[:n], "ours, random probes": drawn[:n]}.items():
-                answered = self.train.table.select([q.id for q in probes])
-                for m in new:
-                    met = meet(router, self.groups, (queries, table), m, only(answered, [m]))
-                    columns_by_way[way][m] = met.predict(self.queries)[0][:, -1]
+                columns_by_way[way] = self.met(router, table, new, probes)
             texts, outcomes = [q.text for q in drawn[:n]], self.train.table.select([q.id for q in drawn[:n]])
             seen, quality = self.features.views(texts), outcomes.matrix("quality", None).astype(float)
             for m in new:

@@ -1,5 +1,7 @@
 """Routers that sort questions into groups and predict the mean outcomes of a question's likely groups."""
 
+import warnings
+
 import numpy as np
 
 from routerlab.routers.learned import Learned, filled, sparse_ridge, unit
@@ -67,7 +69,10 @@ class KMeans(Learned):
         from scipy.cluster.vq import kmeans2
 
         rng = np.random.default_rng(self.seed)
-        centres, cluster = kmeans2(x, x[rng.choice(len(x), k, replace=False)], minit="matrix", iter=30, missing="warn")
+        start = x[rng.choice(len(x), k, replace=False)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty cluster predicts the overall mean
+            centres, cluster = kmeans2(x, start, minit="matrix", iter=30)
         self.arrays |= {"centres": centres, "means": group_means(np.eye(k)[cluster], quality)}
 
     def probabilities(self, views) -> np.ndarray:

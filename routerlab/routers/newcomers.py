@@ -106,7 +106,7 @@ def meet(
     probes = sorted((q for q, a in zip(outcomes.queries, answered, strict=True) if a))
     place = [outcomes.queries.index(q) for q in probes]
     y, usd = y[place], usd[place]
-    rest = sorted((q for q in by_id.values() if q.id not in set(probes)), key=lambda q: q.id)
+    rest = sorted((q for q in by_id.values() if q.id not in set(probes)), key=lambda q: q.id)[:1000]
     asked, unseen = (_seen(router, groups, qs, recorded[1]) for qs in ([by_id[q] for q in probes], rest))
     met = Newcomers(router.features, router.lam, [router, groups])
     met._own, met.name, met.models = False, router.name, (*router.models, model)
@@ -156,12 +156,12 @@ def _solve(known, actual, groups, dense, y: np.ndarray, penalties: np.ndarray) -
     return prior + scaled.T @ np.linalg.solve(x @ scaled.T + np.eye(len(y)), y - x @ prior)
 
 
-def _tuned(asked, unseen, most: int = 1000) -> np.ndarray:
+def _tuned(asked, unseen) -> np.ndarray:
     """Penalties, one kind after the other, with the least squared error where each known model in turn is the new one:
     fitted on the probes and compared with its actual outcomes on other recorded questions.
     """
     (known, actual, groups, dense), trials = asked, []
-    far, truth, far_groups, far_dense = (m[:most] for m in unseen)  # in the order of ids, which are hashes
+    far, truth, far_groups, far_dense = unseen
     for m in range(known.shape[1]):
         rest = np.arange(known.shape[1]) != m
         x = _design(known[:, rest], actual[:, rest] - known[:, rest], groups, dense)
