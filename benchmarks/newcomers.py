@@ -132,6 +132,17 @@ class Bench:
         return areas
 
 
+def curve(name: str, draws: list[dict]) -> list[dict]:
+    """For each way and number of probes the mean area over draws, and half of its 95 % interval, less the start's."""
+    lines = []
+    for way, n in draws[0]:
+        gain = np.array([d[way, n] - d["start", 0] for d in draws])
+        half = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5
+        line = {"table": name, "way": way, "probes": n, "draws": len(draws)}
+        lines.append(line | {"gain": round(float(gain.mean()), 5), "half": round(float(half), 5)})
+    return lines
+
+
 def report(name: str, draws: list[dict], counts: list[int]) -> dict[str, float]:
     """Print the curve: share of the gain of full labels, and ours minus each way with 95 % intervals over draws."""
     values = {key: np.array([d[key] for d in draws]) for key in draws[0]}
@@ -159,12 +170,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--draws", type=int, default=12, help="of new models on MMLU-Pro (default: 12)")
     parser.add_argument("--probes", default="50,100,200,400", help="numbers of probes, with commas")
+    parser.add_argument("--csv", type=Path, help="also write the curve to this file")
     args = parser.parse_args()
     counts, figures = [int(n) for n in args.probes.split(",")], {}
     rng = np.random.default_rng(0)
     bench = Bench(recorded("pocket"))
     draws = [bench.draw([m], bench.ids, counts, rng) for m in bench.ids for _ in range(2)]
     figures |= report("pocket", draws, counts)
+    lines = curve("pocket", draws)
     if Path(DATA / "mmlupro_12032x29.parquet").is_file():
         bench = Bench(mmlu_pro())
         draws = []
@@ -173,6 +186,11 @@ def main() -> int:
             new = [bench.ids[i] for i in rng.permutation(len(bench.ids))[:9]]
             draws.append(bench.draw(new, new, counts, rng))
         figures |= report("mmlupro", draws, counts)
+        lines += curve("mmlupro", draws)
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+            writer.writeheader(), writer.writerows(lines)
     print(json.dumps(figures))
     return 0
 
