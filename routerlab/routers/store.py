@@ -60,7 +60,7 @@ def load(folder: str | Path) -> Learned:
 
     run = Run(Path(folder).resolve())
     if "router.json" not in run.manifest():
-        raise RouterError(f"no router in {run.folder}; save one with routers.store.save")
+        raise RouterError(f"no router in {run.folder}; save one with `routerlab eval --out NAME` or routers.store.save")
     content = json.loads(run.path("router.json").read_text())
     if content.get("version") != VERSION:
         raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
