@@ -45,7 +45,7 @@ def mmlu_pro() -> Recorded:
     rows = [r for r in csv.DictReader((DATA / "mmlupro_models.csv").open()) if r["rows"] == "12032"]
     prices = [(r["model"], float(r["usd_per_mtok_in"]), float(r["usd_per_mtok_out"])) for r in rows]
     cards = [ModelCard(m, m, "standard", a, b, 100_000, dt.date(2025, 1, 1)) for m, a, b in prices]
-    data = tables.mmlu_pro(DATA / "mmlupro_12032x29.parquet", Pool("mmlupro", cards))
+    data = tables.import_table(DATA / "mmlupro_12032x29.parquet", "mmlu-pro", pool=Pool("mmlupro", cards))
     return data._replace(queries=split(data.queries, {"train": 6, "validation": 1, "test": 3}))
 
 
@@ -112,11 +112,13 @@ class Bench:
         flat = {m: np.full(len(self.queries), means[m]) for m in new}
         areas = {("full labels", 0): self.area({}, pool, pool)}
         areas["start", 0] = self.area(flat, pool, pool) if len(new) > 1 else self.area({}, known, pool)
-        ordered = newcomers.choose_probes(router, self.groups, queries, max(counts))
         drawn = [queries[i] for i in rng.permutation(len(queries))]
         for n in counts:
             columns_by_way: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-            for way, probes in {"ours": ordered[:n], "ours, random probes": drawn[:n]}.items():
+            for way, probes in {
+                "ours": newcomers.choose_probes(router, self.groups, queries, n),
+                "ours, random probes": drawn[:n],
+            }.items():
                 columns_by_way[way] = self.met(router, table, new, probes)
             texts, outcomes = [q.text for q in drawn[:n]], self.train.table.select([q.id for q in drawn[:n]])
             seen, quality = self.features.views(texts), outcomes.matrix("quality", None).astype(float)

@@ -1,10 +1,12 @@
 """A router meets a new model by probes: what it then predicts, costs, refuses and keeps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_learned import pool_of, table_of
 
-from routerlab import Query
+from routerlab import Query, recorded
 from routerlab.routers import newcomers
 from routerlab.routers.features import Tfidf
 from routerlab.routers.learned import Linear
@@ -58,7 +60,7 @@ def test_sixty_probes_tell_what_the_new_model_can_do_and_costs(world):
     assert router.models == MODELS, "the router it was given stays as it is"
 
 
-def test_probes_are_informative_different_and_in_no_order(world):
+def test_probes_are_even_different_and_in_no_order(world):
     queries, table, router, *_ = world
     groups = groups_of(router, queries[:600], table)
     probes = choose_probes(router, groups, queries[:600], 40)
@@ -67,17 +69,15 @@ def test_probes_are_informative_different_and_in_no_order(world):
     assert [q.id for q in probes] == [q.id for q in again]
     assert probes[:10] == choose_probes(router, groups, queries[:600], 10), "more probes extend fewer"
     assert {q.meta["category"] for q in probes[:6]} == {"add", "spell", "draw"}
-
-    def variance(chosen):
-        views = router.features.views([q.text for q in queries[:600]])
-        known = router.estimate(views)
-        x = np.hstack([np.ones((600, 1)), known - known.mean(1, keepdims=True), groups.probabilities(views)]) / 2
-        at = x[[queries.index(q) for q in chosen]]
-        return np.trace(x @ np.linalg.solve(np.eye(x.shape[1]) + at.T @ at, x.T))
-
-    rng = np.random.default_rng(0)
-    drawn = [variance([queries[i] for i in rng.permutation(600)[:40]]) for _ in range(20)]
-    assert variance(probes) < min(drawn)
+    views = router.features.views([q.text for q in queries[:600]])
+    level, group = router.estimate(views).mean(1), groups.probabilities(views).argmax(1)
+    at = [queries.index(q) for q in probes]
+    for g in np.unique(group):
+        inside = group == g
+        assert abs((group[at] == g).sum() - 40 * inside.mean()) <= 2, "each group has its share"
+        ranks = np.searchsorted(np.sort(level[inside]), level[[i for i in at if group[i] == g]]) / inside.sum()
+        assert abs(ranks.mean() - 0.5) < 0.1, "easy and hard questions alike"
+        assert np.histogram(ranks, 4, (0, 1))[0].min() >= 2
 
 
 def test_coefficients_are_the_ridge_with_its_prior_by_hand():
@@ -162,3 +162,36 @@ def test_probes_bring_most_of_what_all_labels_bring_on_the_embedded_table(pocket
     share = (np.mean(probed) - np.mean(without)) / (full - np.mean(without))
     print(f"100 probes bring {share:.0%} of what all labels bring")
     assert share > 0.75
+
+
+def test_new_prices_and_a_smaller_pool_need_no_probes():
+    """Doubling one model's prices doubles its predicted cost, lowers its share, and changes no predicted quality."""
+    pocket = recorded("pocket")
+    train, test = pocket.split("train"), pocket.split("test")
+    router = Linear(Tfidf(width=64).fit([q.text for q in train.queries])).fit(train.queries, train.table)
+    same = router.repriced(train.queries, train.table, pocket.pool)
+    for before, after in zip(router.predict(test.queries), same.predict(test.queries), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-5, err_msg="at the old prices nothing changes")
+    card = pocket.pool["pocket-max"]
+    twice = dataclasses.replace(
+        card, usd_per_mtok_in=2 * card.usd_per_mtok_in, usd_per_mtok_out=2 * card.usd_per_mtok_out
+    )
+    pool = type(pocket.pool)("dearer", [twice if c.id == card.id else c for c in pocket.pool])
+    dearer, column = router.repriced(train.queries, train.table, pool), router.models.index(card.id)
+    factor = dearer.predict(test.queries)[1] / router.predict(test.queries)[1]
+    np.testing.assert_allclose(factor[:, column], 2, rtol=1e-5)
+    np.testing.assert_allclose(np.delete(factor, column, 1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(dearer.predict(test.queries)[0], router.predict(test.queries)[0])
+    shares = [r.at(1000.0).route(test.queries, pool).shares()[card.id] for r in (router, dearer)]
+    assert shares[1] < shares[0]
+    rest = pocket.pool.subset([m for m in pocket.pool.ids if m != card.id])
+    left = router.at(1000.0).route(test.queries, rest)
+    assert card.id not in left.models
+    assert sum(left.shares().values()) == pytest.approx(1)
+    kept = router.at(1000.0).route(test.queries, pocket.pool)
+    stays = kept.choice != pocket.pool.ids.index(card.id)
+    names = [np.array(d.models)[d.choice] for d in (kept, left)]
+    assert (names[0] == names[1])[stays].all(), "only questions of the removed model move"
+    cheap = type(pool)("other", [c for c in pool if c.id != card.id])
+    with pytest.raises(RouterError, match="pocket-max needs a price in the pool"):
+        router.repriced(train.queries, train.table, cheap)

@@ -175,7 +175,9 @@ def test_what_this_version_does_not_know_is_refused(task, shared, tmp_path):
         load(_altered(folder(), lambda t: t.update(version="router/2")))
     with pytest.raises(RouterError, match="is None; this version reads"):
         load(_altered(folder(), lambda t: t.pop("version")))
-    with pytest.raises(RouterError, match=r"no router in .*; save one with `routerlab eval --out NAME` or routers\.store\.save"):
+    with pytest.raises(
+        RouterError, match=r"no router in .*; save one with `routerlab eval --out NAME` or routers\.store\.save"
+    ):
         load(tmp_path / "nothing")
 
 

@@ -1,4 +1,6 @@
-"""The verbs that use a saved router: `route` asks it about questions, `meet` shows it a new model."""
+"""The verbs that use a saved router: `route` asks it about questions, `meet` teaches it a new model, `reprice` gives
+it new prices.
+"""
 
 import argparse
 from pathlib import Path
@@ -29,6 +31,11 @@ def add(verb: AddVerb) -> None:
     parser.add_argument("--max-tokens", type=int, default=512, help="of each answer")
     parser.add_argument("--run", help="the run that keeps the probes (default: meet-MODEL)")
     parser.add_argument("--out", metavar="FOLDER", help="the new router (default: router in that run)")
+    parser = verb(reprice, "reprice", "give a saved router the prices of another pool file; nobody is asked anything")
+    parser.add_argument("--router", required=True, metavar="FOLDER", help="a router saved by `eval --out` or `meet`")
+    parser.add_argument("--table", default="pocket", help="the recorded table it was fitted on (default: pocket)")
+    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools, with the new prices")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the new router")
 
 
 def route(given: argparse.Namespace) -> int:
@@ -110,6 +117,19 @@ def meet(given: argparse.Namespace) -> int:
     card = {"data": train.sha256, "pool": train.pool.name, "met": given.model, "probes": given.probes}
     folder = store.save(met, given.out or run.folder / "router", card)
     print(f"a router that knows {', '.join(met.models)} is in {folder}")
+    return 0
+
+
+def reprice(given: argparse.Namespace) -> int:
+    """Predict costs anew from the recorded tokens and the prices of a pool, and write that router. What it predicts of
+    qualities stays, and so does its cost weight."""
+    from routerlab.routers import store
+
+    router, pool = store.load(given.router), routerlab.Pool.load(given.pool)
+    train = routerlab.recorded(given.table).split("train")
+    card = {"data": train.sha256, "pool": pool.name, "repriced": {m: pool[m].as_of for m in router.models}}
+    folder = store.save(router.repriced(train.queries, train.table, pool), given.out, card)
+    print(f"the router at the prices of {pool.name} is in {folder}")
     return 0
 
 

@@ -2,11 +2,14 @@
 whole frontier. A missing training outcome counts as the mean of its model, never as wrong.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.routers.features import Features, Tfidf, Views
 from routerlab.routers.protocol import RouterError, ScoreRouter
@@ -41,10 +44,27 @@ class Learned(ScoreRouter):
             self.features.fit(texts)
         views = self.features.views(texts)._replace(category=self._categories(queries))
         self.learn(views, np.asarray(quality, np.float64))
+        self._learn_cost(views, usd)
+
+    def _learn_cost(self, views: Views, usd: np.ndarray) -> None:
         mean = np.nanmean(usd, 0)
         scale = np.where(mean > 0, mean, 1.0)
         weights, base = linear(views.dense, usd / scale)
         self._cost = weights * scale, base * scale, np.nanmin(usd, 0) / 2
+
+    def repriced(self, queries: Sequence[Query], table: OutcomeTable, pool: Pool) -> Self:
+        """This router at the prices of `pool`: costs are predicted anew from the tokens recorded in `table` for these
+        (training) queries; predicted qualities, which prices do not change, stay. Nobody is asked anything.
+        """
+        outcomes = table.select([q.id for q in sorted(queries, key=lambda q: q.id)])
+        if absent := [m for m in self._known() if m not in outcomes.models or m not in pool]:
+            raise RouterError(f"{absent[0]} needs a price in the pool and recorded tokens in the table")
+        counts = (outcomes.matrix(n, None, graded=True) for n in ("tokens_in", "tokens_out", "tokens_cached"))
+        tokens_in, tokens_out, cached = (n[:, [outcomes.models.index(m) for m in self.models]].T for n in counts)
+        usd = [pool[m].usd(*tokens) for m, *tokens in zip(self.models, tokens_in, tokens_out, cached, strict=True)]
+        other, texts = copy.copy(self), {q.id: q.text for q in queries}
+        other._learn_cost(self.features.views([texts[q] for q in outcomes.queries]), np.array(usd).T)
+        return other
 
     def _categories(self, queries: Sequence[Query]) -> np.ndarray | None:
         for name in (self.category,) if self.category else CATEGORIES:

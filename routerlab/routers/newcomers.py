@@ -43,31 +43,19 @@ class Newcomers(Learned):
 
 
 def choose_probes(router: Learned, groups: Learned, queries: Sequence[Query], count: int) -> list[Query]:
-    """The questions to ask a new model. Each next one lowers the variance of a regression on 1, p̄, p - p̄ and g, summed
-    over all `queries`, the most (greedy integrated variance): no outlier, and no repetition.
+    """The questions to ask a new model, spread evenly over all, sorted by their likeliest group and, within a group, by
+    the known models' mean predicted quality: so easy and hard questions of every group have their share. Steps of the
+    golden ratio keep any number of probes even, and more probes extend fewer.
     """
     if not 0 < count <= len(queries):
         raise RouterError(f"{count} probes of {len(queries)} recorded questions; choose a number between")
     queries = sorted(queries, key=lambda q: q.id)
     views = router.features.views([q.text for q in queries])
-    known, likely = router.estimate(views), groups.probabilities(views)  # pyright: ignore
-    x = _design(known, None, likely, views.dense[:, :0])
-    used = np.r_[: 2 + known.shape[1], 3 + 2 * known.shape[1] : x.shape[1]]
-    sizes = 1, 1, known.shape[1], likely.shape[1]
-    x = x[:, used] / np.sqrt(np.repeat([1.0, 5.0, 3.0, 5.0], sizes))
-    root = np.linalg.cholesky(x.T @ x / len(x) + 1e-9 * np.eye(x.shape[1]))
-    # On unit noise: the posterior covariance times each row, its part that counts for all rows, and its variance.
-    posterior, spread, variance, chosen = x.copy(), x @ root, (x**2).sum(1), []
-    for _ in range(count):
-        gain = (spread**2).sum(1) / (1 + variance)
-        gain[chosen] = -1
-        chosen.append(int(gain.argmax()))
-        step = posterior[chosen[-1]] / np.sqrt(1 + variance[chosen[-1]])
-        along = x @ step
-        posterior -= np.outer(along, step)
-        spread -= np.outer(along, step @ root)
-        variance -= along**2
-    return [queries[i] for i in chosen]
+    likeliest = groups.probabilities(views).argmax(1)  # pyright: ignore
+    order = np.lexsort((router.estimate(views).mean(1), likeliest))
+    steps = np.arange(1, 3 * len(queries) + 1) * (5**0.5 - 1) / 2 % 1  # as many as visit every place
+    places = list(dict.fromkeys((steps * len(queries)).astype(int)))[:count]
+    return [queries[i] for i in order[places]]
 
 
 def groups_of(router: Learned, queries: Sequence[Query], table: OutcomeTable) -> Learned:
