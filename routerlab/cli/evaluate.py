@@ -20,6 +20,11 @@ def add(verb: AddVerb) -> None:
     parser.add_argument("--out", metavar="RUN", help="keep points, summary and routers in this run")
     parser.add_argument("--splits", type=int, default=1, metavar="N", help="N splits by near-duplicates (default: 1)")
     parser.add_argument("--hold-out", metavar="COLUMN=VALUE", help="train without these questions and test on them")
+    parser.add_argument(
+        "--policies",
+        metavar="MEDIUM,LARGE",
+        help="also score the policies (Standard, Complex, Ambiguous) of two models",
+    )
     _shared(parser)
     parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
     parser.add_argument("tables", nargs="+", help="runs, folders of tables or runs, or files of a known layout")
@@ -77,9 +82,12 @@ def evaluate(given: argparse.Namespace) -> int:
         _print(summary)
     else:
         summary = _report(given, data, results, rival)
+    report = _policies(given.policies, results, rival, given.resamples) if given.policies else None
     for router, why in results.left_out.items():
         say(f"{router} cannot run and is left out: {why}")
     if given.out:
+        if report:
+            routerlab.Run(given.out).write("comparison.json", report.as_json())
         print(f"kept in {breakdown.keep(results, routerlab.Run(given.out), summary)}")
     return 0
 
@@ -166,6 +174,24 @@ def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> A
     for line in verdict.sentences(results, rival, given.resamples):
         print(line)
     return summary
+
+
+def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
+    """Print how a router's policies for two models do beside always calling one of these."""
+    from routerlab.contest import two_models
+    from routerlab.routers.protocol import RouterError
+
+    if models.count(",") != 1:
+        raise RouterError(f"--policies {models}; name two models, the medium and the large one, with a comma between")
+    medium, large = (m.strip() for m in models.split(","))
+    (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
+    policies = two_models.policies_of(results, entry, medium, large)
+    report = two_models.policy_report(results, policies, medium, large, resamples=resamples)
+    print(f"policies of {entry.name} for {medium} and {large} (Complex goes to {large})")
+    _print(report.by_policy)
+    _print(report.routing)
+    print("the published two-model system expects a saving of {:.0%} to {:.0%}".format(*two_models.PUBLISHED_SAVING))
+    return report
 
 
 def _print(frame: Any) -> None:
