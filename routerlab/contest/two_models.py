@@ -77,7 +77,7 @@ def policy_report(
     columns = [names.index(medium), names.index(large)]
     models = models or {p: large if p is Policy.COMPLEX else medium for p in Policy}
     quality, usd = results.quality[:, columns].astype(float), results.usd[:, columns].astype(float)
-    known = ~np.isnan(quality + usd).any(1)
+    known = np.asarray(~np.isnan(quality + usd).any(1))
     quality, usd, clusters = quality[known], usd[known], results.clusters[known]
     policies = [policy for policy, there in zip(policies, known, strict=True) if there]
     oracle = label(results.test.table.text("grade", 0)[known][:, columns], usd.mean(0)).policy
