@@ -186,7 +186,7 @@ def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
     medium, large = (m.strip() for m in models.split(","))
     (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
     policies = two_models.policies_of(results, entry, medium, large)
-    report = two_models.policy_report(results, policies, medium, large, resamples=resamples)
+    report = two_models.policy_report(results, policies.tolist(), medium, large, resamples=resamples)
     print(f"policies of {entry.name} for {medium} and {large} (Complex goes to {large})")
     _print(report.by_policy)
     _print(report.routing)
