@@ -21,20 +21,20 @@ def judge(args: argparse.Namespace) -> int:
     from routerlab.collect.backends import backend
     from routerlab.collect.calls import Call
     from routerlab.collect.ledger import Ledger
+    from routerlab.collect.settings import call_of
     from routerlab.core.recorded import recorded
     from routerlab.grade.judge import PROMPT
     from routerlab.grade.judge_audit import audit
 
     pool = routerlab.Pool.load(args.pool).subset([args.judge])
     card, where, data = pool.cards[0], backend(args.backend), recorded(args.table)
-    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens)
+    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens, prompt=PROMPT)
     pairs, gold = _material(data, args.limit)
     calls: dict[str, Call] = {}
 
     def call(messages: list[dict[str, str]]) -> Call:
         name = hashlib.blake2b(messages[-1]["content"].encode(), digest_size=8).hexdigest()
-        about = {"max_tokens": args.max_tokens, "prompt": PROMPT, "prices": card.as_of.isoformat()}
-        return Call(name, card.id, card.provider_id, tuple(messages), **about)
+        return call_of(card, name, messages, settings)
 
     async def note(messages: list[dict[str, str]]) -> str:  # first all prompts, to ask them side by side
         calls[call(messages).key] = call(messages)

@@ -184,10 +184,12 @@ def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarr
 
     known = {"quality": layout.quality, "usd": layout.usd, "answer": layout.text}
     known |= {name: rule for name in TOKENS if (rule := getattr(layout, name)) != CHARACTERS}
+    known = {what: column for what, column in known.items() if isinstance(column, str)}
+    for column in known.values():
+        need(frame, [column] if layout.model else [column.replace("{model}", name) for name in models], path)
 
     def read(model: str) -> Any:
-        names = {what: c.replace("{model}", model) for what, c in known.items() if isinstance(c, str)}
-        need(frame, [*names.values()], path)
+        names = {what: column.replace("{model}", model) for what, column in known.items()}
         columns = {w: frame[c].to_numpy(object) if w == "answer" else numbers(frame[c], path) for w, c in names.items()}
         return pd.DataFrame({"question": question, **columns})
 
