@@ -112,7 +112,7 @@ def collect(
         new = len(keys & ledger.results.keys()) - done
         columns, why = grade_calls(queries, calls, ledger, card, sandbox)
         if ask_new and not stopped:
-            stopped = _left(calls, ledger) or _without_verdict(columns["error"], judge)
+            stopped = _left(calls, ledger) or _without_verdict(columns.get("error", ()), judge)
         spent, unknown, recovery = ledger.spent_usd, ledger.unknown, ledger.recovery
         replies = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     table = OutcomeTable(columns, pool.ids)

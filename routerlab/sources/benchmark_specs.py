@@ -51,6 +51,7 @@ class Benchmark:
         return list(self.splits or self.urls)
 
     def theirs(self, split: str) -> Any:
+        """The publisher's name of a split, or its files."""
         return self.splits.get(split, split)
 
     def asked(self, split: str) -> Callable[[Row], Asked | None]:
@@ -90,18 +91,17 @@ def raw_rows(b: Benchmark, split: str, folder: str | Path | None = None, revisio
 def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
     import datasets
 
-    theirs = b.theirs(split)
+    names = b.theirs(split)
     try:
-        if isinstance(theirs, str):
-            part = datasets.load_dataset(b.hub or "", b.config, split=theirs, revision=revision)
-            return [dict(row) for row in part]
-        found: list[Row] = []
-        for name in theirs:
-            kind = "parquet" if name.endswith(".parquet") else "json"
-            at = f"hf://datasets/{b.hub}@{revision}/{name}"
-            part = datasets.load_dataset(kind, data_files=at, split="train")
-            found += [{**dict(row), "_file": Path(name).stem} for row in part]
-        return found
+        if isinstance(names, str):
+            return [dict(row) for row in datasets.load_dataset(b.hub or "", b.config, split=names, revision=revision)]
+        kinds = {name: "parquet" if name.endswith(".parquet") else "json" for name in names}
+        at = f"hf://datasets/{b.hub}@{revision}"
+        return [
+            {**dict(row), "_file": Path(name).stem}
+            for name, kind in kinds.items()
+            for row in datasets.load_dataset(kind, data_files=f"{at}/{name}", split="train")
+        ]
     except Exception as error:  # the hub's clients raise errors of their own, of many kinds
         page = f"https://huggingface.co/datasets/{b.hub}"
         terms = f"accept its terms at {page} and set HF_TOKEN; or " if b.gated else ""
@@ -129,36 +129,34 @@ def _cure(b: Benchmark, split: str, folder: str | Path) -> str:
 
 def _from_folder(b: Benchmark, split: str, folder: Path) -> list[Row]:
     """The first pattern that finds files wins: known raw names, then the layout of a downloaded repository."""
-    theirs = b.theirs(split)
-    names = [f.format(split=theirs) for f in b.files] + [f"{b.name}_{split}.*"]
+    published = b.theirs(split)  # the split's name, or its files
+    names = [f.format(split=published) for f in b.files] + [f"{b.name}_{split}.*"]
     names += [f"{b.name}.*"] if split == b.known_splits[0] else []
     names += [named(u) for u in _urls(b, split, b.revision)] if b.urls else []
     groups = [[n] for n in [*names, *(f"{b.name}/**/{n}" for n in names)]]
-    if isinstance(theirs, list):
-        groups = [[f"{b.name}/{t}" for t in theirs], [Path(t).name for t in theirs], *groups]
+    if isinstance(published, list):
+        groups = [[f"{b.name}/{name}" for name in published], [Path(name).name for name in published], *groups]
     else:
-        layout = [f"{b.config}/{theirs}[-.]*", f"{b.config}/**/{theirs}[-.]*"] if b.config else []
-        layout += [b.inside.format(split=theirs).lstrip("*/")] if b.inside and not b.tables else []
-        groups += [[f"{b.name}/**/{n}"] for n in [*layout, f"{theirs}[-.]*"]]
+        layout = [f"{b.config}/{published}[-.]*", f"{b.config}/**/{published}[-.]*"] if b.config else []
+        layout += [b.inside.format(split=published).lstrip("*/")] if b.inside and not b.tables else []
+        groups += [[f"{b.name}/**/{n}"] for n in [*layout, f"{published}[-.]*"]]
     for group in groups:
-        paths = [p for g in group for p in sorted(folder.glob(g)) if p.is_file()]
-        if paths:
-            tables = next(folder.glob("**/tables.zip"), None) if b.tables else None
-            return _read(b, split, paths, tables)
-    looked = ", ".join(g for group in groups[:4] for g in group)
+        if paths := [p for pattern in group for p in sorted(folder.glob(pattern)) if p.is_file()]:
+            return _read(b, split, paths, next(folder.glob("**/tables.zip"), None) if b.tables else None)
+    looked = ", ".join(pattern for group in groups[:4] for pattern in group)
     raise SourceError(f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}")
 
 
 def _read(b: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:
     inside = b.inside.format(split=b.theirs(split)) or "*"
-    found = [row for p in paths for row in read_rows(p, inside)]
+    rows = [row for path in paths for row in read_rows(path, inside)]
     if not b.tables:
-        return found
+        return rows
     if tables is None:
         raise SourceError(f"{b.name} also needs tables.zip beside its samples; {_cure(b, split, 'FOLDER')}")
-    by = {row["_file"]: row for row in read_rows(tables, inside)}
-    if absent := [row["table_id"] for row in found if str(row["table_id"]) not in by]:
+    table_of = {row["_file"]: row for row in read_rows(tables, inside)}
+    if absent := [row["table_id"] for row in rows if str(row["table_id"]) not in table_of]:
         raise SourceError(
             f"{tables} lacks table {absent[0]} (and {len(absent) - 1} more) of {b.name}; fetch both at one commit"
         )
-    return [{**row, "table": by[str(row["table_id"])]} for row in found]
+    return [{**row, "table": table_of[str(row["table_id"])]} for row in rows]
