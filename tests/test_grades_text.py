@@ -10,7 +10,8 @@ import pytest
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.math_pool import WorkerError, grade_apart
+from routerlab.grade.answers import regex
+from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
@@ -179,7 +180,7 @@ def test_long_texts_made_to_be_slow_are_graded(verifier):
 
 def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
     evil, plain = ask("regex", pattern="(a+)+$"), ask("regex", pattern="^b")
-    late, then = grade_apart([(evil, "a" * 40 + "b"), (plain, "b")], 1, timeout_s=3.0)
+    late, then = grade_apart(regex, [(evil, "a" * 40 + "b"), (plain, "b")], 1, timeout_s=3.0)
     assert isinstance(late, WorkerError)
     assert "more than 3 s" in str(late)
     assert then == (1.0, "match")

@@ -149,7 +149,7 @@ def check(
     """
     if not queries:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    known = {*VERIFIERS, "math", "code", "judge"}
+    known = {*VERIFIERS, "code", "judge"}
     if unknown := sorted({q.verifier for q in queries} - known):
         raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):

@@ -17,25 +17,26 @@ from routerlab.grade import answers as short
 from routerlab.grade.answers import Result, Verifier, VerifyError
 from routerlab.grade.choice import multiple_choice
 from routerlab.grade.code import code
+from routerlab.grade.deadline import grade_apart
+from routerlab.grade.formulas import math
 from routerlab.grade.instructions import instructions
-from routerlab.grade.math_pool import grade_apart
 from routerlab.grade.numeric import numeric
 from routerlab.grade.sandbox_fusion import executor
 
 __all__ = ["VERIFIERS", "Result", "Verdict", "VerifyError", "abstains", "grade", "grade_many"]
 
-# Add your own function under a name, and queries can name it as their verifier.
+# Add your own function under a name, and queries can name it as their verifier; it runs in this process.
 VERIFIERS: dict[str, Verifier] = {
     "exact": short.exact,
     "literal": short.literal,
     "numeric": numeric,
+    "math": math,
     "multiple_choice": multiple_choice,
     "json": short.json_value,
     "regex": short.regex,
     "instructions": instructions,
     "reasoning_gym": short.reasoning_gym,
 }
-_APART = ("math", "code", "judge")  # run in worker processes, in a sandbox, by a paid call
 
 
 class Verdict(NamedTuple):
@@ -79,7 +80,7 @@ def grade_many(
         raise VerifyError(
             f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
-    known = (*VERIFIERS, *_APART)
+    known = (*VERIFIERS, "code", "judge")
     for query in queries:
         if query.verifier not in known:
             raise VerifyError(
@@ -103,14 +104,12 @@ def grade_many(
 
 
 def _results(name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None) -> list[Result | Exception]:
-    if (
-        name == "math" or VERIFIERS.get(name) is short.regex
-    ):  # a pattern can take time exponential in the length of an answer
-        return grade_apart(jobs, workers)
     if name == "code":
         run = executor(sandbox)
         with ThreadPoolExecutor(min(workers, len(jobs))) as pool:
             return list(pool.map(lambda job: _try(lambda q, a: code(q, a, run), *job), jobs))
+    if VERIFIERS[name].__module__.startswith("routerlab.grade."):
+        return grade_apart(VERIFIERS[name], jobs, workers)
     return [_try(VERIFIERS[name], query, answer) for query, answer in jobs]
 
 
