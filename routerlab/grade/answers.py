@@ -11,12 +11,13 @@ import re
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.statements import QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
+from routerlab.grade.statements import PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 class VerifyError(ValueError):
@@ -62,10 +63,7 @@ def normal(text: str) -> str:
     return bare or text
 
 
-_REST = re.compile(r"(?:,? (?:because|since|which|who|where|as it|that)\b|,(?! ?[A-Z])|[.;:!(]| - |\n)")
-_COPULA = r"(?:is|are|was|were|be|'s|equals)"
 _BOTH = {"yes", "no", "true", "false"}
-_OR = re.compile(r"\b(?:or|and|either|both|vs|versus)\b|/")
 
 
 def _key(text: str) -> str:
@@ -81,38 +79,35 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
+    return verdict(last_stated(tidy(answer), partial(_named, wanted), partial(_short, wanted)) == "wanted")
 
-    def names(phrase: str) -> str | None:
-        """The wanted answer that a phrase names, whole or before a remark; the phrase itself if it names another."""
-        phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
-        if _key(phrase) in wanted or (
-            _key(phrase.partition(",")[0]) in wanted & _BOTH and not set(_key(phrase.partition(",")[2]).split()) & _BOTH
-        ):
+
+def _named(wanted: set[str], phrase: str) -> str | None:
+    """ "wanted" for a phrase that names a wanted answer, whole or before a remark; the phrase if it names another."""
+    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
+    first, _, rest = phrase.partition(",")
+    if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
+        return "wanted"
+    kept = affirmed(phrase)
+    if kept is None or not _key(kept):
+        return SEVERAL if _key(phrase) else None
+    for end in (len(kept), *(m.start() for m in PHRASES["remark"].finditer(kept[:400]))):
+        rest = kept[end:]
+        open_ = PHRASES["alternative"].search(rest[:12]) or _BOTH & set(re.findall(r"\w+", rest[:400].lower()))
+        if _key(kept[:end]) in wanted and not open_:
             return "wanted"
-        kept = affirmed(phrase)
-        if kept is None or not _key(kept):
-            return SEVERAL if _key(phrase) else None
-        heads = [kept, *(kept[: m.start()] for m in _REST.finditer(kept[:400]))]
-        rests = [kept[len(h) :] for h in heads]
-        clear = [not _OR.search(r[:12]) and not _BOTH & set(re.findall(r"\w+", r[:400].lower())) for r in rests]
-        heads = [h for h, ok in zip(heads, clear, strict=True) if ok]
-        return "wanted" if any(_key(h) in wanted for h in heads) else _key(kept)
+    return _key(kept)
 
-    def short(text: str) -> str | None:
-        """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
-        if (value := names(text)) in ("wanted", SEVERAL) or len(text.split()) > 25:
-            return value
-        sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
-        ends = [re.split(rf" {_COPULA} |(?<=\w){_COPULA} ", sentence)[-1]]
-        for form in (
-            rf"^(.+?) {_COPULA} the ",
-            r"^it was (.+?) (?:who|that) ",
-            r"^(?:\w+ \w+ )?(?:in|on|at|by|from) (.+)$",
-        ):
-            ends += re.findall(form, sentence)
-        return "wanted" if any(_key(e) in wanted for e in ends) else value
 
-    return verdict(last_stated(tidy(answer), names, short) == "wanted")
+def _short(wanted: set[str], text: str) -> str | None:
+    """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
+    value = _named(wanted, text)
+    if value in ("wanted", SEVERAL) or len(text.split()) > 25:
+        return value
+    sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
+    ends = [PHRASES["copula_split"].split(sentence)[-1]]
+    ends += [m[1] for name in ("subject", "cleft", "place") if (m := PHRASES[name].match(sentence))]
+    return "wanted" if any(_key(end) in wanted for end in ends) else value
 
 
 def literal(query: Query, answer: str) -> Result:

@@ -22,6 +22,7 @@ from routerlab.grade.formulas import math
 from routerlab.grade.instructions import instructions
 from routerlab.grade.numeric import numeric
 from routerlab.grade.sandbox_fusion import executor
+from routerlab.grade.statements import PHRASES
 
 __all__ = ["VERIFIERS", "Result", "Verdict", "VerifyError", "abstains", "grade", "grade_many"]
 
@@ -144,38 +145,15 @@ def visible(answer: str) -> str:
     return answer.rpartition("</think>")[2] if "</think>" in answer else answer
 
 
-_ME = r"(?:i|we)(?: (?:really|honestly|truly|simply|just))?"
-_NOT = r"(?:do not|don't|dont|cannot|can't|can not|am unable to|'m unable to|am not able to|'m not able to)"
-_IDK = re.compile(
-    rf"(?:(?:sorry|i am sorry|i'm sorry|unfortunately|hmm|well|honestly|no)[,.!]? )*(?:but )?"
-    rf"(?:{_ME} {_NOT}(?: (?:really|honestly|actually))? (?:know|answer|determine|recall|remember|say)\b.*"
-    rf"|{_ME} (?:have|'ve) no (?:idea|clue|information|knowledge)\b.*"
-    rf"|(?:i am|i'm|we are) not (?:sure|certain|aware|able to (?:answer|determine|say))\b.*"
-    rf"|(?:not sure|no idea|don't know|dont know|do not know|idk|unknown to me|not attempted)\b.{{0,40}}"
-    rf"|(?:(?:the )?answer is )?(?:unknown|unsure|unclear|unanswerable|n/a))",
-    re.S,
-)
-_REFUSED = re.compile(
-    rf"(?:(?:sorry|i am sorry|i'm sorry|i apologi[sz]e|unfortunately)[,.!]? )*(?:but )?(?:as an ai\b[^,.]*, )?"
-    rf"(?:(?:{_ME} (?:cannot|can't|can not|won't|will not|am unable to|'m unable to|am not able to|"
-    rf"must decline to|have to decline to|decline to)|(?:i'm|i am) (?:unable|not able) to)"
-    rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
-    rf"|i must decline\b|i have to decline\b|it is against my)"
-)
-_ANSWERS = re.compile(r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b")
-
-
 def abstains(answer: str) -> str | None:
     """ "idk" for an answer that only says "I don't know", "refusal" for one that only declines; else None.
 
     Only a short answer that begins so abstains; where the model goes on to guess, the guess is graded.
     """
     text = short.normal(answer).replace("i'm not", "i am not")
-    if not text or len(text.split()) > 60:
-        return None
-    if _REFUSED.match(text):
+    words = len(text.split())
+    if words <= 60 and PHRASES["refused"].match(text):
         return "refusal"
-    if len(text.split()) > 30 or not _IDK.fullmatch(text):
-        return None
-    rest = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
-    return None if _ANSWERS.search(rest) or re.search(r"####|\\boxed|```", answer) else "idk"
+    unsure = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
+    knows = words > 30 or PHRASES["guesses"].search(unsure) or re.search(r"####|\\boxed|```", answer)
+    return "idk" if PHRASES["idk"].fullmatch(text) and not knows else None
