@@ -9,7 +9,7 @@ import fcntl
 import functools
 import math
 import os
-import selectors
+import select
 import shutil
 import signal
 import subprocess
@@ -146,7 +146,7 @@ def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits
     bounds = {
         "CPU": cpu,
         "AS": limits.memory_mb * _MB,
-        "FSIZE": limits.disk_mb * _MB,
+        "FSIZE": max(limits.disk_mb * _MB, 2 * limits.output_kb * 1024),
         "NOFILE": limits.files,
         "NPROC": limits.processes + 2,  # bubblewrap's two are counted
         "CORE": 0,
@@ -179,77 +179,66 @@ def _sealed(content: bytes) -> int:
 
 
 def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> Ran:
-    inputs = [_sealed(x) for x in (*(t.encode("utf-8", "replace") for t in (source, stdin)), seccomp_filter() or b"")]
-    reports, status = os.pipe()
+    texts = [text.encode("utf-8", "replace") for text in (source, stdin)]
+    files = [_sealed(content) for content in (*texts, seccomp_filter() or b"")]
+    files += [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr", "status")]
+    program, given, rules, stdout, stderr, status = files
     user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     began = time.monotonic()
     try:
         process = subprocess.Popen(
-            _argv(bwrap, python, inputs[0], inputs[2], status, limits),
-            stdin=inputs[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(inputs[0], inputs[2], status),
+            _argv(bwrap, python, program, rules, status, limits),
+            stdin=given,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=(program, rules, status),
             env={},
             cwd="/",
             start_new_session=True,
             **user,
         )
+        try:
+            ended = _watch(process.pid, began + limits.timeout_s, (stdout, stderr), limits)
+        finally:
+            process.kill()  # when bubblewrap dies, the kernel ends the box's first process and with it all the others
+            process.wait()
+        seconds, room = time.monotonic() - began, limits.output_kb * 1024
+        written = os.pread(stdout, room + 1, 0), os.pread(stderr, room + 1, 0)
+        kept = written[0][:room], written[1][: max(0, room - len(written[0]))]
+        out, errors = (text.decode("utf-8", "replace") for text in kept)
+        exited = b'"exit-code"' in os.pread(status, 4096, 0)
     except OSError as error:
-        os.close(reports)
         raise SandboxError(f"bubblewrap could not be started: {error}; {INSTALL}") from error
     finally:
-        for fd in (*inputs, status):
+        for fd in files:
             os.close(fd)
-    try:
-        texts, ended = _watch(process, began + limits.timeout_s, limits)
-    finally:
-        _kill(process)
-        with os.fdopen(reports, "rb") as lines:
-            exited = b'"exit-code"' in lines.read()
-    seconds = time.monotonic() - began
-    stdout, stderr = (bytes(t).decode("utf-8", "replace") for t in texts)
     if ended is None and not exited:
-        raise SandboxError(f"bubblewrap could not make a box: {stderr.strip()[-300:] or 'no reason given'}")
-    if ended is None:
-        ended = "ok" if process.returncode == 0 else "error"
-        if process.returncode == 128 + signal.SIGXCPU or process.returncode == 128 + signal.SIGKILL:
-            ended = "timeout" if seconds >= limits.cpu_s else "error"
-        elif stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
-            ended = "memory"
-    return Ran(stdout, stderr, ended, process.returncode, seconds)
+        raise SandboxError(f"bubblewrap could not make a box: {errors.strip()[-300:] or 'no reason given'}")
+    code = process.returncode
+    if ended is None and sum(map(len, written)) > room:
+        ended = "output"
+    elif ended is None and code in (128 + signal.SIGXCPU, 128 + signal.SIGKILL):
+        ended = "timeout" if seconds >= limits.cpu_s else "error"
+    elif ended is None:
+        memory = code and errors.rstrip().rpartition("\n")[2].startswith("MemoryError")
+        ended = "memory" if memory else "error" if code else "ok"
+    return Ran(out, errors, ended, code, seconds)
 
 
-def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
-    """((stdout, stderr), why it was stopped or None): read its output until every process in the box has ended."""
-    texts = bytearray(), bytearray()
-    room = limits.output_kb * 1024
-    with selectors.DefaultSelector() as selector:
-        for stream, text in zip((process.stdout, process.stderr), texts, strict=True):
-            assert stream is not None
-            selector.register(stream, selectors.EVENT_READ, text)
-        checked = 0.0
-        while selector.get_map():
-            now = time.monotonic()
-            if now >= deadline:
-                return texts, "timeout"
-            if now - checked > 0.05:
-                checked = now
-                if _resident(process.pid) > 2 * limits.memory_mb * _MB or _inodes(process.pid, limits) > limits.inodes:
-                    return texts, "memory"
-            for key, _ in selector.select(min(0.05, deadline - now)):
-                chunk = os.read(key.fd, min(65536, room + 1))
-                key.data.extend(chunk[:room])
-                if len(chunk) > room:
-                    return texts, "output"
-                room -= len(chunk)
-                if not chunk:
-                    selector.unregister(key.fileobj)
+def _watch(pid: int, deadline: float, outputs: tuple[int, int], limits: Limits) -> str | None:
+    """Wait for a box to end; why it must be stopped, if it must be."""
+    done = os.pidfd_open(pid)
     try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return texts, "timeout"
-    return texts, None
+        while not select.select([done], [], [], 0.05)[0]:
+            if time.monotonic() >= deadline:
+                return "timeout"
+            if sum(os.fstat(fd).st_size for fd in outputs) > limits.output_kb * 1024:
+                return "output"
+            if _resident(pid) > 2 * limits.memory_mb * _MB or _inodes(pid, limits) > limits.inodes:
+                return "memory"
+    finally:
+        os.close(done)
+    return None
 
 
 def _resident(pid: int) -> int:
@@ -274,13 +263,3 @@ def _inodes(pid: int, limits: Limits) -> int:
     except (OSError, IndexError):
         return 0
     return disk.f_files - disk.f_ffree if disk.f_blocks * disk.f_frsize == limits.disk_mb * _MB else 0
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End the box: when bubblewrap dies, the kernel ends the box's first process and with it all the others."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    for stream in (process.stdout, process.stderr):
-        assert stream is not None
-        stream.close()
