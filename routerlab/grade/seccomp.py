@@ -5,6 +5,7 @@ memory that no process owns (System V shared memory, memfd), keyrings, tracing, 
 """
 
 import errno
+import functools
 import platform
 import struct
 from pathlib import Path
@@ -34,6 +35,7 @@ def _if_any(values: tuple[int, ...], yes: bytes, no: bytes) -> list[bytes]:
     return [*(_op(_EQUAL, value, yes=len(values) - i) for i, value in enumerate(values)), no, yes]
 
 
+@functools.cache
 def seccomp_filter(machine: str | None = None) -> bytes | None:
     """The filter for bubblewrap's --seccomp; None for a processor whose system call numbers are not listed here."""
     machine = machine or platform.machine()
