@@ -55,6 +55,9 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
             return {name: items if kind is tuple else sorted(items, key=json.dumps)}
     if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
         return {"type": value.__name__}
+    numpy: Any = sys.modules.get("numpy")
+    if numpy and isinstance(value, numpy.generic):
+        return pack(value.item(), depth - 1)
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 

@@ -7,6 +7,7 @@ box can be made, `SandboxError` says what to install.
 
 import fcntl
 import functools
+import importlib.util
 import math
 import os
 import select
@@ -57,7 +58,7 @@ class Ran:
 Executor = Callable[[str, str, Limits], Ran]
 
 INSTALL = "install it with `apt-get install bubblewrap` (0.8 or newer), or name a SandboxFusion server (--sandbox URL)"
-_NOBODY = 65534
+_NOBODY, _PACKAGES = 65534, "/box/packages"
 _MB = 2**20
 
 # Limits are set inside the box: there the number of processes is counted for the box alone, not for the whole user,
@@ -68,6 +69,7 @@ def start():
     for name, value in {limits}.items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
     sys.argv[0], sys.path[0] = "/box/main.py", "/box"
+    sys.path.append({packages!r})
     globals().update(__file__="/box/main.py")
     del globals()["start"]
     with open("/box/main.py", "rb") as file:
@@ -128,6 +130,10 @@ def _mounts(python: Path) -> tuple[list[str], str]:
             out += ["--symlink", os.readlink(top), f"/{name}"]
         elif top.is_dir():
             out += ["--ro-bind", f"/{name}", f"/{name}"]
+    if numpy := importlib.util.find_spec("numpy"):  # tests of some benchmarks compare with it
+        for folder in Path(numpy.origin or "").parent.parent.glob("numpy*"):
+            if folder.name in ("numpy", "numpy.libs"):
+                out += ["--ro-bind", str(folder), f"{_PACKAGES}/{folder.name}"]
     if python.parent == Path("/usr/bin"):
         return [*out, "--ro-bind", str(python), str(python)], str(python)
     # Mounted at /python, so that the path in the box does not reveal a home folder.
@@ -139,19 +145,15 @@ def _mounts(python: Path) -> tuple[list[str], str]:
 
 def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits: Limits):
     mounts, inside = _mounts(python)
-    size = str(limits.disk_mb * _MB)
     devices = [f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom")]
     binds = [x for device in devices for x in ("--dev-bind", device, device)]
-    cpu = math.ceil(limits.cpu_s)
     bounds = {
-        "CPU": cpu,
+        "CPU": math.ceil(limits.cpu_s),
         "AS": limits.memory_mb * _MB,
         "FSIZE": max(limits.disk_mb * _MB, 2 * limits.output_kb * 1024),
         "NOFILE": limits.files,
         "NPROC": limits.processes + 2,  # bubblewrap's two are counted
-        "CORE": 0,
-        "MSGQUEUE": 0,
-        "MEMLOCK": 0,
+        **dict.fromkeys(("CORE", "MSGQUEUE", "MEMLOCK"), 0),
     }
     return [
         *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
@@ -159,11 +161,11 @@ def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits
         *("--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"),
         *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "OMP_NUM_THREADS", "1"),
         *mounts,
-        *("--size", size, "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
+        *("--size", str(limits.disk_mb * _MB), "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
         *("--symlink", "/tmp", "/dev/shm", "--remount-ro", "/dev"),
         *("--ro-bind-data", str(source), "/box/main.py", "--remount-ro", "/", "--chdir", "/tmp"),
         *("--seccomp", str(rules), "--json-status-fd", str(status)),
-        *(inside, "-s", "-B", "-c", _START.format(limits=bounds)),
+        *(inside, "-s", "-B", "-c", _START.format(limits=bounds, packages=_PACKAGES)),
     ]
 
 
@@ -215,14 +217,15 @@ def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> R
     if ended is None and not exited:
         raise SandboxError(f"bubblewrap could not make a box: {errors.strip()[-300:] or 'no reason given'}")
     code = process.returncode
-    if ended is None and sum(map(len, written)) > room:
-        ended = "output"
-    elif ended is None and code in (128 + signal.SIGXCPU, 128 + signal.SIGKILL):
-        ended = "timeout" if seconds >= limits.cpu_s else "error"
-    elif ended is None:
-        memory = code and errors.rstrip().rpartition("\n")[2].startswith("MemoryError")
-        ended = "memory" if memory else "error" if code else "ok"
-    return Ran(out, errors, ended, code, seconds)
+    if ended is None and code in (128 + signal.SIGXCPU, 128 + signal.SIGKILL) and seconds >= limits.cpu_s:
+        ended = "timeout"
+    return Ran(out, errors, ended or ended_by(code, errors, sum(map(len, written)) > room), code, seconds)
+
+
+def ended_by(code: int, stderr: str, too_long: bool) -> str:
+    """The status of a program that ended by itself with this exit code, and wrote more than it may or not."""
+    memory = code != 0 and stderr.rstrip().rpartition("\n")[2].startswith("MemoryError")
+    return "output" if too_long else "memory" if memory else "error" if code else "ok"
 
 
 def _watch(pid: int, deadline: float, outputs: tuple[int, int], limits: Limits) -> str | None:
