@@ -297,6 +297,8 @@ def test(source, helpers, entry):
 
 def alike(a, b):
     """Equality of JSON values: 1 is 1.0, and True is not 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(alike, a, b))
     return a == b and isinstance(a, bool) is isinstance(b, bool)

@@ -5,6 +5,7 @@ not wrong. An answer in which the verifier finds nothing to compare is wrong wit
 "I don't know" are IDK.
 """
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -81,34 +82,30 @@ def grade_many(
         raise VerifyError(
             f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
-    known = (*VERIFIERS, "code", "judge")
-    for query in queries:
-        if query.verifier not in known:
-            raise VerifyError(
-                f"query {query.id} names the verifier {query.verifier!r}; there are "
-                f"{', '.join(sorted(known))}, and verify.VERIFIERS takes your own"
-            )
+    known = {*VERIFIERS, "code", "judge"}
+    if strange := next((q for q in queries if q.verifier not in known), None):
+        raise VerifyError(
+            f"query {strange.id} names the verifier {strange.verifier!r}; there are {', '.join(sorted(known))}, and "
+            f"verify.VERIFIERS takes your own"
+        )
     texts = [visible(a) for a in answers]
-    out: list[Verdict | None] = list(map(unread, texts, finishes))
-    todo: dict[str, list[int]] = {}
-    for number, query in enumerate(queries):
-        if out[number] is None and query.verifier == "judge":
-            out[number] = Verdict(None, None, "no judge is configured; name a model (judge=, or --judge)", "judge")
-        elif out[number] is None:
-            todo.setdefault(query.verifier, []).append(number)
-    workers = workers or min(8, os.cpu_count() or 1)
-    for name, numbers in todo.items():
+    no_judge = Verdict(None, None, "no judge is configured; name a model (judge=, or --judge)", "judge")
+    asked = zip(queries, texts, finishes, strict=True)
+    early = [unread(text, end) or (no_judge if q.verifier == "judge" else None) for q, text, end in asked]
+    out = {i: verdict for i, verdict in enumerate(early) if verdict}
+    for name in dict.fromkeys(q.verifier for q in queries):
+        numbers = [i for i, q in enumerate(queries) if q.verifier == name and i not in out]
         jobs = [(queries[i], texts[i]) for i in numbers]
-        for number, result in zip(numbers, _results(name, jobs, workers, sandbox), strict=True):
-            out[number] = _verdict(result, texts[number])
-    return [v for v in out if v is not None]
+        results = _results(name, jobs, workers or min(8, os.cpu_count() or 1), sandbox) if jobs else []
+        out |= {i: _verdict(result, texts[i]) for i, result in zip(numbers, results, strict=True)}
+    return [out[i] for i in range(len(queries))]
 
 
 def _results(name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None) -> list[Result | Exception]:
     if name == "code":
-        run = executor(sandbox)
+        verifier: Verifier = functools.partial(code, run=executor(sandbox))
         with ThreadPoolExecutor(min(workers, len(jobs))) as pool:
-            return list(pool.map(lambda job: _try(lambda q, a: code(q, a, run), *job), jobs))
+            return list(pool.map(lambda job: _try(verifier, *job), jobs))
     if VERIFIERS[name].__module__.startswith("routerlab.grade."):
         return grade_apart(VERIFIERS[name], jobs, workers)
     return [_try(VERIFIERS[name], query, answer) for query, answer in jobs]
