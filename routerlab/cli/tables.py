@@ -71,11 +71,15 @@ FLAGS = (
 
 def show(given: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
+    from routerlab.grade.verify import lenient_note
+
     check_finished(given.table)
     found = routerlab.recorded(given.table)
     found = found.split(given.split) if given.split else found
     print(found.table)
     print(found.table.summary().to_string(float_format="{:.4g}".format))
+    if note := lenient_note(found):
+        print(note)
     if given.answers:
         answers(found, given.grade)
     if stopped := found.card.get("stopped"):

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
+from routerlab.core.recorded import Recorded
 from routerlab.grade import answers as short
 from routerlab.grade.answers import Result, Verifier, VerifyError
 from routerlab.grade.choice import multiple_choice
 from routerlab.grade.code import code
+from routerlab.grade.contract import lenient_share
 from routerlab.grade.deadline import grade_apart
 from routerlab.grade.formulas import math
 from routerlab.grade.instructions import instructions
@@ -140,6 +142,15 @@ def unread(answer: str, finish: str) -> Verdict | None:
 def visible(answer: str) -> str:
     """An answer without the reasoning that some models write before it in <think> tags."""
     return answer.rpartition("</think>")[2] if "</think>" in answer else answer
+
+
+def lenient_note(data: Recorded) -> str | None:
+    """What to say of a recorded run that was asked with a contract: the share of answers that do not follow it."""
+    if (data.card.get("settings") or {}).get("contract") in (None, "none"):
+        return None
+    queries, rows = {q.id: q for q in data.queries}, data.table.rows.select(["query", "answer"]).to_pylist()
+    share = lenient_share((queries[r["query"]] for r in rows), (r["answer"] and visible(r["answer"]) for r in rows))
+    return f"{share:.0%} of the answers do not follow the contract and were read leniently"
 
 
 def abstains(answer: str) -> str | None:
