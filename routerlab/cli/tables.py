@@ -21,11 +21,15 @@ def add(verb: AddVerb) -> None:
 
 def show(args: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
+    from routerlab.grade.verify import lenient_note
+
     check_finished(args.table)
     recorded = routerlab.recorded(args.table)
     recorded = recorded.split(args.split) if args.split else recorded
     print(recorded.table)
     print(recorded.table.summary().to_string(float_format="{:.4g}".format))
+    if note := lenient_note(recorded):
+        print(note)
     if args.answers:
         answers(recorded, args.grade)
     if stopped := recorded.card.get("stopped"):

@@ -55,6 +55,9 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
             return {name: items if kind is tuple else sorted(items, key=json.dumps)}
     if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
         return {"type": value.__name__}
+    numpy: Any = sys.modules.get("numpy")
+    if numpy and isinstance(value, numpy.generic):
+        return pack(value.item(), depth - 1)
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
@@ -294,6 +297,8 @@ def test(source, helpers, entry):
 
 def alike(a, b):
     """Equality of JSON values: 1 is 1.0, and True is not 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(alike, a, b))
     return a == b and isinstance(a, bool) is isinstance(b, bool)
