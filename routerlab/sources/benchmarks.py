@@ -28,7 +28,7 @@ def listing() -> str:
         splits = ", ".join(b.known_splits)
         lines.append(f"{b.name:<24}{verifier:<18}{splits:<34}{b.licence:<14}{where}{pin}")
     lines += [
-        f"{'pocket[:split]':<24}{'reasoning_gym':<18}{'train, validation, test':<34}{'Apache-2.0':<14}embedded",
+        f"{'pocket[:split]':<24}{'reasoning_gym':<18}{'train, validation, test, more':<34}{'Apache-2.0':<14}embedded",
         f"{'file:PATH?question=…':<24}yours",
     ]
     return "\n".join(lines)
@@ -161,6 +161,11 @@ def to_queries(
 
 def _pocket(split: str | None) -> list[Query]:
     from routerlab.core.recorded import recorded
+
+    if split == "more":
+        from routerlab.pocket.make.record import more
+
+        return more()
 
     pocket = recorded("pocket")
     return pocket.split(split).queries if split else pocket.queries
