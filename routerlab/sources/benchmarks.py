@@ -162,13 +162,16 @@ def to_queries(
 def _pocket(split: str | None) -> list[Query]:
     from routerlab.core.recorded import recorded
 
-    if split == "more":
-        from routerlab.pocket.make.record import more
-
-        return more()
-
     pocket = recorded("pocket")
-    return pocket.split(split).queries if split else pocket.queries
+    if split != "more":
+        return pocket.split(split).queries if split else pocket.queries
+    from routerlab.pocket.make.record import more
+    from routerlab.sources.split import clusters
+
+    further = more()
+    label = clusters([*pocket.queries, *further]).tolist()
+    taken = set(label[: len(pocket.queries)])
+    return [q for q, c in zip(further, label[len(pocket.queries) :], strict=True) if c not in taken]
 
 
 def _own(name: str, split: str | None, question, answer, verifier, keep: Sequence[str]) -> list[Query]:
