@@ -56,7 +56,7 @@ def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
     known = [f.name for f in fields(make.Recipe)]
     for key in read:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0)[0]
+            near = max(known, key=lambda name: difflib.SequenceMatcher(None, name, str(key)).ratio())
             raise make.RecordError(
                 f"{path.name}: no field {key!r}, did you mean {near!r}? There are {', '.join(known)}"
             )
