@@ -39,7 +39,7 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
     table = routerlab.recorded(given.reference).table
     if not given.model and len(table.models) > 1:
         raise RunError(f"name the reference model with --model: one of {', '.join(table.models)}")
-    bands = difficulty(table, given.model or table.models[0], temperature=given.at)["band"]
+    bands = difficulty(table, given.model or [*table.models][0], temperature=given.at)["band"]
     print(", ".join(f"{name} {count}" for name, count in bands.value_counts().items()))
     return {str(query): str(band) for query, band in bands.items()}
 
