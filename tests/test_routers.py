@@ -18,7 +18,7 @@ from routerlab.routers.baselines import (
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import LengthFeatures, RandomFeatures
 from routerlab.routers.learned import Linear, Ridge
-from routerlab.routers.lm import LMRouter, read_policy
+from routerlab.routers.lm import PolicyWriter, read_policy
 from routerlab.routers.protocol import Router, RouterError
 
 POOL = pool_of(("small", "middle", "large"))
@@ -350,7 +350,7 @@ def test_every_router_satisfies_the_one_protocol(giveaway, cascade):
 
 def _language_model():
     policies = dict.fromkeys(Policy, "small")
-    return LMRouter(lambda messages: [("Standard_Query", 0.0)] * len(messages), policies, "large")
+    return PolicyWriter(lambda messages: [("Standard_Query", 0.0)] * len(messages), policies, "large")
 
 
 def test_a_cascade_goes_on_where_the_answer_gives_itself_away(giveaway, cascade):
@@ -475,7 +475,7 @@ def test_a_language_model_routes_is_charged_and_guesses_are_counted():
         return written[: len(messages)]
 
     queries, pool = _asked(3), pool_of(("dear", "cheap"))
-    router = LMRouter(write, MAP, fallback="dear")
+    router = PolicyWriter(write, MAP, fallback="dear")
     assert isinstance(router, Router)
     made = router.route(queries, pool)
     assert made.choice.tolist() == [1, 0, 0]
@@ -492,8 +492,8 @@ def test_a_language_model_routes_is_charged_and_guesses_are_counted():
 def test_a_language_model_router_refuses_what_does_not_fit():
     queries, pool = _asked(2), pool_of(("dear", "cheap"))
     with pytest.raises(RouterError, match="2 questions, 1 texts; write one for each"):
-        LMRouter(lambda m: [("Standard_Query", 0.0)], MAP, "dear").route(queries, pool)
+        PolicyWriter(lambda m: [("Standard_Query", 0.0)], MAP, "dear").route(queries, pool)
     with pytest.raises(RouterError, match="no model for Ambiguous_Query; map every policy to one"):
-        LMRouter(lambda m: [], {p: MAP[p] for p in list(Policy)[:2]}, "dear")
+        PolicyWriter(lambda m: [], {p: MAP[p] for p in list(Policy)[:2]}, "dear")
     with pytest.raises(PoolError, match="'gone' is not in pool"):
-        LMRouter(lambda m: [], MAP, "gone").route(queries, pool)
+        PolicyWriter(lambda m: [], MAP, "gone").route(queries, pool)

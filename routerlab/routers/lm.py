@@ -1,24 +1,77 @@
-"""A router that is a language model: it reads the question and writes a reason and a policy; a map from policies to
-models names the model.
-"""
+"""Routers that are language models: one scores every candidate of a pool from its card, one writes a policy as text."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 
 from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
-from routerlab.core.pools import Pool
+from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
+from routerlab.evaluate.frontier import decide
 from routerlab.label.oracle import Policy
 from routerlab.label.rationale import prompt
-from routerlab.routers.protocol import RouterError
+from routerlab.routers.protocol import RouterError, ScoreRouter, as_queries
 
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
 
 
-class LMRouter:
-    """`write` takes the messages of every query and returns for each the generated text and what generating it cost
+class Reader(Protocol):
+    """What scores candidates: a quality estimate and the cost (USD) of each for each question, and what that took."""
+
+    def read(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(quality, usd), both questions x candidates, and what scoring each question cost (USD)."""
+        ...
+
+
+class LMRouter(ScoreRouter):
+    """A router that reads the question and the cards of a pool, also of one it has never seen, and calls the model with
+    the highest quality - lam * usd; reading is charged.
+
+    `pool` has the cards with skills. Where another pool has a model of the same id without skills, these are taken;
+    prices are always those of the pool that is routed among.
+    """
+
+    name = "actor"
+
+    def __init__(self, reader: Reader, pool: Pool, lam: float = 0.0) -> None:
+        super().__init__(lam)
+        self.reader, self.pool, self.models = reader, pool, pool.ids
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The router of a kept actor."""
+        from routerlab.routers.actor import Actor
+
+        return cls(Actor.load(folder), Pool.load(Path(folder) / "pool.yaml"))
+
+    def of(self, pool: Pool) -> Self:
+        """This router for another pool."""
+        cards = [
+            replace(c, skills=self.pool[c.id].skills) if not c.skills and c.id in self.pool else c for c in pool.cards
+        ]
+        other = copy.copy(self)
+        other.pool, other.models = Pool(pool.name, cards), pool.ids
+        return other
+
+    def decisions(self, queries, pool, lams, answers=None):
+        asked = as_queries(queries)
+        quality, usd, own = self.reader.read([q.text for q in asked], self.of(pool).pool.cards)
+        ids = tuple(q.id for q in asked)
+        return [Decisions(ids, pool.ids, decide(quality, usd, lam), self.name, own_usd=own) for lam in lams]
+
+    def _predict(self, queries):
+        return self.reader.read([q.text for q in queries], self.pool.cards)[:2]
+
+
+class PolicyWriter:
+    """A language model that writes a reason and a policy; a map from policies to models names the model.
+
+    `write` takes the messages of every query and returns for each the generated text and what generating it cost
     (USD); it may be a model in this process or one at a URL. `models` maps every policy to a model, and can be changed
     without training.
 
