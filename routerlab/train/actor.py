@@ -6,11 +6,13 @@ question they have the outcomes of a randomly chosen real model, or a mixture of
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import yaml
 
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import ModelCard, Pool, Skill
@@ -23,25 +25,16 @@ from routerlab.routers.actor import TYPICAL_TOKENS, Actor, measured, pad
 from routerlab.routers.lm import LMRouter
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How an actor is trained."""
+class ActorError(ValueError):
+    """An actor that cannot be trained as asked; the message says what to change."""
 
-    epochs: int = 8  # supervised
-    batch: int = 64  # questions; each with all known models and the patchwork models
-    lr: float = 2e-3  # of the decoder, which knows its embedded model's task; new layers learn twice as fast
-    decay: float = 0.05
-    length_weight: float = 0.3  # of the loss of tokens out, beside that of quality
-    patchwork: int = 6  # models a batch
-    mixed: float = 0.5  # share of a patchwork model's kinds that are a mixture of two real models
-    extreme: float = 0.2  # share of patchwork models that are the better, or the worse, of two real ones everywhere
-    probes: tuple[int, int] = (60, 400)  # questions that a card in training was measured on, evenly on a log scale
-    dpo_epochs: int = 1
-    dpo_lr: float = 2e-4
-    beta: float = 1.0  # of DPO: how much a preference weighs against staying at the supervised actor
-    temperature: float = 0.1  # of the policy softmax((quality - lam * usd) / temperature)
-    lams: tuple[float, float] = (100.0, 30_000.0)  # cost weights of preferences, evenly on a log scale
-    seed: int = 0
+
+def recipe(**changes) -> SimpleNamespace:
+    """The settings of `data/recipes/actor.yaml`, where each is explained, with these changes."""
+    settings = yaml.safe_load((root() / "data" / "recipes" / "actor.yaml").read_text(encoding="utf-8"))
+    if unknown := sorted(set(changes) - set(settings)):
+        raise ActorError(f"the recipe has no {unknown[0]!r}; it has {', '.join(settings)}")
+    return SimpleNamespace(**settings | changes)
 
 
 class Lessons(NamedTuple):
@@ -51,6 +44,7 @@ class Lessons(NamedTuple):
     quality: np.ndarray  # questions x models, mean over tries
     tokens: np.ndarray  # of the answers
     kind: np.ndarray  # place of each question's kind in `kinds`
+    length: np.ndarray  # characters of each question, standardised within its kind
     kinds: tuple[str, ...]
     models: tuple[str, ...]
 
@@ -67,23 +61,29 @@ def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family"
     questions = [q for q, whole in zip(questions, complete.tolist(), strict=True) if whole]
     names = [str(q.meta[kind]) for q in questions]
     kinds = tuple(sorted(set(names)))
-    return Lessons(questions, quality[complete], tokens[complete], np.array([*map(kinds.index, names)]), kinds, models)
+    place, length = np.array([*map(kinds.index, names)]), np.log([len(q.text) for q in questions])
+    for k in range(len(kinds)):
+        length[place == k] -= length[place == k].mean()
+        length[place == k] /= length[place == k].std() or 1.0
+    return Lessons(questions, quality[complete], tokens[complete], place, length, kinds, models)
 
 
-def patchwork(given: Lessons, count: int, recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(quality, tokens) of so many patchwork models on every question."""
+def patchwork(given: Lessons, how: SimpleNamespace, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(quality, tokens) of `how.patchwork` new models on every question. For each kind of question a model has the
+    outcomes of a real one, or a mixture of two; of some kinds it answers questions up to a random length, softly, which
+    shows candidates that are better than any real model there.
+    """
     rows, kinds = np.arange(len(given.kind)), len(given.kinds)
-    quality, tokens = np.empty((2, len(rows), count))
-    for place in range(count):
-        first, second = rng.integers(len(given.models), size=(2, kinds))[:, given.kind]
-        share = np.where(rng.random(kinds) < recipe.mixed, rng.random(kinds), 1.0)[given.kind]
-        one, other = given.quality[rows, first], given.quality[rows, second]
-        draw = rng.random()
-        better, worse = draw < recipe.extreme / 2, draw < recipe.extreme
-        quality[:, place] = (
-            np.maximum(one, other) if better else np.minimum(one, other) if worse else share * one + (1 - share) * other
+    quality, tokens = np.empty((2, len(rows), how.patchwork))
+    for place in range(how.patchwork):
+        one, other = rng.integers(len(given.models), size=(2, kinds))[:, given.kind]
+        share = np.where(rng.random(kinds) < how.mixed, rng.random(kinds), 1.0)[given.kind]
+        quality[:, place], tokens[:, place] = (
+            share * m[rows, one] + (1 - share) * m[rows, other] for m in (given.quality, given.tokens)
         )
-        tokens[:, place] = share * given.tokens[rows, first] + (1 - share) * given.tokens[rows, second]
+        limit, by_length = rng.normal(0, 1.5, kinds)[given.kind], rng.random(kinds) < how.by_length
+        short = 1 / (1 + np.exp(3 * (given.length - limit)))
+        quality[:, place] = np.where(by_length[given.kind], short, quality[:, place])
     return quality, tokens
 
 
@@ -109,18 +109,18 @@ def start(kinds: Sequence[str], seed: int = 0) -> Actor:
     return actor
 
 
-def sft(actor: Actor, given: Lessons, recipe: Recipe = Recipe()) -> Iterator[float]:
+def sft(actor: Actor, given: Lessons, how: SimpleNamespace) -> Iterator[float]:
     """Cross entropy of "right" with the share of tries that were right, and of the length with tokens out (the
     deviance of a Poisson variable); the loss after each step.
     """
 
     def loss(rows, facts, quality, tokens):
         right, longer = actor(rows, facts)
-        return sft_loss(right, quality) + recipe.length_weight * length_loss(longer, tokens / TYPICAL_TOKENS)
+        return sft_loss(right, quality) + how.length_weight * length_loss(longer, tokens / TYPICAL_TOKENS)
 
     fresh = [p for n, p in actor.named_parameters() if not n.startswith("decoder")]
-    groups = [{"params": [*actor.decoder.parameters()], "lr": recipe.lr}, {"params": fresh, "lr": 2 * recipe.lr}]
-    yield from _steps(actor, given, recipe, groups, recipe.epochs, loss)
+    groups = [{"params": [*actor.decoder.parameters()], "lr": how.lr}, {"params": fresh, "lr": 2 * how.lr}]
+    yield from _steps(actor, given, how, groups, how.epochs, loss)
 
 
 def sft_loss(right: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -133,31 +133,29 @@ def length_loss(longer: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return (longer.exp() - tokens - tokens * (longer - tokens.log())).mean()
 
 
-def dpo(actor: Actor, given: Lessons, pool: Pool, recipe: Recipe = Recipe()) -> Iterator[float]:
+def dpo(actor: Actor, given: Lessons, pool: Pool, how: SimpleNamespace) -> Iterator[float]:
     """Direct preference optimisation (Rafailov et al. 2023) of the policy softmax((quality - lam * usd) / temperature):
     the model to call against every other, weighted by the gap of their actual utilities, at random cost weights and
     prices; the loss after each step.
     """
-    reference, rng = copy.deepcopy(actor).eval(), np.random.default_rng([recipe.seed, 1])
+    reference, rng = copy.deepcopy(actor).eval(), np.random.default_rng([how.seed, 1])
     prices = np.array([[pool[m].usd_per_mtok_in, pool[m].usd_per_mtok_out] for m in given.models]) / 1e6
 
     def loss(rows, facts, quality, tokens):
         drawn = prices[np.append(np.arange(len(prices)), rng.integers(len(prices), size=len(facts) - len(prices)))]
         drawn = torch.tensor(drawn * 3 ** rng.uniform(-1, 1, (len(drawn), 1)), dtype=torch.float32)
-        lam, width = float(np.exp(rng.uniform(*np.log(recipe.lams)))), (rows != 0).sum(1, keepdim=True)
+        lam, width = float(np.exp(rng.uniform(*np.log(how.lams)))), (rows != 0).sum(1, keepdim=True)
 
         def utility(right, longer):
             usd = width * drawn[:, 0] + TYPICAL_TOKENS * longer.exp() * drawn[:, 1]
-            return (right.sigmoid() - lam * usd) / recipe.temperature
+            return (right.sigmoid() - lam * usd) / how.temperature
 
         with torch.no_grad():
             before = utility(*reference(rows, facts))
         usd = (width * drawn[:, 0] + tokens * drawn[:, 1]).numpy()
-        return dpo_loss(utility(*actor(rows, facts)), before, preference_pairs(quality.numpy(), usd, lam), recipe.beta)
+        return dpo_loss(utility(*actor(rows, facts)), before, preference_pairs(quality.numpy(), usd, lam), how.beta)
 
-    yield from _steps(
-        actor, given, recipe, [{"params": [*actor.parameters()], "lr": recipe.dpo_lr}], recipe.dpo_epochs, loss
-    )
+    yield from _steps(actor, given, how, [{"params": [*actor.parameters()], "lr": how.dpo_lr}], how.dpo_epochs, loss)
 
 
 def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, pairs: Pairs, beta: float) -> torch.Tensor:
@@ -172,36 +170,31 @@ def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, pairs: Pairs, beta: 
     return (weight * torch.nn.functional.softplus(-beta * margin)).sum() / weight.sum().clamp(min=1e-9)
 
 
-def _steps(actor: Actor, given: Lessons, recipe: Recipe, groups: list, epochs: int, loss: Callable) -> Iterator[float]:
+def _steps(actor: Actor, given: Lessons, how: SimpleNamespace, groups, epochs: int, loss: Callable) -> Iterator[float]:
     """AdamW with a rate that falls linearly, over batches of questions of similar length; every batch has all models
     and new patchwork models, each with the card of a random set of other questions.
 
     Args: the `actor`, trained in place; the lessons; the recipe; parameter `groups` with their rates; the number of
     `epochs`; the `loss` of (token ids, facts, quality, tokens).
     """
-    rng, rows = np.random.default_rng(recipe.seed), actor.encode([q.text for q in given.questions])
+    rng, rows = np.random.default_rng(how.seed), actor.encode([q.text for q in given.questions])
     length, count = np.array([len(r) for r in rows]), len(rows)
-    per_epoch = -(-count // recipe.batch)
-    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.decay, betas=(0.9, 0.98))
+    per_epoch = -(-count // how.batch)
+    optimizer = torch.optim.AdamW(groups, weight_decay=how.decay, betas=(0.9, 0.98))
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 30) * max(1 - step / (epochs * per_epoch), 0.0)
     )
     actor.train()
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(how.seed)
     for _ in range(epochs):
-        near = rng.permutation(count)
-        near = np.concatenate(
-            [
-                part[np.argsort(length[part], kind="stable")]
-                for part in np.array_split(near, max(1, count // (8 * recipe.batch)))
-            ]
-        )
+        parts = np.array_split(rng.permutation(count), max(1, count // (8 * how.batch)))
+        near = np.concatenate([part[np.argsort(length[part], kind="stable")] for part in parts])
         batches = np.array_split(near, per_epoch)
         for number in rng.permutation(len(batches)):
             at = batches[number]
-            more = patchwork(given, recipe.patchwork, recipe, rng)
+            more = patchwork(given, how, rng)
             quality, tokens = (np.hstack(pair) for pair in zip((given.quality, given.tokens), more, strict=True))
-            facts = _random_cards(quality, tokens, given.kind, at, recipe, rng)
+            facts = _random_cards(quality, tokens, given.kind, at, how, rng)
             targets = (torch.tensor(m[at], dtype=torch.float32) for m in (quality, tokens))
             value = loss(pad([rows[i] for i in at]), facts, *targets)
             optimizer.zero_grad()
@@ -213,10 +206,10 @@ def _steps(actor: Actor, given: Lessons, recipe: Recipe, groups: list, epochs: i
     actor.eval()
 
 
-def _random_cards(quality, tokens, kind, batch, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+def _random_cards(quality, tokens, kind, batch, how: SimpleNamespace, rng: np.random.Generator) -> torch.Tensor:
     """Facts of each model, measured on its own random set of questions outside of the batch."""
     others = np.setdiff1d(np.arange(len(kind)), batch)
-    low, high = np.log(recipe.probes)
+    low, high = np.log(how.probes)
     counts = np.zeros((3, quality.shape[1], kind.max() + 1))
     for place in range(quality.shape[1]):
         asked = rng.choice(others, min(round(np.exp(rng.uniform(low, high))), len(others)), replace=False)
@@ -226,7 +219,7 @@ def _random_cards(quality, tokens, kind, batch, recipe: Recipe, rng: np.random.G
 
 
 def train(
-    data: Recorded, held_out: Collection[str] = (), recipe: Recipe = Recipe(), kind: str = "family"
+    data: Recorded, held_out: Collection[str] = (), how: SimpleNamespace | None = None, kind: str = "family"
 ) -> tuple[LMRouter, dict[str, list[float]]]:
     """An actor trained on the training split without the models that are held out, as a router for the others; and the
     losses of SFT and DPO at each step. One thread, so that the result depends on the seed alone.
@@ -234,9 +227,9 @@ def train(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        given = lessons(data, held_out, kind)
-        actor = start(given.kinds, recipe.seed)
-        losses = {"sft": [*sft(actor, given, recipe)], "dpo": [*dpo(actor, given, data.pool, recipe)]}
+        how, given = how or recipe(), lessons(data, held_out, kind)
+        actor = start(given.kinds, how.seed)
+        losses = {"sft": [*sft(actor, given, how)], "dpo": [*dpo(actor, given, data.pool, how)]}
     finally:
         torch.set_num_threads(threads)
     cards = [probed(data.pool[m], given.questions, data.table, kind) for m in given.models]
