@@ -97,19 +97,21 @@ class Actor(nn.Module):
         right, longer = self(pad(rows), facts(cards, self.kinds))
         return right.sigmoid(), self.usd(rows, longer, cards)
 
-    def read(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`scores` as matrices, in batches of questions of similar length; and what reading each question cost: its
-        tokens and a slot for each candidate, at the price of the model the actor was made of.
-        """
+    def read(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[np.ndarray, np.ndarray]:
+        """`scores` as matrices, computed in batches of questions of similar length."""
         rows, known = self.encode(questions), facts(cards, self.kinds)
-        lengths = np.array([len(r) for r in rows], int)
         quality, usd = np.zeros((2, len(rows), len(cards)))
+        order = np.argsort([len(r) for r in rows], kind="stable")
         with torch.inference_mode():
-            for at in np.array_split(np.argsort(lengths, kind="stable"), max(1, len(rows) // 256)):
+            for at in np.array_split(order, -(-len(rows) // 256)) if rows else []:
                 batch = [rows[i] for i in at]
-                right, longer = self(pad(batch), known) if batch else (torch.zeros(0, len(cards)),) * 2
+                right, longer = self(pad(batch), known)
                 quality[at], usd[at] = right.sigmoid().numpy(), self.usd(batch, longer, cards).numpy()
-        return quality, usd, (lengths + len(cards)) * self.usd_per_mtok / 1e6
+        return quality, usd
+
+    def own_usd(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> np.ndarray:
+        """Its tokens and a slot for each candidate, at the price of the model the actor was made of."""
+        return np.array([len(r) + len(cards) for r in self.encode(questions)]) * self.usd_per_mtok / 1e6
 
     @staticmethod
     def usd(rows: Sequence[torch.Tensor], longer: torch.Tensor, cards: Sequence[ModelCard]) -> torch.Tensor:

@@ -49,6 +49,11 @@ class Lessons(NamedTuple):
     models: tuple[str, ...]
 
 
+def kind_of(query: Query, columns: str) -> str:
+    """The kind of a question: the values of these columns of meta, with + between the columns, such as family+level."""
+    return "/".join(str(query.meta[c]) for c in columns.split("+"))
+
+
 def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family") -> Lessons:
     """The training split of a table, without the models that are held out; `kind` is a column of meta."""
     part = data.split("train")
@@ -59,7 +64,7 @@ def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family"
     quality, tokens = (table.matrix(c, None, graded=True)[:, at].astype(float) for c in ("quality", "tokens_out"))
     complete = ~np.isnan(quality).any(1)
     questions = [q for q, whole in zip(questions, complete.tolist(), strict=True) if whole]
-    names = [str(q.meta[kind]) for q in questions]
+    names = [kind_of(q, kind) for q in questions]
     kinds = tuple(sorted(set(names)))
     place, length = np.array([*map(kinds.index, names)]), np.log([len(q.text) for q in questions])
     for k in range(len(kinds)):
@@ -90,7 +95,7 @@ def patchwork(given: Lessons, how: SimpleNamespace, rng: np.random.Generator) ->
 def probed(card: ModelCard, given: Sequence[Query], table: OutcomeTable, kind: str = "family") -> ModelCard:
     """The card with skills measured on these questions: accuracy, tokens out and how many were asked, by kind."""
     outcomes = table.select([q.id for q in given])
-    at, asked = outcomes.models.index(card.id), np.array([str(q.meta[kind]) for q in given])
+    at, asked = outcomes.models.index(card.id), np.array([kind_of(q, kind) for q in given])
     quality, tokens = (outcomes.matrix(c, None, graded=True)[:, at] for c in ("quality", "tokens_out"))
     known, skills = ~np.isnan(quality), []
     for name in np.unique(asked[known]).tolist():
