@@ -1,4 +1,4 @@
-"""The verb that trains the embedded models and records their table."""
+"""The verbs that train the embedded models, record their table, and train the small actors on it."""
 
 import argparse
 from pathlib import Path
@@ -15,6 +15,17 @@ def add(verb: AddVerb) -> None:
     )
     parser.add_argument("--again", action="store_true", help="also train models that have weights already")
     parser.add_argument("--threads", type=from_zero, default=0, help="torch threads (default: its own choice)")
+    parser = verb(actor, "actor", "train the small actors, routers that read a question and the cards of a pool")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to put them (default: data/pocket/actor)")
+
+
+def actor(args: argparse.Namespace) -> int:
+    """Train the actors `known` (on all embedded models) and `unseen` (without some) from seeds, on one thread."""
+    from routerlab.core.runs import root
+    from routerlab.train.actor import make
+
+    make(args.out.resolve() if args.out else root() / "data" / "pocket" / "actor", say)
+    return 0
 
 
 def pocket(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,29 +19,19 @@ from routerlab.routers.protocol import RouterError, ScoreRouter
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
 
 
-class Reader(Protocol):
-    """A language model that scores candidates from their cards."""
-
-    def read(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[np.ndarray, np.ndarray]:
-        """The quality estimate and the cost (USD) of each candidate for each question."""
-        ...
-
-    def own_usd(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> np.ndarray:
-        """What reading each question with these cards costs (USD)."""
-        ...
-
-
 class LMRouter(ScoreRouter):
     """A router that reads the question and the cards of a pool, also of one it has never seen, and calls the model with
     the highest quality - lam * usd. What reading costs is charged.
 
-    `pool` has the cards that a reader needs. Of another pool, a model with the same id and no skills takes those of
-    `pool`; prices are always those of the pool that is routed among.
+    `reader` is an `Actor` or a `CausalReader`: from texts and cards, `read` gives quality estimates and costs (both
+    questions x candidates), `own_usd` what reading costs (USD a question). `pool` has the cards that it needs. Of
+    another pool, a model with the same id and no skills takes those of `pool`; prices are always those of the pool that
+    is routed among.
     """
 
     name = "actor"
 
-    def __init__(self, reader: Reader, pool: Pool, lam: float = 0.0) -> None:
+    def __init__(self, reader: Any, pool: Pool, lam: float = 0.0) -> None:
         super().__init__(lam)
         self.reader, self.pool, self.models = reader, pool, pool.ids
 
@@ -87,7 +77,8 @@ class CausalReader:
         usd_per_mtok: float = 0.0,
         tokens_out: float = 200,
     ) -> None:
-        self.model, self.words, self.style = model.eval(), words, style
+        self.model, self.words = model.eval(), words
+        self.style: prompts.Style = style
         self.usd_per_mtok, self.tokens_out = usd_per_mtok, tokens_out
 
     @classmethod

@@ -5,8 +5,9 @@ question they have the outcomes of a randomly chosen real model, or a mixture of
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -17,12 +18,14 @@ import yaml
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import ModelCard, Pool, Skill
 from routerlab.core.queries import Query
-from routerlab.core.recorded import Recorded
+from routerlab.core.recorded import Recorded, recorded
 from routerlab.core.runs import root
 from routerlab.label.oracle import Pairs, preference_pairs
 from routerlab.pocket.generate import load
 from routerlab.routers.actor import TYPICAL_TOKENS, Actor, measured, pad
 from routerlab.routers.lm import LMRouter
+
+HELD_OUT = ("pocket-think", "pocket-words")  # of the actor `unseen`
 
 
 class ActorError(ValueError):
@@ -62,7 +65,7 @@ def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family"
     models = tuple(m for m in data.pool.ids if m not in held_out)
     at = [table.models.index(m) for m in models]
     quality, tokens = (table.matrix(c, None, graded=True)[:, at].astype(float) for c in ("quality", "tokens_out"))
-    complete = ~np.isnan(quality).any(1)
+    complete = np.asarray(~np.isnan(quality).any(1))
     questions = [q for q, whole in zip(questions, complete.tolist(), strict=True) if whole]
     names = [kind_of(q, kind) for q in questions]
     kinds = tuple(sorted(set(names)))
@@ -239,3 +242,26 @@ def train(
         torch.set_num_threads(threads)
     cards = [probed(data.pool[m], given.questions, data.table, kind) for m in given.models]
     return LMRouter(actor, Pool(data.pool.name, cards)), losses
+
+
+def keep(router: LMRouter, folder: Path, data: Recorded, how: SimpleNamespace, losses: Mapping[str, Sequence[float]]):
+    """Write an actor, the cards of the models that it learned from, and a card that says how it was trained."""
+    last = {stage: round(float(np.mean(values[-50:])), 4) for stage, values in losses.items() if values}
+    known = [m for m in data.pool.ids if m in router.models]
+    about = {
+        "what": "small actor: reads a question and the cards of a pool",
+        "data": data.sha256,
+        "pool": data.pool.name,
+    }
+    about |= {"models": known, "held_out": [m for m in data.pool.ids if m not in known], "recipe": vars(how)}
+    about |= {"mean loss of the last 50 steps": last, "made by": "routerlab actor", "license": "Apache-2.0"}
+    router.reader.save(folder, about).write("pool.yaml", router.pool.to_yaml())
+
+
+def make(folder: Path, say: Callable[[str], None] = print) -> None:
+    """Train the actors of `data/pocket/actor` from seeds: `known` on all models, `unseen` on all but HELD_OUT."""
+    data, how = recorded("pocket"), recipe()
+    for name, held_out in (("known", ()), ("unseen", HELD_OUT)):
+        router, losses = train(data, held_out, how)
+        keep(router, folder / name, data, how, losses)
+        say(f"{name}: loss {np.mean(losses['sft'][-50:]):.3f} after SFT, {np.mean(losses['dpo'][-50:]):.3f} after DPO")
