@@ -24,19 +24,16 @@ from routerlab.label.oracle import Pairs, preference_pairs
 from routerlab.pocket.generate import load
 from routerlab.routers.actor import TYPICAL_TOKENS, Actor, measured, pad
 from routerlab.routers.lm import LMRouter
+from routerlab.routers.protocol import RouterError
 
 HELD_OUT = ("pocket-think", "pocket-words")  # of the actor `unseen`
-
-
-class ActorError(ValueError):
-    """An actor that cannot be trained as asked; the message says what to change."""
 
 
 def recipe(**changes) -> SimpleNamespace:
     """The settings of `data/recipes/actor.yaml`, where each is explained, with these changes."""
     settings = yaml.safe_load((root() / "data" / "recipes" / "actor.yaml").read_text(encoding="utf-8"))
     if unknown := sorted(set(changes) - set(settings)):
-        raise ActorError(f"the recipe has no {unknown[0]!r}; it has {', '.join(settings)}")
+        raise RouterError(f"the recipe has no {unknown[0]!r}; it has {', '.join(settings)}")
     return SimpleNamespace(**settings | changes)
 
 
@@ -52,11 +49,6 @@ class Lessons(NamedTuple):
     models: tuple[str, ...]
 
 
-def kind_of(query: Query, columns: str) -> str:
-    """The kind of a question: the values of these columns of meta, with + between the columns, such as family+level."""
-    return "/".join(str(query.meta[c]) for c in columns.split("+"))
-
-
 def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family") -> Lessons:
     """The training split of a table, without the models that are held out; `kind` is a column of meta."""
     part = data.split("train")
@@ -67,7 +59,7 @@ def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family"
     quality, tokens = (table.matrix(c, None, graded=True)[:, at].astype(float) for c in ("quality", "tokens_out"))
     complete = np.asarray(~np.isnan(quality).any(1))
     questions = [q for q, whole in zip(questions, complete.tolist(), strict=True) if whole]
-    names = [kind_of(q, kind) for q in questions]
+    names = [str(q.meta[kind]) for q in questions]
     kinds = tuple(sorted(set(names)))
     place, length = np.array([*map(kinds.index, names)]), np.log([len(q.text) for q in questions])
     for k in range(len(kinds)):
@@ -98,7 +90,7 @@ def patchwork(given: Lessons, how: SimpleNamespace, rng: np.random.Generator) ->
 def probed(card: ModelCard, given: Sequence[Query], table: OutcomeTable, kind: str = "family") -> ModelCard:
     """The card with skills measured on these questions: accuracy, tokens out and how many were asked, by kind."""
     outcomes = table.select([q.id for q in given])
-    at, asked = outcomes.models.index(card.id), np.array([kind_of(q, kind) for q in given])
+    at, asked = outcomes.models.index(card.id), np.array([str(q.meta[kind]) for q in given])
     quality, tokens = (outcomes.matrix(c, None, graded=True)[:, at] for c in ("quality", "tokens_out"))
     known, skills = ~np.isnan(quality), []
     for name in np.unique(asked[known]).tolist():
