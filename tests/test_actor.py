@@ -160,7 +160,7 @@ def test_a_patchwork_model_has_the_outcomes_of_one_real_model_in_each_kind(pocke
     given = training.lessons(pocket, ("pocket-think",))
     assert "pocket-think" not in given.models
     assert [q.id for q in given.questions] == sorted(q.id for q in pocket.split("train").queries)
-    quality, tokens = training.patchwork(given, training.recipe(mixed=0.0, by_length=0.0, patchwork=4), rng)
+    quality, tokens = training.patchwork(given, training.recipe(mixed=0.0, by_length=0.0, wordy=0.0, patchwork=4), rng)
     sources = set()
     for model in range(4):
         for kind in range(len(given.kinds)):

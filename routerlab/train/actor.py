@@ -26,7 +26,7 @@ from routerlab.routers.actor import TYPICAL_TOKENS, Actor, measured, pad
 from routerlab.routers.lm import LMRouter
 from routerlab.routers.protocol import RouterError
 
-HELD_OUT = ("pocket-think", "pocket-words")  # of the actor `unseen`
+HELD_OUT = ("pocket-max", "pocket-words")  # of the actor `unseen`
 
 
 def recipe(**changes) -> SimpleNamespace:
@@ -70,20 +70,21 @@ def lessons(data: Recorded, held_out: Collection[str] = (), kind: str = "family"
 
 def patchwork(given: Lessons, how: SimpleNamespace, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(quality, tokens) of `how.patchwork` new models on every question. For each kind of question a model has the
-    outcomes of a real one, or a mixture of two; of some kinds it answers questions up to a random length, softly, which
-    shows candidates that are better than any real model there.
+    outcomes of a real one, or a mixture of two. So that candidates may also be better, worse or wordier than any real
+    one, it answers questions of some kinds up to a random length (softly), and writes a random multiple of the tokens.
     """
     rows, kinds = np.arange(len(given.kind)), len(given.kinds)
     quality, tokens = np.empty((2, len(rows), how.patchwork))
     for place in range(how.patchwork):
         one, other = rng.integers(len(given.models), size=(2, kinds))[:, given.kind]
-        share = np.where(rng.random(kinds) < how.mixed, rng.random(kinds), 1.0)[given.kind]
+        part = np.where(rng.random(kinds) < how.mixed, rng.random(kinds), 1.0)[given.kind]
         quality[:, place], tokens[:, place] = (
-            share * m[rows, one] + (1 - share) * m[rows, other] for m in (given.quality, given.tokens)
+            part * m[rows, one] + (1 - part) * m[rows, other] for m in (given.quality, given.tokens)
         )
-        limit, by_length = rng.normal(0, 1.5, kinds)[given.kind], rng.random(kinds) < how.by_length
-        short = 1 / (1 + np.exp(3 * (given.length - limit)))
-        quality[:, place] = np.where(by_length[given.kind], short, quality[:, place])
+        by_length, wordy = ((rng.random(kinds) < share)[given.kind] for share in (how.by_length, how.wordy))
+        limit, more, slope = (rng.normal(size=(3, kinds)) * [[1.5], [1.0], [0.3]])[:, given.kind]
+        quality[by_length, place] = 1 / (1 + np.exp(3 * (given.length - limit)[by_length]))
+        tokens[wordy, place] *= np.exp(more + slope * given.length)[wordy]
     return quality, tokens
 
 
@@ -240,11 +241,7 @@ def keep(router: LMRouter, folder: Path, data: Recorded, how: SimpleNamespace, l
     """Write an actor, the cards of the models that it learned from, and a card that says how it was trained."""
     last = {stage: round(float(np.mean(values[-50:])), 4) for stage, values in losses.items() if values}
     known = [m for m in data.pool.ids if m in router.models]
-    about = {
-        "what": "small actor: reads a question and the cards of a pool",
-        "data": data.sha256,
-        "pool": data.pool.name,
-    }
+    about = {"what": "actor: reads a question and a pool's cards", "data": data.sha256, "pool": data.pool.name}
     about |= {"models": known, "held_out": [m for m in data.pool.ids if m not in known], "recipe": vars(how)}
     about |= {"mean loss of the last 50 steps": last, "made by": "routerlab actor", "license": "Apache-2.0"}
     router.reader.save(folder, about).write("pool.yaml", router.pool.to_yaml())
