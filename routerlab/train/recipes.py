@@ -12,12 +12,14 @@ import yaml
 from peft import LoraConfig, PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
-from trl import DPOConfig, GRPOConfig, SFTConfig
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from routerlab.core.runs import root
 from routerlab.train.checkpoints import write_folder
 
-STAGES = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}
+STAGES = {"sft": SFTConfig, "dpo": DPOConfig, "rl": GRPOConfig}
 FRESH = "fresh"
 _TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16}
 _MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -41,7 +43,7 @@ class Recipe:
     common: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)
-    grpo: dict[str, Any] = field(default_factory=dict)
+    rl: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, stage: str) -> dict[str, Any]:
         """The stage's arguments; what holds for all stages first."""
@@ -68,7 +70,7 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
     plain = {f.name for f in fields(Recipe)}
     sections = {s: {f.name for f in fields(c)} for s, c in STAGES.items()}
     sections["lora"] = {f.name for f in fields(LoraConfig)}
-    sections["common"] = sections["sft"] & sections["dpo"] & sections["grpo"]
+    sections["common"] = sections["sft"] & sections["dpo"] & sections["rl"]
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
@@ -151,7 +153,7 @@ def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):
         ) from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # else evaluation repacks the weights and gradients are lost
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore  # else evaluation repacks the weights and gradients are lost
     return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
 
 

@@ -19,8 +19,8 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers.trainer_utils import get_last_checkpoint
-from trl import DPOTrainer, SFTTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from routerlab.core.runs import write_atomic
 from routerlab.train.checkpoints import UNFINISHED, Metrics, WholeCheckpoints, naming_the_cure, put_in_place
@@ -36,23 +36,18 @@ from routerlab.train.recipes import (
 )
 
 
+_JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
+
+
 def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind in a Parquet or JSONL file; columns that hold JSON are decoded."""
+    """The records of a Parquet or JSONL file (see `records.schema`), messages and tools decoded from JSON."""
     if path.suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
     else:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    wanted = {"sft": ["messages"], "dpo": ["prompt", "chosen", "rejected"], "grpo": ["prompt"]}[kind]
-    rows = [r for r in rows if r.get("kind", kind) == kind]
-    if not rows or any(name not in row for row in rows for name in wanted):
-        raise TrainError(
-            f"{path} has no {kind} records with {', '.join(wanted)}; write them with `routerlab data records`"
-        )
-    return [{k: _decoded(v) for k, v in row.items()} for row in rows]
-
-
-def _decoded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) and value[:1] in {"[", "{"} else value
+    if not rows or any(row.get("kind") != kind for row in rows):
+        raise TrainError(f"{path} does not hold {kind} records; write them with `routerlab data records --kind {kind}`")
+    return [{k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
 def encode(tokenizer: Any, messages: list[dict], reply: list[dict], tools: list[dict] | None) -> tuple[list, list]:
@@ -142,13 +137,13 @@ class DPO(WholeCheckpoints, DPOTrainer):
         reference = torch.cat(self.compute_ref_log_probs(self.ref_model or self.model, inputs))
         chosen, rejected = (self.beta * (logps - reference)).chunk(2)
         loss = -(weight * torch.nn.functional.logsigmoid(chosen - rejected)).mean()
-        logged = self._metrics["train" if self.model.training else "eval"]
+        logged = self._metrics["train" if model.training else "eval"]
         for name, value in {
             "rewards/margins": chosen - rejected,
             "rewards/accuracies": (chosen > rejected).float(),
             "logps/chosen": logps.chunk(2)[0],
         }.items():
-            logged[name].append(self.accelerator.gather(value.detach()).mean().item())
+            logged[name].append(self.accelerator.reduce(value.detach().mean(), "mean").item())  # pyright: ignore
         return loss
 
 
@@ -178,8 +173,8 @@ def train(
         base, adapter = _weights(recipe, out, start)
         settings = {"stage": stage, "start": start and str(start), "base": str(base), **asdict(recipe)}
         _same_settings(out, settings, state.is_main_process)
-        if base == out / "base" and not base.is_dir():
-            make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], base)
+        if base == out / "base" and not (out / "base").is_dir():
+            make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / "base")
     tokenizer = open_tokenizer(recipe, base)
     model = open_model(recipe, base, adapter)
     rows = dataset(stage, records, tokenizer, config.max_length, say)
