@@ -35,7 +35,6 @@ from routerlab.train.recipes import (
     real_bf16,
 )
 
-
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
 
