@@ -290,9 +290,9 @@ def test_torchrun_with_two_processes_that_share_the_parameters(files, tmp_path):
     train("sft", recipe, read_records(files / "sft.jsonl", "sft"), tmp_path / "one")
     losses = [[line["loss"] for line in read_metrics(tmp_path / run / "metrics.jsonl")] for run in ("run", "one")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # bfloat16 weights
-    again = routerlab(*given, "--set", "seed=1")
-    assert again.returncode == 1
-    assert again.stderr.strip().endswith("was begun with another common; write to a new folder with --out")
+    recipe.sft["learning_rate"] = 1.0
+    with pytest.raises(TrainError, match=r"was begun with another sft.learning_rate; write to a new folder"):
+        train("sft", recipe, read_records(files / "sft.jsonl", "sft"), tmp_path / "one")
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """The verb that trains routers that are Hugging Face models."""
 
 import argparse
+import logging
 import os
 import shlex
 import subprocess
@@ -40,6 +41,7 @@ def train(args: argparse.Namespace) -> int:
     if not args.online:
         os.environ["HF_HUB_OFFLINE"] = "1"
     read_env()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it offers kernels from a hub
     from routerlab.train import launch
     from routerlab.train.recipes import TrainError, read_recipe
 

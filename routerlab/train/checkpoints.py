@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
@@ -89,7 +90,9 @@ class Metrics(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if args.fsdp and not any(isinstance(p, DTensor) for p in model.parameters()):
+            raise CheckpointError("the parameters were not divided among the processes; leave --shard out")
         if state.is_world_process_zero and self.path.is_file():
             kept = [f"{json.dumps(m)}\n" for m in read_metrics(self.path) if m["step"] <= state.global_step]
             self.path.write_text("".join(kept), encoding="utf-8")

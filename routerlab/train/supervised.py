@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from accelerate.state import PartialState
@@ -240,10 +241,11 @@ def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str,
 
 def _same_settings(out: Path, settings: dict[str, Any], first: bool) -> None:
     """Keep the settings of a run, and refuse to go on with others."""
-    path = out / "settings.json"
+    path, text = out / "settings.json", json.dumps(settings, indent=1)
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if changed := [k for k in settings if json.dumps(settings[k]) != json.dumps(before.get(k))]:
+        before, now = (pd.json_normalize(json.loads(t)).iloc[0] for t in (path.read_text(encoding="utf-8"), text))
+        changed = [k for k in {**before, **now} if str(before.get(k)) != str(now.get(k))]
+        if changed:
             raise TrainError(f"{out} was begun with another {', '.join(changed)}; write to a new folder with --out")
     elif first:
-        write_atomic(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=1) + "\n"))
+        write_atomic(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
