@@ -106,8 +106,8 @@ def a_trainer(stage, base, files, out, *changes):
     recipe = tiny("pocket-cpu", stage, "per_device_train_batch_size=4", *changes)
     tokenizer = open_tokenizer(recipe, base)
     config = configure(stage, recipe, out, False)
-    rows = dataset(stage, read_records(files / f"{stage}.jsonl", stage)[:4], tokenizer, config.max_length, print)
-    return make_trainer(open_model(recipe, base), tokenizer, recipe, config, rows), rows
+    records = read_records(files / f"{stage}.jsonl", stage)[:4]
+    return make_trainer(stage, open_model(recipe, base), tokenizer, recipe, config, records)
 
 
 def log_probability(model, prompt, reply):
@@ -118,7 +118,7 @@ def log_probability(model, prompt, reply):
 def test_the_sft_loss_is_the_mean_over_reply_tokens_and_packing_changes_nothing(base, files, tmp_path):
     losses, gradients = [], []
     for packing in ("false", "true"):
-        trainer, _ = a_trainer("sft", base, files, tmp_path, f"packing={packing}")
+        trainer = a_trainer("sft", base, files, tmp_path, f"packing={packing}")
         batch = next(iter(trainer.get_train_dataloader()))
         assert len(batch["input_ids"]) == (1 if packing == "true" else 4)
         loss = trainer.compute_loss(trainer.model, batch)
@@ -137,7 +137,8 @@ def test_the_sft_loss_is_the_mean_over_reply_tokens_and_packing_changes_nothing(
 def test_the_dpo_loss_equals_a_hand_computation_and_trls_at_weight_one(base, files, tmp_path):
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    trainer, rows = a_trainer("dpo", base, files, tmp_path)
+    trainer = a_trainer("dpo", base, files, tmp_path)
+    rows = trainer.train_dataset
     assert sum(rows["weight"]) == pytest.approx(4)
     with torch.no_grad():  # else it equals its reference and every margin is zero
         for parameter in trainer.model.parameters():
@@ -176,7 +177,7 @@ def test_records_that_are_too_long_are_counted_and_never_cut(base, files):
 
 def test_4_bit_training_keeps_its_gradients_after_an_evaluation(base, files, tmp_path):
     bnb = pytest.importorskip("bitsandbytes")
-    trainer, _ = a_trainer("sft", base, files, tmp_path, "method=qlora", "packing=false")
+    trainer = a_trainer("sft", base, files, tmp_path, "method=qlora", "packing=false")
     assert sum(isinstance(m, bnb.nn.Linear4bit) for m in trainer.model.modules()) == 14
     norms = []
     for _ in range(2):

@@ -67,8 +67,13 @@ def train(args: argparse.Namespace) -> int:
     from routerlab.train.supervised import read_records
     from routerlab.train.supervised import train as supervised
 
-    start = args.start and args.start.resolve()
-    result = supervised(stage, recipe, read_records(args.data, stage), args.out.resolve(), start, args.shard, say)
+    table = None
+    if args.table:
+        from routerlab.core.recorded import recorded
+
+        table = recorded(args.table).split("train").table  # other splits are never trained on
+    records, start = read_records(args.data, stage), args.start and args.start.resolve()
+    result = supervised(stage, recipe, records, args.out.resolve(), start, args.shard, table, say)
     if int(os.environ.get("RANK", 0)) == 0:
         print(result)
     return 0
@@ -78,6 +83,7 @@ def _again(args: argparse.Namespace) -> list[str]:
     """The same command with absolute paths, for each process of a launcher."""
     paths = {"--data": args.data, "--out": args.out, "--from": args.start}
     given = [text for flag, path in paths.items() if path for text in (flag, str(path.resolve()))]
+    given += ["--table", args.table] if args.table else []
     changes = [text for change in args.changes for text in ("--set", change)]
     flags = [f"--{name}" for name in ("shard", "rehearse", "online") if getattr(args, name)]
     return ["train", args.stage, "--recipe", args.recipe, *given, *changes, *flags]

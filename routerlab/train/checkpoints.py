@@ -87,8 +87,8 @@ def write_folder(final: Path, write: Callable[[Path], object]) -> None:
 class Metrics(TrainerCallback):
     """Append what the trainer logs to metrics.jsonl. A resumed training first drops the lines of steps it repeats."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, say: Callable[[str], object]) -> None:
+        self.path, self.say = path, say
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if args.fsdp and not any(isinstance(p, DTensor) for p in model.parameters()):
@@ -101,6 +101,7 @@ class Metrics(TrainerCallback):
         if state.is_world_process_zero and "train_runtime" not in (logs or {}):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+            self.say(f"step {state.global_step} of {state.max_steps}: loss {(logs or {}).get('loss', 0.0):.4g}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

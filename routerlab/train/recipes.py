@@ -30,6 +30,17 @@ class TrainError(ValueError):
 
 
 @dataclass(frozen=True)
+class Play:
+    """How questions are played in reinforcement learning; the algorithm's own settings are TRL's."""
+
+    max_turns: int = 3
+    lam: float = 0.0  # cost weight (quality per US$) where a record has none
+    refills: int = 10  # how often groups whose rewards are all the same are replaced
+    std_floor: float = 1e-4
+    overlong: int = 0  # tokens before the greatest length over which the penalty grows to 1; 0: none
+
+
+@dataclass(frozen=True)
 class Recipe:
     """`common` and the stages' sections hold arguments of TRL's configurations, `lora` those of peft's LoraConfig."""
 
@@ -44,19 +55,21 @@ class Recipe:
     sft: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)
     rl: dict[str, Any] = field(default_factory=dict)
+    play: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, stage: str) -> dict[str, Any]:
         """The stage's arguments; what holds for all stages first."""
         return self.common | getattr(self, stage)
 
     def tiny(self) -> "Recipe":
-        """The same recipe on random weights of a very small model of the same architecture, for two steps."""
-        small = {k: v for k, v in _TINY.items() if k in self.shape}
-        if "num_key_value_heads" in self.shape:
-            small["num_key_value_heads"] = max(
-                1, 4 * self.shape["num_key_value_heads"] // self.shape["num_attention_heads"]
-            )
-        return replace(self, model=FRESH, shape=self.shape | small, common=self.common | {"max_steps": 2})
+        """The same recipe on random weights of a very small model of the same architecture, for two steps; rollouts by
+        transformers and short."""
+        shape = self.shape | {k: v for k, v in _TINY.items() if k in self.shape}
+        if groups := self.shape.get("num_key_value_heads"):
+            shape["num_key_value_heads"] = max(1, 4 * groups // self.shape["num_attention_heads"])
+        own = {name: getattr(self, name) | {"max_steps": 2} for name in STAGES}
+        own["rl"] |= {"use_vllm": False, "max_completion_length": 48}
+        return replace(self, model=FRESH, shape=shape, **own)
 
 
 def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
@@ -70,6 +83,7 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
     plain = {f.name for f in fields(Recipe)}
     sections = {s: {f.name for f in fields(c)} for s, c in STAGES.items()}
     sections["lora"] = {f.name for f in fields(LoraConfig)}
+    sections["play"] = {f.name for f in fields(Play)}
     sections["common"] = sections["sft"] & sections["dpo"] & sections["rl"]
     for change in changes:
         key, equals, text = change.partition("=")
@@ -124,6 +138,12 @@ def _template(name: str, tokenizer: PreTrainedTokenizerFast) -> str:
         raise TrainError(f"TRL has no chat template {name!r}; its templates are in {folder}")
     text = path.read_text(encoding="utf-8")
     return text if _MARKS[2] in tokenizer.get_vocab() else text.replace(_MARKS[2], str(tokenizer.eos_token))
+
+
+def rendered(tokenizer: Any, messages: list[dict], tools: list[dict] | None, reply_follows: bool) -> list[int]:
+    """Messages as tokens by the tokenizer's chat template."""
+    text = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=reply_follows, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):

@@ -19,21 +19,25 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.runs import write_atomic
 from routerlab.train.checkpoints import UNFINISHED, Metrics, WholeCheckpoints, naming_the_cure, put_in_place
 from routerlab.train.recipes import (
     FRESH,
     STAGES,
+    Play,
     Recipe,
     TrainError,
     make_fresh,
     open_model,
     open_tokenizer,
     real_bf16,
+    rendered,
 )
 
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
@@ -53,18 +57,13 @@ def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
 def encode(tokenizer: Any, messages: list[dict], reply: list[dict], tools: list[dict] | None) -> tuple[list, list]:
     """(prompt, reply) as tokens: the reply is what follows the prompt as it is rendered at inference, up to the token
     that ends a turn."""
-    prompt = _rendered(tokenizer, messages, tools, True)
-    both = _rendered(tokenizer, messages + reply, tools, False)
+    prompt = rendered(tokenizer, messages, tools, True)
+    both = rendered(tokenizer, messages + reply, tools, False)
     if both[: len(prompt)] != prompt:
         raise TrainError("the chat template renders a prompt differently with its reply; set chat_template=qwen2_5")
     answer = both[len(prompt) :]
     ends = [i for i, token in enumerate(answer) if token == tokenizer.eos_token_id]
     return prompt, answer[: ends[-1] + 1] if ends else [*answer, tokenizer.eos_token_id]
-
-
-def _rendered(tokenizer: Any, messages: list[dict], tools: list[dict] | None, generate: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=generate, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def dataset(
@@ -154,17 +153,19 @@ def train(
     out: Path,
     start: Path | None = None,
     shard: bool = False,
+    table: OutcomeTable | None = None,
     say: Callable[[str], object] = print,
 ) -> Path:
     """Train one stage and return the folder of the result, OUT/model; started again, it goes on where it was stopped.
 
     Args:
-        stage: "sft" or "dpo".
+        stage: sft, dpo or rl.
         recipe: Of the model.
         records: Of that kind, see `read_records`.
         out: Folder of the run: checkpoints, metrics.jsonl, settings.json, and at the end model/.
         start: The run whose model or adapter is trained further, as SFT's by DPO.
         shard: Whether the processes share the parameters by FSDP2 instead of each holding all (DDP).
+        table: For rl, the outcomes that answer the router's calls.
         say: Is told of progress.
     """
     config = configure(stage, recipe, out, shard)
@@ -177,9 +178,9 @@ def train(
             make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / "base")
     tokenizer = open_tokenizer(recipe, base)
     model = open_model(recipe, base, adapter)
-    rows = dataset(stage, records, tokenizer, config.max_length, say)
-    trainer = make_trainer(model, tokenizer, recipe, config, rows)
-    trainer.add_callback(Metrics(out / "metrics.jsonl"))
+    trainer = make_trainer(stage, model, tokenizer, recipe, config, records, table, say)
+    trainer.add_callback(Metrics(out / "metrics.jsonl", say))
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
     with naming_the_cure(out):
         trainer.save_model(str(out / UNFINISHED))
@@ -202,10 +203,8 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
         "disable_tqdm": True,
         "fsdp": shard,
     }
-    if "wandb" in given["report_to"] and not os.environ.get("WANDB_API_KEY"):
-        os.environ.setdefault("WANDB_MODE", "offline")
-    if not cuda:
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_API_KEY") else "offline")
     config = STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
     if shard and not cuda:
         # accelerate shards on GPUs only and runs DDP on CPUs without a word; under this name it shards there as well.
@@ -213,17 +212,33 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     return config
 
 
-def make_trainer(model: Any, tokenizer: Any, recipe: Recipe, config: Any, rows: Dataset) -> SFT | DPO:
-    """The trainer of a stage; an adapter is added unless the model has one already or is trained whole."""
-    lora = (
-        None
-        if recipe.method == "full" or isinstance(model, PeftModel)
-        else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
-    )
-    shared = {"args": config, "train_dataset": rows, "processing_class": tokenizer, "peft_config": lora}
-    if isinstance(config, STAGES["sft"]):
-        return SFT(model, **shared)
-    return DPO(model, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+def make_trainer(
+    stage: str,
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    config: Any,
+    records: list[dict[str, Any]],
+    table: OutcomeTable | None = None,
+    say: Callable[[str], object] = print,
+) -> Any:
+    """The trainer of a stage; an adapter is added unless the model has one already or is trained whole. The arguments
+    are those of `train`, opened."""
+    lora = None
+    if recipe.method != "full" and not isinstance(model, PeftModel):
+        lora = LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
+    shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
+    if stage == "rl":
+        from routerlab.train.grpo import GRPO
+
+        if table is None:
+            raise TrainError("reinforcement learning needs recorded outcomes; name a table with --table")
+        rows = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
+        return GRPO(model, table, Play(**recipe.play), train_dataset=Dataset.from_list(rows), **shared)
+    rows = dataset(stage, records, tokenizer, config.max_length, say)
+    if stage == "sft":
+        return SFT(model, train_dataset=rows, **shared)
+    return DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
 
 
 def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str, Path | None]:
