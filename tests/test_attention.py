@@ -183,8 +183,8 @@ def test_the_kernel_for_gpus_takes_and_gives_what_its_schema_says():
     with FakeTensorMode():
         q = torch.empty(6, 4, 24, 16, dtype=torch.bfloat16, device="cuda")
         k = torch.empty(6, 1, 24, 16, dtype=torch.bfloat16, device="cuda").expand(-1, 4, -1, -1)
-        out, lse = attend("torch-cuda", q, k, k, True, 0.25)
+        out, lse = attend("torch-cuda", (q, k, k), True, 0.25)
         assert out.shape == q.shape
         assert lse.shape == q.shape[:3]
-        grads = attend_backward("torch-cuda", out, q, k, k, out, lse, True, 0.25)
+        grads = attend_backward("torch-cuda", (out, q, k, k, out, lse), True, 0.25)
         assert [g.shape for g in grads] == [q.shape] * 3

@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
@@ -28,7 +28,7 @@ NAME = "shared_prefix"  # as `attn_implementation` of transformers
 # transformers hands on a mask of four dimensions unread; without one it would build one of tokens x tokens.
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
 Tokens = Sequence[int]
-aten: Any = torch.ops.aten
+aten = cast(Any, torch.ops.aten)
 
 
 class Piece(NamedTuple):
@@ -58,37 +58,38 @@ class Pack(NamedTuple):
 
 def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, device: Any = None) -> Pack:
     """A row of these (prefix, completions), which all follow the same `cached` tokens."""
-    ids, positions, predicts, targets, lengths, dense = [], [], [], [], [], []
-    blocks: dict[int, list[range]] = {}  # sequences of one length, which one call of a kernel computes
+    ids, positions, predicts, targets, lengths = [], [], [], [], []
+    spans: dict[tuple[int, int, bool], list[tuple[range, range]]] = {}  # one call of a kernel takes those of one shape
+
+    def attends(rows: range, columns: range, causal: bool) -> None:
+        spans.setdefault((len(rows), len(columns), causal), []).append((rows, columns))
+
     for prefix, completions in groups:
         if not len(prefix) or not completions or not all(map(len, completions)):
             raise RouterError("a prefix or completion is empty; leave it out, or end it with the end-of-text token")
-        end = len(ids) + len(prefix)
-        blocks.setdefault(len(prefix), []).append(range(len(ids), end))
+        start, end = len(ids), len(ids) + len(prefix)
+        attends(range(start, end), range(start + cached, end + cached), True)
         ids += prefix
         positions += range(cached, cached + len(prefix))
         for completion in completions:
             first, size = len(ids), len(completion)
             # Completions of similar length are made equally long (by at most 1/8); nothing attends to what is added.
-            step = 1 << max(0, size.bit_length() - 4)
-            padded = -(-size // step) * step
-            blocks.setdefault(padded, []).append(range(first, first + padded))
+            added = -size % (1 << max(0, size.bit_length() - 4))
+            attends(range(first, first + size + added), range(first + cached, first + cached + size + added), True)
             predicts += [end - 1, *range(first, first + size - 1)]
             targets += completion
             lengths.append(size)
-            ids += [*completion, *[completion[-1]] * (padded - size)]
-            positions += range(cached + len(prefix), cached + len(prefix) + padded)
-        dense.append(([range(end, len(ids))], [range(cached + end - len(prefix), cached + end)]))
+            ids += [*completion, *completion[-1:] * added]
+            positions += range(cached + len(prefix), cached + len(prefix) + size + added)
+        attends(range(end, len(ids)), range(start + cached, end + cached), False)
     if cached:
-        dense.append(([range(len(ids))], [range(cached)]))
-    same = [(spans, [range(s.start + cached, s.stop + cached) for s in spans]) for spans in blocks.values()]
-    pieces = [
-        Piece(*(torch.tensor([list(s) for s in spans], device=device) for spans in pair), causal)
-        for pairs, causal in ((same, True), (dense, False))
-        for pair in pairs
-    ]
+        attends(range(len(ids)), range(cached), False)
+    pieces = []
+    for (_, _, causal), pairs in spans.items():
+        rows, columns = (torch.tensor([list(x) for x in side], device=device) for side in zip(*pairs, strict=True))
+        pieces.append(Piece(rows, columns, causal))
     row, where, predicts, targets = (torch.tensor(x, device=device) for x in (ids, positions, predicts, targets))
-    return Pack(row[None], where[None], predicts, targets, lengths, pieces, int(max(positions)) + 1)
+    return Pack(row[None], where[None], predicts, targets, lengths, pieces, max(positions) + 1)
 
 
 @functools.cache
@@ -107,50 +108,47 @@ def choose_kernel(device: str, dtype: torch.dtype, width: int) -> str:
     return name
 
 
-def attend(kernel: str, q, k, v, causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention on batch x heads x tokens x width, and its log-sum-exp."""
+def attend(kernel: str, inputs: Sequence[torch.Tensor], causal: bool, scale: float) -> Sequence[torch.Tensor]:
+    """Attention and its log-sum-exp, of q, k and v (batch x heads x tokens x width)."""
     if kernel == "torch-cpu":
-        return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+        return aten._scaled_dot_product_flash_attention_for_cpu(*inputs, 0.0, causal, scale=scale)
     if kernel == "torch-cuda":
-        return aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)[:2]
+        return aten._scaled_dot_product_flash_attention(*inputs, 0.0, causal, False, scale=scale)[:2]
     if kernel == "flash-attn":
         from flash_attn.flash_attn_interface import _flash_attn_forward  # pyright: ignore
 
-        swapped = (x.transpose(1, 2) for x in (q, k, v))
+        swapped = (x.transpose(1, 2) for x in inputs)
         out, lse, *_ = _flash_attn_forward(*swapped, 0.0, scale, causal, -1, -1, 0.0, None, False)
         return out.transpose(1, 2), lse
-    scores = _scores(q, k, causal, scale)
-    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+    scores = _scores(inputs[0], inputs[1], causal, scale)
+    return scores.softmax(-1) @ inputs[2], scores.logsumexp(-1)
 
 
-def attend_backward(kernel: str, grad, q, k, v, out, lse, causal: bool, scale: float) -> Sequence[torch.Tensor]:
-    """Gradients of q, k and v. Where `out` and `lse` are those of attention to more keys, the share of these keys.
-
-    Args: name of the `kernel`; gradient of the output; q, k, v as in `attend`; its `out` and `lse`; `causal`; `scale`.
-    """
-    inputs = (grad, q, k, v, out, lse)
+def attend_backward(kernel: str, inputs: Sequence[torch.Tensor], causal: bool, scale: float) -> Sequence[torch.Tensor]:
+    """Gradients of q, k and v, from (gradient of out, q, k, v, out, log-sum-exp). Where the last two are those of
+    attention to more keys, the share of these keys."""
     if kernel == "torch-cpu":
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(*inputs, 0.0, causal, scale=scale)
+    grad, q, k, v, out, lse = inputs
     if kernel == "torch-cuda":
         state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, of which there is none
-        most = (None, None, q.shape[2], k.shape[2], 0.0, causal, state, state)
-        return aten._scaled_dot_product_flash_attention_backward(*inputs, *most, scale=scale)
+        rest = (None, None, q.shape[2], k.shape[2], 0.0, causal, state, state)
+        return aten._scaled_dot_product_flash_attention_backward(*inputs, *rest, scale=scale)
     if kernel == "flash-attn":
         from flash_attn.flash_attn_interface import _flash_attn_backward  # pyright: ignore
 
         swapped = [x.transpose(1, 2) for x in inputs[:5]]
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in swapped[1:4]]
-        _flash_attn_backward(*swapped, lse, *grads, 0.0, scale, causal, -1, -1, 0.0, None, False)
+        _flash_attn_backward(*swapped, lse.contiguous(), *grads, 0.0, scale, causal, -1, -1, 0.0, None, False)
         return [x.transpose(1, 2) for x in grads]
     chance = (_scores(q, k, causal, scale) - lse[..., None]).exp().to(q.dtype)
     slope = chance * (grad @ v.mT - (grad * out).sum(-1, keepdim=True)) * scale
     return slope @ k, slope.mT @ q, chance.mT @ grad
 
 
-def _scores(q, k, causal: bool, scale: float) -> torch.Tensor:
+def _scores(q: torch.Tensor, k: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
     scores = q @ k.mT * scale
-    later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
-    return scores.masked_fill(later, -math.inf) if causal else scores
+    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf) if causal else scores
 
 
 class _Pieces(torch.autograd.Function):
@@ -162,8 +160,8 @@ class _Pieces(torch.autograd.Function):
         exact = torch.promote_types(q.dtype, torch.float32)
         out, lse = torch.zeros_like(q, dtype=exact), torch.full_like(q[..., :1], -math.inf, dtype=exact)
         for piece in pieces:
-            part = attend(kernel, *_taken(piece, q, key[0], value[0]), piece.causal, scale)
-            new, new_lse = (_back(piece, x, q.shape[1]).to(exact) for x in (part[0], part[1][..., None]))
+            part = attend(kernel, _inputs(piece, q, key[0], value[0]), piece.causal, scale)
+            new, new_lse = (_back(piece, x).to(exact) for x in (part[0], part[1][..., None]))
             at = piece.rows.flatten()
             old_lse = lse[:, :, at]
             both = torch.logaddexp(old_lse, new_lse)
@@ -180,33 +178,29 @@ class _Pieces(torch.autograd.Function):
         q, grad = (x[0].unflatten(0, (key.shape[1], -1)) for x in (query, grads[0]))
         dq, dk, dv = (torch.zeros_like(x, dtype=lse.dtype) for x in (q, key[0], value[0]))
         for piece in ctx.pieces:
-            g, out, logs = (_queries(piece, x) for x in (grad, merged, lse))
-            inputs = (g, *_taken(piece, q, key[0], value[0]), out, logs[..., 0])
-            part = attend_backward(ctx.kernel, *inputs, piece.causal, ctx.scale)
-            dq.index_add_(2, piece.rows.flatten(), _back(piece, part[0], q.shape[1]).to(dq.dtype))
+            g, out, logs = _rows(piece, grad, merged, lse)
+            inputs = (g, *_inputs(piece, q, key[0], value[0]), out, logs[..., 0])
+            part = attend_backward(ctx.kernel, inputs, piece.causal, ctx.scale)
+            dq.index_add_(2, piece.rows.flatten(), _back(piece, part[0]).to(dq.dtype))
             for total, new in ((dk, part[1]), (dv, part[2])):
-                total.index_add_(1, piece.columns.flatten(), _back(piece, new, 1).sum(1).to(dq.dtype))
+                total.index_add_(1, piece.columns.flatten(), _back(piece, new).sum(1).to(dq.dtype))
         return dq.flatten(0, 1)[None].to(query.dtype), dk[None].to(key.dtype), dv[None].to(key.dtype), None, None, None
 
 
-def _queries(piece: Piece, x: torch.Tensor) -> torch.Tensor:
-    """Rows of (key heads, queries of each, tokens, width) as kernels take them. Without order, the queries of a key head
-    are one sequence, so that its keys are read once."""
-    rows = x[:, :, piece.rows].permute(2, 0, 1, 3, 4)
-    return rows.flatten(0, 1) if piece.causal else rows.flatten(2, 3)
+def _rows(piece: Piece, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Its rows of (key heads, queries of each, tokens, width) as kernels take them: key heads belong to the batch, so
+    that keys are not copied for each of their queries."""
+    return [x[:, :, piece.rows].permute(2, 0, 1, 3, 4).flatten(0, 1) for x in tensors]
 
 
-def _taken(piece: Piece, q: torch.Tensor, *keys_and_values: torch.Tensor) -> list[torch.Tensor]:
-    taken = [x[:, piece.columns].transpose(0, 1) for x in keys_and_values]
-    if piece.causal:
-        taken = [x.flatten(0, 1)[:, None].expand(-1, q.shape[1], -1, -1) for x in taken]
-    return [_queries(piece, q), *taken]
+def _inputs(piece: Piece, q, k, v) -> tuple[torch.Tensor, ...]:
+    keys = (x[:, piece.columns].transpose(0, 1).flatten(0, 1)[:, None].expand(-1, q.shape[1], -1, -1) for x in (k, v))
+    return *_rows(piece, q), *keys
 
 
-def _back(piece: Piece, x: torch.Tensor, queries: int) -> torch.Tensor:
+def _back(piece: Piece, x: torch.Tensor) -> torch.Tensor:
     """What kernels return, as (key heads, queries of each, tokens, width)."""
-    x = x.unflatten(0, (len(piece.rows), -1)) if piece.causal else x.unflatten(2, (queries, -1))
-    return x.permute(1, 2, 0, 3, 4).flatten(2, 3)
+    return x.unflatten(0, (len(piece.rows), -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 def shared_prefix_attention(
