@@ -100,7 +100,7 @@ def grpo(trainer, model, words, folder, seen):
 
 
 def test_grpo_trains_as_before(model, words, tmp_path, monkeypatch):
-    """Two optimizer steps of two batches each: the same samples, losses and weights as TRL's trainer without shuffling."""
+    """Two optimizer steps of two batches each: the same samples, losses and weights as TRL without shuffling."""
     other, samples, shared_samples = copy.deepcopy(model), [], []
     model.config._name_or_path = other.config._name_or_path = str(FOLDER)
     monkeypatch.setattr("trl.trainer.grpo_trainer.shuffle_sequence_dict", lambda batch: batch)

@@ -79,7 +79,7 @@ def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, dev
             predicts += [end - 1, *range(first, first + size - 1)]
             targets += completion
             lengths.append(size)
-            ids += [*completion, *completion[-1:] * added]
+            ids += [*completion, *[completion[-1]] * added]
             positions += range(cached + len(prefix), cached + len(prefix) + size + added)
         attends(range(end, len(ids)), range(start + cached, end + cached), False)
     if cached:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from transformers import DynamicCache
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, split_tensor_dict
 
 from routerlab.routers.attention import NAME, Pack, pack
@@ -55,7 +55,7 @@ def _packing(fused: Any) -> Any:
         mask = labels[:, 1:] != -100
         spread = {}
         for name in PER_TOKEN:
-            if (values := output[name]) is not None:
+            if (values := output.get(name)) is not None:
                 empty = values.new_zeros(mask.numel())
                 spread[name] = empty.index_put((places,), values[0]).view(mask.shape).masked_fill(~mask, 0)
         loss = -spread["log_probs"].sum() / (mask.sum().clamp(min=1) if total is None else total)
