@@ -82,7 +82,7 @@ class PocketBackend:
 
 
 class ReplayBackend:
-    """The answers of a recorded table, by query, model and sample; what it lacks is an error of the row."""
+    """The answers of a recorded table, by query, model and sample; a call it does not hold is an error of its row."""
 
     batch = concurrency = 1024
 

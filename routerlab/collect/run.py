@@ -138,7 +138,7 @@ def collect(
         stopped=stopped,
         estimated=sum(reply.estimated for _, reply in replied),
         lenient=lenient,
-        messages=tuple(progress.messages),
+        messages=tuple(progress.messages.values()),
     )
 
 
@@ -187,7 +187,7 @@ def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) ->
 
 
 def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
-    """What to say of calls whose last record is an error that is not final; None if there are none."""
+    """How many calls ended in an error that is not final, and what to do about it; None if there are none."""
     errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
     if not errors:
         return None
