@@ -17,8 +17,8 @@ def backend_of(args: argparse.Namespace):
     from routerlab.collect.backends import backend
 
     read_env()
-    paid = args.backend.partition(":")[0] in {"openai", "litellm"}
-    return backend(args.backend, **({"key_env": args.key_env, "timeout_s": args.timeout} if paid else {}))
+    options = {"key_env": args.key_env, "timeout_s": args.timeout, "limit_field": args.limit_field}
+    return backend(args.backend, **(options if args.backend.partition(":")[0] in {"openai", "litellm"} else {}))
 
 
 def collect(args: argparse.Namespace) -> int:

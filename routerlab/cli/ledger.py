@@ -84,7 +84,6 @@ def ping(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from routerlab.collect.ask import CollectError, Settings, ask, plan
-    from routerlab.collect.backends import Checked
     from routerlab.collect.calls import BackendError
     from routerlab.collect.ledger import Ledger
 
@@ -95,8 +94,8 @@ def ping(args: argparse.Namespace) -> int:
     async def one(card, ledger) -> str | None:
         where, calls = backend_of(args), plan([query], pool.subset([card.id]), settings)
         try:
-            if isinstance(where, Checked):
-                where.check([card])
+            if check := getattr(where, "check", None):
+                check([card])
             await ask(calls, pool, where, ledger, settings)
             row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
             if row.reply is None:
