@@ -337,7 +337,7 @@ def test_tests_that_compare_with_numpy_grade_and_are_not_fooled():
         "import numpy as np\ndef mean(xs): return np.int64(4)": "mismatch",
         "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef mean(xs): return 1.0": "mismatch",
         "class E:\n    __eq__ = lambda s, o: True\ndef mean(xs): return E()": "unproxied",
-        "from numpy import float64\nclass E(float64):\n    __eq__ = lambda s, o: True\ndef mean(x): return E(0)": "mismatch",
+        "from numpy import float64 as F\nclass E(F):\n    __eq__ = lambda *a: 1\ndef mean(x): return E()": "mismatch",
     }
     query = ask({"test": NUMPY, "entry_point": "mean", "prompt": "def mean(xs):\n    '''Mean.'''\n"})
     verdicts = grade_many([query] * len(answers), [f"```python\n{a}\n```" for a in answers], workers=2)

@@ -105,10 +105,10 @@ def _short(wanted: set[str], text: str) -> str | None:
     value = _named(wanted, text)
     if value in ("wanted", SEVERAL) or len(text.split()) > 25:
         return value
-    sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
+    sentence = PHRASES["clause"].split(affirmed(text) or "")[0]
     ends = [PHRASES["copula_split"].split(sentence)[-1]]
-    ends += [m[1] for name in ("subject", "cleft", "place") if (m := PHRASES[name].match(sentence))]
-    return "wanted" if any(_key(end) in wanted for end in ends) else value
+    ends += [m[1] for name in ("subject", "cleft", "place", "year") if (m := PHRASES[name].match(sentence))]
+    return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 
 
 def literal(query: Query, answer: str) -> Result:

@@ -80,12 +80,12 @@ def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple
 
 
 def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[str, str, list[str]]:
-    """(why, detail, calls made) of one run of the tests with these replies."""
+    """(why, detail, calls) of one run of the tests with these replies."""
     ran = run(tester, json.dumps({"calls": calls, "replies": replies}), limits)
     if ran.status != "ok":
         return _failed(ran).why, ran.stderr.rstrip().rpartition("\n")[2] or ran.status, []
-    why, detail, made = json.loads(ran.stdout)
-    return why, detail, made
+    why, detail, calls = json.loads(ran.stdout)
+    return why, detail, calls
 
 
 @functools.lru_cache(1024)

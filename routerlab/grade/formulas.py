@@ -1,10 +1,11 @@
 """The verifier of formulas, by math-verify."""
 
 import re
+from dataclasses import replace
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, normal, reference, verdict
+from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
@@ -24,11 +25,14 @@ def math(query: Query, answer: str) -> Result:
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
+    if said is None and (name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold)):
+        return exact(replace(query, reference=name[1], verifier="exact"), answer)
     if said is None:
         return FORMAT
-    if said == SEVERAL and "," in gold and affirmed(text[-LONGEST:]) is not None:
+    if "," in gold and affirmed(text[-LONGEST:]) is not None:
         values = [_content(m) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
-        said = ", ".join(value.rpartition("=")[2] for value in values) or said
+        if said == SEVERAL or (len(values) == gold.count(",") + 1 and gold[0] not in "([\\"):
+            said = ", ".join(value.rpartition("=")[2] for value in values) or said
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
 
@@ -54,7 +58,10 @@ def _weak(text: str) -> str | None:
     """The formula of a text without an explicit statement: its last one, or all of a short text."""
     if formulas := list(_MATH.finditer(text)):
         line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :].partition("\n")[0]
-        return SEVERAL if formula(line) == SEVERAL else _content(formulas[-1])
+        sentences = [x for x in re.split(r"(?<=[\w$])\. (?=[A-Z])", line) if _MATH.search(x)] or [line]
+        because = re.match(r"(.*?),? because\b", sentences[-1])
+        value = formula(because[1] if because and _MATH.search(because[1]) else sentences[-1])
+        return value if value == SEVERAL or _MATH.search(line) else _content(formulas[-1])
     lines = [line for line in text.split("\n") if line.strip()]
     last = re.split(r"(?<=[a-z])\. (?=[A-Z])", lines[-1].strip().rstrip("."))[-1] if lines else ""
     words = re.findall(r"(?<![\\\w])[^\W\d_]{2,}", last)

@@ -51,7 +51,7 @@ def numbers(text: str) -> list[Number]:
 def _numbers(text: str) -> list[Number]:
     out = []
     for match in PHRASES["number"].finditer(text):
-        group = {name: (found or "").replace(",", "") for name, found in match.groupdict().items()}
+        group = {name: (text or "").replace(",", "") for name, text in match.groupdict().items()}
         if max(map(len, group.values())) <= 400 and (low := Fraction(group["low"] or 1)):
             value = Fraction(group["top"]) * Fraction(10) ** int(group["power"] or 0)
             value = value ** int(group["raised"] or 1) if value else value

@@ -184,13 +184,13 @@ def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> R
     texts = [text.encode("utf-8", "replace") for text in (source, stdin)]
     files = [_sealed(content) for content in (*texts, seccomp_filter() or b"")]
     files += [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr", "status")]
-    program, given, rules, stdout, stderr, status = files
+    program, typed, rules, stdout, stderr, status = files
     user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     began = time.monotonic()
     try:
         process = subprocess.Popen(
             _argv(bwrap, python, program, rules, status, limits),
-            stdin=given,
+            stdin=typed,
             stdout=stdout,
             stderr=stderr,
             pass_fds=(program, rules, status),
