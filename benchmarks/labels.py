@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from routerlab import recorded
+from routerlab import Run, recorded
 from routerlab.contest.run import KINDS, contest
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.routers.features import Tfidf
@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if not (Run(given.run).folder / "outcomes.parquet").is_file():
+        print(f"There is no run {given.run!r}: collect it as said above (half an hour on two cores).\n{{}}")
+        return
     data, more = recorded("pocket"), recorded(given.run)
     train = data.split("train")
     greedy = train.table.rows.filter(pa.compute.equal(train.table.rows["sample"], 0))
