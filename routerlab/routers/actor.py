@@ -140,7 +140,7 @@ class Actor(nn.Module):
 
         run = Run(Path(folder).resolve())
         if "actor.json" not in run.manifest():
-            raise RouterError(f"no actor in {run.folder}; make one with `routerlab train actor --out FOLDER`")
+            raise RouterError(f"no actor in {run.folder}; make one with `routerlab actor --out FOLDER`")
         content = json.loads(run.path("actor.json").read_text())
         if content.get("version") != VERSION:
             raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
