@@ -260,3 +260,10 @@ def test_a_causal_model_scores_replies_with_the_prompt_computed_once(pocket):
     assert reader.own_usd([question.text], cards) == len(reader._prompt(question.text, cards)) / 1e6
     made = LMRouter(reader, Pool("p", cards)).at(0.0).route([question], pocket.pool.subset([c.id for c in cards]))
     assert made.choice[0] == quality[0].argmax()
+    tool = CausalReader(reader.model, reader.words, "tool").read([question.text], cards)[0]
+    assert tool.sum() == pytest.approx(1, abs=1e-5)
+    text, usd = reader.write([[{"role": "user", "content": "9 + 4"}]], most=4)[0]
+    assert isinstance(text, str)
+    assert 0 < usd <= 20 / 1e6
+    with pytest.raises(RouterError, match="give its `write` to a PolicyWriter"):
+        CausalReader(reader.model, reader.words, "oracle")
