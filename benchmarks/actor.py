@@ -88,7 +88,7 @@ def main() -> int:
     data, figures, values = recorded("pocket"), {}, []
     started = time.process_time()
     print(f"{'new model':14} " + " ".join(f"{way:>24}" for way in WAYS), f"({args.probes} probes)")
-    for seed, model in enumerate(data.pool.ids):
+    for seed, model in enumerate(data.pool.ids[::-1]):
         trained, _ = actor.train(data, (model,))
         values.append(shares(unseen(data, (model,), trained, args.probes, seed)))
         print(f"{model:14} " + " ".join(_cell(values[-1][way]) for way in WAYS), flush=True)

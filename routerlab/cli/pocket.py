@@ -12,8 +12,7 @@ def add(verb: AddVerb) -> None:
 
 
 def actor(args: argparse.Namespace) -> int:
-    """Train the actors `known` (on all embedded models) and `unseen` (without two of them) from seeds, on one thread.
-    """
+    """Train the actors `known`, on all embedded models, and `unseen`, without the best of them, from seeds."""
     from routerlab.core.runs import root
     from routerlab.train.actor import make
 

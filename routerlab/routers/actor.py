@@ -83,42 +83,37 @@ class Actor(nn.Module):
         return right[..., 0], longer[..., 0]
 
     def encode(self, questions: Sequence[str]) -> list[torch.Tensor]:
-        """The token ids of each question, as the embedded models read it."""
-        texts = [prompt(self.words, q) for q in questions]
+        """The token ids of each question, as the embedded models read it; of a long one, the last that fit."""
         limit = int(self.decoder.config.max_position_embeddings) - 1  # pyright: ignore
+        texts = [prompt(self.words, q) for q in questions]
         rows = self.words(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return [torch.tensor(row[:1] + row[1:][-limit + 1 :]) for row in rows]  # pyright: ignore
+        return [torch.tensor(row[-limit:]) for row in rows]  # pyright: ignore
 
     def scores(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[torch.Tensor, torch.Tensor]:
         """(quality, usd) of every candidate for every question, differentiable; a router calls the one with the highest
         quality - lam * usd, and an actor in training draws from softmax((quality - lam * usd) / temperature).
         """
-        rows = self.encode(questions)
+        return self._scores(self.encode(questions), cards)
+
+    def _scores(self, rows: Sequence[torch.Tensor], cards: Sequence[ModelCard]) -> tuple[torch.Tensor, torch.Tensor]:
         right, longer = self(pad(rows), facts(cards, self.kinds))
-        return right.sigmoid(), self.usd(rows, longer, cards)
+        tokens_in = torch.tensor([[float(len(r))] for r in rows])
+        usd = [c.usd(tokens_in, TYPICAL_TOKENS * longer[:, [i]].exp()) for i, c in enumerate(cards)]
+        return right.sigmoid(), torch.cat(usd, 1)
 
     def read(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[np.ndarray, np.ndarray]:
         """`scores` as matrices, computed in batches of questions of similar length."""
-        rows, known = self.encode(questions), facts(cards, self.kinds)
+        rows = self.encode(questions)
         quality, usd = np.zeros((2, len(rows), len(cards)))
         order = np.argsort([len(r) for r in rows], kind="stable")
         with torch.inference_mode():
             for at in np.array_split(order, -(-len(rows) // 256)) if rows else []:
-                batch = [rows[i] for i in at]
-                right, longer = self(pad(batch), known)
-                quality[at], usd[at] = right.sigmoid().numpy(), self.usd(batch, longer, cards).numpy()
+                quality[at], usd[at] = (m.numpy() for m in self._scores([rows[i] for i in at], cards))
         return quality, usd
 
     def own_usd(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> np.ndarray:
         """Its tokens and a slot for each candidate, at the price of the model the actor was made of."""
         return np.array([len(r) + len(cards) for r in self.encode(questions)]) * self.usd_per_mtok / 1e6
-
-    @staticmethod
-    def usd(rows: Sequence[torch.Tensor], longer: torch.Tensor, cards: Sequence[ModelCard]) -> torch.Tensor:
-        """The predicted cost (questions x candidates) of answers of these lengths, at the prices of the cards."""
-        tokens_in = torch.tensor([float(len(r)) for r in rows])[:, None]
-        tokens_out = TYPICAL_TOKENS * longer.exp()
-        return torch.cat([c.usd(tokens_in, tokens_out[:, [i]]) for i, c in enumerate(cards)], 1)
 
     def save(self, folder: str | Path | Run, about: dict) -> Run:
         """Write weights (half precision), kinds and tokenizer; `about` says what it was trained on."""
@@ -140,7 +135,7 @@ class Actor(nn.Module):
 
         run = Run(Path(folder).resolve())
         if "actor.json" not in run.manifest():
-            raise RouterError(f"no actor in {run.folder}; make one with `routerlab train actor --out FOLDER`")
+            raise RouterError(f"no actor in {run.folder}; make one with `routerlab actor --out FOLDER`")
         content = json.loads(run.path("actor.json").read_text())
         if content.get("version") != VERSION:
             raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")

@@ -14,6 +14,7 @@ from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
 from routerlab.label.oracle import Policy
 from routerlab.routers import prompts
+from routerlab.routers.prompts import Style
 from routerlab.routers.protocol import RouterError, ScoreRouter
 
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
@@ -69,27 +70,21 @@ class CausalReader:
     length that an answer is taken to have where a card's skills do not say it.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        words: Any,
-        style: prompts.Style = "compact",
-        usd_per_mtok: float = 0.0,
-        tokens_out: float = 200,
-    ) -> None:
-        self.model, self.words = model.eval(), words
-        self.style: prompts.Style = style
-        self.usd_per_mtok, self.tokens_out = usd_per_mtok, tokens_out
+    def __init__(self, model: Any, words: Any, style: Style = "compact", usd_per_mtok=0.0, tokens_out=200.0) -> None:
+        if style == "oracle":
+            raise RouterError("replies of style oracle name policies, not models; give its `write` to a PolicyWriter")
+        self.model, self.words, self.usd_per_mtok, self.tokens_out = model.eval(), words, usd_per_mtok, tokens_out
+        self.style: Style = style
 
     @classmethod
-    def load(cls, name: str | Path, style: prompts.Style = "compact", *, online: bool = False) -> Self:
+    def load(cls, name: str | Path, style: Style = "compact", *, online: bool = False) -> Self:
         """A model by its folder or hub id; nothing is fetched unless `online`."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        where = {"local_files_only": not online}
-        return cls(
-            AutoModelForCausalLM.from_pretrained(name, **where), AutoTokenizer.from_pretrained(name, **where), style
+        model, words = (
+            kind.from_pretrained(name, local_files_only=not online) for kind in (AutoModelForCausalLM, AutoTokenizer)
         )
+        return cls(model, words, style)
 
     def read(self, questions, cards):
         quality = np.array([self._probabilities(q, cards) for q in questions]).reshape(len(questions), len(cards))
@@ -102,6 +97,19 @@ class CausalReader:
     def own_usd(self, questions, cards):
         return np.array([len(self._prompt(q, cards)) for q in questions]) * self.usd_per_mtok / 1e6
 
+    def write(self, messages: Sequence[list[dict[str, str]]], most: int = 64) -> list[tuple[str, float]]:
+        """For a PolicyWriter: its likeliest text, of `most` tokens at most, for each list of messages, and the cost."""
+        import torch
+
+        texts = []
+        for one in messages:
+            asked = torch.tensor([self.words.apply_chat_template(one, add_generation_prompt=True, return_dict=False)])
+            with torch.inference_mode():
+                made = self.model.generate(asked.to(self.model.device), do_sample=False, max_new_tokens=most)
+            text = self.words.decode(made[0, asked.shape[1] :], skip_special_tokens=True)
+            texts.append((text, made.shape[1] * self.usd_per_mtok / 1e6))
+        return texts
+
     def _prompt(self, question: str, cards: Sequence[ModelCard]) -> list[int]:
         shown = prompts.prompt(self.style, question, cards)
         about = {"tools": shown.tools or None, "add_generation_prompt": True, "return_dict": False}
@@ -112,6 +120,10 @@ class CausalReader:
         import torch
 
         replies = [prompts.reply(self.style, c.id, cards)["content"] for c in cards]
+        if self.style == "tool":
+            replies = [
+                f'<tool_call>{{"name": "{prompts.tool_name(c.id)}", "arguments": {{}}}}</tool_call>' for c in cards
+            ]
         rows = [torch.tensor(self.words(r, add_special_tokens=False)["input_ids"]) for r in replies]
         ends = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(self.model.device)
         with torch.inference_mode():
