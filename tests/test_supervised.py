@@ -18,9 +18,9 @@ pytest.importorskip("trl")
 
 import torch
 
+from routerlab.cli import launch
 from routerlab.core.pools import Pool
 from routerlab.routers import prompts
-from routerlab.train import launch
 from routerlab.train.checkpoints import CheckpointError, read_metrics
 from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe
 from routerlab.train.supervised import configure, dataset, encode, make_trainer, read_records, train
@@ -99,7 +99,9 @@ def test_an_unknown_key_is_named_with_the_nearest():
 @pytest.fixture(scope="module")
 def base(files, tmp_path_factory):
     recipe = tiny("pocket-cpu", "sft")
-    return make_fresh(recipe, [(files / "sft.jsonl").read_text()], tmp_path_factory.mktemp("base") / "base")
+    folder = tmp_path_factory.mktemp("base")
+    make_fresh(recipe, [(files / "sft.jsonl").read_text()], folder)
+    return folder
 
 
 def a_trainer(stage, base, files, out, *changes):
@@ -107,7 +109,7 @@ def a_trainer(stage, base, files, out, *changes):
     tokenizer = open_tokenizer(recipe, base)
     config = configure(stage, recipe, out, False)
     records = read_records(files / f"{stage}.jsonl", stage)[:4]
-    return make_trainer(stage, open_model(recipe, base), tokenizer, recipe, config, records)
+    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None)
 
 
 def log_probability(model, prompt, reply):
@@ -128,7 +130,7 @@ def test_the_sft_loss_is_the_mean_over_reply_tokens_and_packing_changes_nothing(
     model, total, count = trainer.model.eval(), 0.0, 0
     for record in read_records(files / "sft.jsonl", "sft")[:4]:
         *prompt, reply = record["messages"]
-        tokens = encode(trainer.processing_class, prompt, [reply], record["tools"])
+        tokens = encode(trainer.processing_class, prompt, reply, record["tools"])
         total, count = total - log_probability(model, *tokens).item(), count + len(tokens[1])
     assert losses == pytest.approx([total / count] * 2, rel=1e-5)
     assert torch.allclose(*gradients, atol=1e-6)

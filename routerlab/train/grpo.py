@@ -23,37 +23,34 @@ from routerlab.train.recipes import Play, TrainError, rendered
 
 
 class Replayed:
-    """One episode on a record, answered from a recorded table at the prices that the record shows."""
+    """One episode on a record, answered from recorded outcomes at the prices that the record shows."""
 
-    def __init__(self, record: dict[str, Any], table: OutcomeTable, rows: dict[str, int], play: Play) -> None:
+    def __init__(self, record: dict[str, Any], outcomes: dict[str, Any], play: Play) -> None:
         self.pool = {shown["id"]: shown for shown in json.loads(record["pool"])}
         self.episode = Episode([*self.pool], play.max_turns, record["mode"])
-        self.row, self.table = rows[record["query"]], table
+        self.outcomes, self.row = outcomes, outcomes["rows"][record["query"]]
         self.lam = play.lam if record["lam"] is None else record["lam"]
         self.failed: list[str] = []
 
+    def recorded(self, name: str, model: str) -> Any:
+        """What is recorded of a shown model on this question."""
+        return self.outcomes[name][self.row, self.outcomes["models"].index(self.pool[model]["model"])]
+
     def take(self, text: str) -> list[dict[str, str]]:
         """Play one turn; returns what its tools answered."""
-        said, tools = read_tools(text)
-        for call in self.episode.act(said, tools):
-            shown = self.pool[call.model]
-            column = self.table.models.index(shown["model"])
-            quality, tokens_in, tokens_out = (
-                float(self.table.matrix(name)[self.row, column]) for name in ("quality", "tokens_in", "tokens_out")
-            )
-            usd = (tokens_in * shown["usd_per_mtok_in"] + tokens_out * shown["usd_per_mtok_out"]) / 1e6
-            answer = None if np.isnan(quality) else self.table.text("answer")[self.row, column] or ""
-            self.failed += [call.model] if answer is None else []
+        for call in self.episode.act(*read_tools(text)):
+            prices, model = self.pool[call.model], call.model
+            usd = sum(self.recorded(f"tokens_{w}", model) * prices[f"usd_per_mtok_{w}"] for w in ("in", "out")) / 1e6
+            failed = np.isnan(self.recorded("quality", model))
+            self.failed += [model] * int(failed)
+            answer = None if failed else self.recorded("answer", model) or ""
             self.episode.feed(call.number, answer, float(np.nan_to_num(usd)), "this call failed when it was recorded")
         return [{"role": "tool", "name": tool, "content": text} for tool, text in self.episode.observations]
 
     def quality(self) -> float:
         """Of the answer that the episode comes to; 0 if it has none, or one that no model gave."""
         number = self.episode.outcome().number
-        if number is None:
-            return 0.0
-        column = self.table.models.index(self.pool[self.episode.called[number]]["model"])
-        return float(self.table.matrix("quality")[self.row, column])
+        return 0.0 if number is None else float(self.recorded("quality", self.episode.called[number]))
 
 
 class GRPO(WholeCheckpoints, GRPOTrainer):
@@ -75,8 +72,10 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
         rewards: list[Callable] = [self._reward]
         if play.overlong:
             rewards.append(get_soft_overlong_punishment(args.max_completion_length, play.overlong))
-        self.play, self.table, self.played = play, table, []
-        self.rows = {query: row for row, query in enumerate(table.queries)}
+        self.play, self.played = play, []
+        self.outcomes: dict[str, Any] = {n: table.matrix(n) for n in ("quality", "tokens_in", "tokens_out")}
+        rows = {query: row for row, query in enumerate(table.queries)}
+        self.outcomes |= {"answer": table.text("answer"), "models": table.models, "rows": rows}
         super().__init__(
             model, rewards, args=args, train_dataset=train_dataset, rollout_func=lambda *_: self._rollouts, **given
         )
@@ -128,7 +127,7 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
             tools = json.loads(record["tools"]) if record["tools"] else None
             prompt = rendered(end, record["prompt"], tools, True)
             game = {"prompt_ids": prompt, "completion_ids": [], "env_mask": [], "logprobs": None}
-            games.append(game | {"replayed": Replayed(record, self.table, self.rows, self.play)})
+            games.append(game | {"replayed": Replayed(record, self.outcomes, self.play)})
         active = games
         while self._anywhere(len(active)):
             asked = active or games[:1]
