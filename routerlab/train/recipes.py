@@ -177,7 +177,7 @@ def make_fresh(recipe: Recipe, texts: list[str], folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, pad_token=_MARKS[0], eos_token=_MARKS[2])
     tokenizer.chat_template = _template("qwen2_5", tokenizer)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(**recipe.shape | {"vocab_size": len(tokenizer)} | ends)
+    config = AutoConfig.for_model(**{**recipe.shape, "vocab_size": len(tokenizer), **ends})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.common.get("seed", 0))
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)

@@ -165,8 +165,6 @@ def train(
         table: For rl, the outcomes that answer the router's calls.
         say: Is told of progress.
     """
-    if stage == "rl" and table is None:
-        raise TrainError("reinforcement learning needs recorded outcomes; name a table with --table")
     config = configure(stage, recipe, out, shard)
     state = PartialState()
     with state.main_process_first():
