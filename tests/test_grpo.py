@@ -41,9 +41,10 @@ def trainer(data, plays, tmp_path_factory):
     out = tmp_path_factory.mktemp("grpo")
     torch.set_num_threads(1)
     recipe = read_recipe("pocket-cpu", "rl", [*CHANGES, "play.std_floor=0.5"]).tiny()
-    base = make_fresh(recipe, [json.dumps(plays)], out / "base")
+    make_fresh(recipe, [json.dumps(plays)], base := out / "base")
     config = configure("rl", recipe, out, False)
-    return make_trainer("rl", open_model(recipe, base), open_tokenizer(recipe, base), recipe, config, plays, data.table)
+    opened = open_model(recipe, base), open_tokenizer(recipe, base)
+    return make_trainer("rl", opened, recipe, config, plays, data.table)
 
 
 def script(trainer, monkeypatch, turns):
@@ -111,7 +112,7 @@ def test_flat_groups_are_refilled_and_small_differences_are_not_blown_up(trainer
         games = []
         for one in records:
             game = {"prompt_ids": [5, 6], "completion_ids": [7, 8], "env_mask": [1, 1], "logprobs": None}
-            replayed = Replayed(one, data.table, trainer.rows, trainer.play)
+            replayed = Replayed(one, trainer.outcomes, trainer.play)
             replayed.take(use(record))
             replayed.take("done")
             monkeypatch.setattr(replayed, "quality", functools.partial(float, next(costs)))

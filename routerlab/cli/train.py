@@ -20,6 +20,7 @@ def add(verb: AddVerb) -> None:
     parser.add_argument("--data", type=Path, help="records of that kind, Parquet or JSONL (`routerlab data records`)")
     parser.add_argument("--out", type=Path, help="folder of the run; the same command goes on where it was stopped")
     parser.add_argument("--from", dest="start", metavar="RUN", type=Path, help="train the model of this run further")
+    parser.add_argument("--table", metavar="RUN", help="for rl: the recorded table that answers, `pocket` or a run")
     parser.add_argument(
         "--set", dest="changes", metavar="KEY=VALUE", action="append", default=[], help="change a recipe"
     )
@@ -42,7 +43,7 @@ def train(args: argparse.Namespace) -> int:
         os.environ["HF_HUB_OFFLINE"] = "1"
     read_env()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it offers kernels from a hub
-    from routerlab.train import launch
+    from routerlab.cli import launch
     from routerlab.train.recipes import TrainError, read_recipe
 
     stage = args.stage

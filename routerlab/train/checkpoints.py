@@ -72,18 +72,6 @@ def put_in_place(written: Path, final: Path) -> None:
     written.rename(final)
 
 
-def write_folder(final: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(temporary)` fill a folder, then put it in place of `final`."""
-    temporary = final.parent / f"{UNFINISHED}-{final.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-        put_in_place(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 class Metrics(TrainerCallback):
     """Append what the trainer logs to metrics.jsonl. A resumed training first drops the lines of steps it repeats."""
 

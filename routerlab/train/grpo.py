@@ -6,13 +6,12 @@ record, `env.Episode`, which also serves, plays the turns, and TRL receives the 
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from trl.rewards import get_soft_overlong_punishment
+from trl.rewards.other_rewards import get_soft_overlong_punishment
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from routerlab.core.outcomes import OutcomeTable
@@ -23,37 +22,34 @@ from routerlab.train.recipes import Play, TrainError, rendered
 
 
 class Replayed:
-    """One episode on a record, answered from a recorded table at the prices that the record shows."""
+    """One episode on a record, answered from recorded outcomes at the prices that the record shows."""
 
-    def __init__(self, record: dict[str, Any], table: OutcomeTable, rows: dict[str, int], play: Play) -> None:
+    def __init__(self, record: dict[str, Any], outcomes: dict[str, Any], play: Play) -> None:
         self.pool = {shown["id"]: shown for shown in json.loads(record["pool"])}
         self.episode = Episode([*self.pool], play.max_turns, record["mode"])
-        self.row, self.table = rows[record["query"]], table
+        self.outcomes, self.row = outcomes, outcomes["rows"][record["query"]]
         self.lam = play.lam if record["lam"] is None else record["lam"]
         self.failed: list[str] = []
 
+    def recorded(self, name: str, model: str) -> Any:
+        """What is recorded of a shown model on this question."""
+        return self.outcomes[name][self.row, self.outcomes["models"].index(self.pool[model]["model"])]
+
     def take(self, text: str) -> list[dict[str, str]]:
         """Play one turn; returns what its tools answered."""
-        said, tools = read_tools(text)
-        for call in self.episode.act(said, tools):
-            shown = self.pool[call.model]
-            column = self.table.models.index(shown["model"])
-            quality, tokens_in, tokens_out = (
-                float(self.table.matrix(name)[self.row, column]) for name in ("quality", "tokens_in", "tokens_out")
-            )
-            usd = (tokens_in * shown["usd_per_mtok_in"] + tokens_out * shown["usd_per_mtok_out"]) / 1e6
-            answer = None if np.isnan(quality) else self.table.text("answer")[self.row, column] or ""
-            self.failed += [call.model] if answer is None else []
+        for call in self.episode.act(*read_tools(text)):
+            prices, model = self.pool[call.model], call.model
+            usd = sum(self.recorded(f"tokens_{w}", model) * prices[f"usd_per_mtok_{w}"] for w in ("in", "out")) / 1e6
+            failed = np.isnan(self.recorded("quality", model))
+            self.failed += [model] * int(failed)
+            answer = None if failed else self.recorded("answer", model) or ""
             self.episode.feed(call.number, answer, float(np.nan_to_num(usd)), "this call failed when it was recorded")
         return [{"role": "tool", "name": tool, "content": text} for tool, text in self.episode.observations]
 
     def quality(self) -> float:
         """Of the answer that the episode comes to; 0 if it has none, or one that no model gave."""
         number = self.episode.outcome().number
-        if number is None:
-            return 0.0
-        column = self.table.models.index(self.pool[self.episode.called[number]]["model"])
-        return float(self.table.matrix("quality")[self.row, column])
+        return 0.0 if number is None else float(self.recorded("quality", self.episode.called[number]))
 
 
 class GRPO(WholeCheckpoints, GRPOTrainer):
@@ -66,17 +62,21 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
     """
 
     def __init__(
-        self, model: Any, table: OutcomeTable, play: Play, args: Any, train_dataset: Dataset, **given: Any
+        self, model: Any, table: OutcomeTable | None, play: Play, args: Any, train_dataset: Dataset, **given: Any
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
             raise TrainError(
                 "per_device_train_batch_size must be a multiple of num_generations, so that groups stay whole"
             )
-        rewards: list[Callable] = [self._reward]
+        rewards: list[Any] = [self._reward]
         if play.overlong:
             rewards.append(get_soft_overlong_punishment(args.max_completion_length, play.overlong))
-        self.play, self.table, self.played = play, table, []
-        self.rows = {query: row for row, query in enumerate(table.queries)}
+        if table is None:
+            raise TrainError("reinforcement learning needs recorded outcomes; name a table with --table")
+        self.play, self.played, self.given = play, [], train_dataset
+        self.outcomes: dict[str, Any] = {n: table.matrix(n) for n in ("quality", "tokens_in", "tokens_out")}
+        rows = {query: row for row, query in enumerate(table.queries)}
+        self.outcomes |= {"answer": table.text("answer"), "models": table.models, "rows": rows}
         super().__init__(
             model, rewards, args=args, train_dataset=train_dataset, rollout_func=lambda *_: self._rollouts, **given
         )
@@ -85,11 +85,12 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
         return [float(linear(p.quality(), p.episode.outcome().usd, p.lam)) for p in self.played]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        size, inputs = self.num_generations, list(inputs)
+        size, inputs, rows = int(self.num_generations or 1), list(inputs), self.given
         rng = np.random.default_rng(
             [self.args.seed, self.state.global_step, self._step, self.accelerator.process_index]
         )
-        rollouts, again = [None] * len(inputs), [*range(len(inputs))]
+        again = [*range(len(inputs))]
+        rollouts: list[Any] = [None] * len(inputs)
         for refill in range(self.play.refills + 1):
             # A process with nothing to replace plays too and drops it: FSDP needs the same number of turns everywhere.
             for place, rollout in zip(again, self._play([inputs[i] for i in again or [0]]), strict=False):
@@ -101,11 +102,9 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
                 break
             again = []
             for group in flat:
-                inputs[group * size : (group + 1) * size] = [
-                    self.train_dataset[int(rng.integers(len(self.train_dataset)))]
-                ] * size
+                inputs[group * size : (group + 1) * size] = [rows[int(rng.integers(len(rows)))]] * size
                 again += range(group * size, (group + 1) * size)
-        self._rollouts = {
+        self._rollouts: dict[str, Any] = {
             name: [r[name] for r in rollouts] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask")
         }
         if self._rollouts["logprobs"][0] is None:
@@ -113,7 +112,7 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         std = rewards.std(1, ddof=1, keepdims=True)
         advantages = (rewards - rewards.mean(1, keepdims=True)) / np.maximum(std, self.play.std_floor)
-        if self.args.scale_rewards == "group" and not self.play.overlong:
+        if self.scale_rewards == "group" and not self.play.overlong:
             output["advantages"] = torch.as_tensor(
                 advantages.ravel(), dtype=torch.float32, device=output["advantages"].device
             )
@@ -122,13 +121,14 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
 
     def _play(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Let the model play these records; in every process the same number of turns, as FSDP needs."""
-        end, most = self.processing_class, self.max_completion_length
+        end: Any = self.processing_class
+        most: int = self.max_completion_length or 0
         games = []
         for record in records:
             tools = json.loads(record["tools"]) if record["tools"] else None
             prompt = rendered(end, record["prompt"], tools, True)
             game = {"prompt_ids": prompt, "completion_ids": [], "env_mask": [], "logprobs": None}
-            games.append(game | {"replayed": Replayed(record, self.table, self.rows, self.play)})
+            games.append(game | {"replayed": Replayed(record, self.outcomes, self.play)})
         active = games
         while self._anywhere(len(active)):
             asked = active or games[:1]
@@ -161,7 +161,7 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
 
     def _log_streams(self, refills: int, inputs: list[dict[str, Any]]) -> None:
         """Reward's parts apart, overall and by the records' fixed set of models."""
-        logged = self._metrics["train" if self.model.training else "eval"]
+        logged = self._metrics["train"]
         for name in ("", *sorted({f"{record['set']}/" for record in inputs})):
             own = [p for p, r in zip(self.played, inputs, strict=True) if not name or name == f"{r['set']}/"]
             outcomes = [p.episode.outcome() for p in own]

@@ -3,6 +3,7 @@
 import difflib
 import os
 from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,15 @@ from typing import Any
 import torch
 import yaml
 from peft import LoraConfig, PeftModel
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from routerlab.core.runs import root
-from routerlab.train.checkpoints import write_folder
 
 STAGES = {"sft": SFTConfig, "dpo": DPOConfig, "rl": GRPOConfig}
-FRESH = "fresh"
 _TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16}
 _MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -44,11 +43,10 @@ class Play:
 class Recipe:
     """`common` and the stages' sections hold arguments of TRL's configurations, `lora` those of peft's LoraConfig."""
 
-    model: str  # hub id, folder, or "fresh": random weights of `shape`, and a tokenizer trained on the records
+    model: str | None  # hub id or folder; null: random weights of `shape` and a tokenizer trained on the records
     shape: dict[str, Any]  # model_type and sizes, as in the model's config.json
     method: str = "lora"  # full, lora or qlora (4-bit NF4 weights, trained through LoRA)
     dtype: str = "auto"  # of the weights; auto: bfloat16 where the hardware computes in it
-    attention: str = "auto"  # flash_attention_2, sdpa or eager; auto: the first where flash-attn is installed
     chat_template: str | None = None  # a template of TRL for models that have none, or none with tools
     lora: dict[str, Any] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
@@ -69,42 +67,37 @@ class Recipe:
             shape["num_key_value_heads"] = max(1, 4 * groups // self.shape["num_attention_heads"])
         own = {name: getattr(self, name) | {"max_steps": 2} for name in STAGES}
         own["rl"] |= {"use_vllm": False, "max_completion_length": 48}
-        return replace(self, model=FRESH, shape=shape, **own)
+        return replace(self, model=None, shape=shape, **own)
 
 
 def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
     """The recipe data/recipes/NAME.yaml (or a file), with changes `key=value` that belong to the stage unless the key
     names its section, as in `lora.r=8`. An unknown key is an error that names the nearest one."""
-    path = Path(name) if name.endswith(".yaml") else root() / "data" / "recipes" / f"{name}.yaml"
+    folder = root() / "data" / "recipes"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(p.stem for p in (root() / "data" / "recipes").glob("*.yaml") if "shape:" in p.read_text())
+        known = sorted(p.stem for p in folder.glob("*.yaml") if "\nshape:" in p.read_text(encoding="utf-8"))
         raise TrainError(f"no recipe {name!r}; there are {', '.join(known)}, or name a .yaml file")
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    plain = {f.name for f in fields(Recipe)}
-    sections = {s: {f.name for f in fields(c)} for s, c in STAGES.items()}
-    sections["lora"] = {f.name for f in fields(LoraConfig)}
-    sections["play"] = {f.name for f in fields(Play)}
-    sections["common"] = sections["sft"] & sections["dpo"] & sections["rl"]
+    classes = {"": Recipe, **STAGES, "lora": LoraConfig, "play": Play}
+    names = {section: {f.name for f in fields(kind)} for section, kind in classes.items()}
+    names["common"] = set.intersection(*(names[s] for s in STAGES))
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
             raise TrainError(f"{change!r} sets nothing; write key=value, for example learning_rate=1e-5")
-        section, _, inner = key.partition(".") if "." in key else ("" if key in plain else stage, "", key)
+        section, _, inner = key.rpartition(".")
+        section = section if section or inner in names[""] else stage
         (data.setdefault(section, {}) if section else data)[inner] = _value(text)
-    for key in data:
-        _known(key, plain, f"recipe {name!r}")
-    for section, names in sections.items():
-        for key in data.get(section, {}):
-            _known(key, names, f"section {section!r} of recipe {name!r}")
+    for section, values in {"": data, **{k: v for k, v in data.items() if k in names}}.items():
+        for key in values:
+            if key not in names[section]:
+                nearest = difflib.get_close_matches(key, names[section], 1, 0)[0]
+                where = f"section {section!r} of recipe" if section else "recipe"
+                raise TrainError(f"{where} {name!r} has no key {key!r}; the nearest is {nearest!r}")
     if data.get("method", "lora") not in {"full", "lora", "qlora"}:
         raise TrainError(f"method {data['method']!r} is unknown; choose full, lora or qlora")
     return Recipe(**data)
-
-
-def _known(key: str, names: set[str], where: str) -> None:
-    if key not in names:
-        nearest = difflib.get_close_matches(key, names, 1, 0)[0]
-        raise TrainError(f"{where} has no key {key!r}; the nearest is {nearest!r}")
 
 
 def _value(text: str) -> Any:
@@ -133,9 +126,9 @@ def open_tokenizer(recipe: Recipe, folder: Path | str) -> PreTrainedTokenizerFas
 
 def _template(name: str, tokenizer: PreTrainedTokenizerFast) -> str:
     """A chat template that TRL brings along, ending each turn with a token that the tokenizer has."""
-    folder = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # pyright: ignore[reportOptionalMemberAccess]
-    if not (path := folder / f"{name}.jinja").is_file():
-        raise TrainError(f"TRL has no chat template {name!r}; its templates are in {folder}")
+    path = files("trl") / "chat_templates" / f"{name}.jinja"
+    if not path.is_file():
+        raise TrainError(f"TRL has no chat template {name!r}; its templates are in {files('trl') / 'chat_templates'}")
     text = path.read_text(encoding="utf-8")
     return text if _MARKS[2] in tokenizer.get_vocab() else text.replace(_MARKS[2], str(tokenizer.eos_token))
 
@@ -150,7 +143,7 @@ def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):
     """The model to train, in the recipe's precision and attention; an earlier adapter is loaded to be trained on."""
     dtype = recipe.dtype if recipe.dtype != "auto" else "bfloat16" if real_bf16() else "float32"
     flash = torch.cuda.is_available() and find_spec("flash_attn") is not None
-    attention = recipe.attention if recipe.attention != "auto" else "flash_attention_2" if flash else "sdpa"
+    attention = "flash_attention_2" if flash else "sdpa"  # both keep packed records apart
     quantized = None
     if recipe.method == "qlora":
         kind = getattr(torch, dtype)
@@ -177,30 +170,15 @@ def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):
     return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
 
 
-def make_fresh(recipe: Recipe, texts: list[str], folder: Path) -> Path:
+def make_fresh(recipe: Recipe, texts: list[str], folder: Path) -> None:
     """Write random weights of the recipe's shape and a byte-level tokenizer trained on these texts."""
-    size = recipe.shape.get("vocab_size", 2048)
-    pieces = trainers.BpeTrainer(
-        vocab_size=min(size, 2048),
-        special_tokens=_MARKS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bytewise = Tokenizer(models.BPE())
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    bytewise.decoder = decoders.ByteLevel()  # pyright: ignore
-    bytewise.train_from_iterator(texts, pieces)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, pad_token=_MARKS[0], eos_token=_MARKS[2])
+    pieces = ByteLevelBPETokenizer()
+    pieces.train_from_iterator(texts, vocab_size=2048, special_tokens=_MARKS, show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, pad_token=_MARKS[0], eos_token=_MARKS[2])
     tokenizer.chat_template = _template("qwen2_5", tokenizer)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(**recipe.shape | {"vocab_size": len(tokenizer)} | ends)
+    config = AutoConfig.for_model(**{**recipe.shape, "vocab_size": len(tokenizer), **ends})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.common.get("seed", 0))
-        model = AutoModelForCausalLM.from_config(config)
-
-    def write(temporary: Path) -> None:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-
-    write_folder(folder, write)
-    return folder
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -6,7 +6,7 @@ truncated, DPO pairs have weights, checkpoints are whole or absent, and FSDP2 al
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +27,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.runs import write_atomic
 from routerlab.train.checkpoints import UNFINISHED, Metrics, WholeCheckpoints, naming_the_cure, put_in_place
+from routerlab.train.grpo import GRPO
 from routerlab.train.recipes import (
-    FRESH,
     STAGES,
     Play,
     Recipe,
@@ -54,47 +54,44 @@ def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
     return [{k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
-def encode(tokenizer: Any, messages: list[dict], reply: list[dict], tools: list[dict] | None) -> tuple[list, list]:
+def encode(tokenizer: Any, messages: list[dict], reply: dict, tools: list[dict] | None) -> tuple[list, list]:
     """(prompt, reply) as tokens: the reply is what follows the prompt as it is rendered at inference, up to the token
     that ends a turn."""
     prompt = rendered(tokenizer, messages, tools, True)
-    both = rendered(tokenizer, messages + reply, tools, False)
+    both = rendered(tokenizer, [*messages, reply], tools, False)
     if both[: len(prompt)] != prompt:
         raise TrainError("the chat template renders a prompt differently with its reply; set chat_template=qwen2_5")
     answer = both[len(prompt) :]
-    ends = [i for i, token in enumerate(answer) if token == tokenizer.eos_token_id]
-    return prompt, answer[: ends[-1] + 1] if ends else [*answer, tokenizer.eos_token_id]
+    ends = [i for i, token in enumerate(answer, 1) if token == tokenizer.eos_token_id]
+    return prompt, answer[: ends[-1]] if ends else [*answer, tokenizer.eos_token_id]
 
 
-def dataset(
-    stage: str, records: Iterable[dict], tokenizer: Any, max_length: int, say: Callable[[str], object]
-) -> Dataset:
-    """Records as tokens. Records longer than `max_length` are left out and counted, never cut: half a pool of models is
+def _examples(stage: str, record: dict[str, Any], tokenizer: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(length, example) of a record: for SFT one for each turn, so that what tools answered is never learned."""
+    tools = record["tools"]
+    if stage == "sft":
+        for place, message in enumerate(record["messages"]):
+            if message["role"] == "assistant":
+                prompt, reply = encode(tokenizer, record["messages"][:place], message, tools)
+                ids = prompt + reply
+                yield len(ids), {"input_ids": ids, "labels": [-100] * len(prompt) + reply}
+    else:
+        (prompt, chosen), (_, rejected) = (
+            encode(tokenizer, record["prompt"], record[reply][0], tools) for reply in ("chosen", "rejected")
+        )
+        pair = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "weight": record["weight"]}
+        yield len(prompt) + max(len(chosen), len(rejected)), pair
+
+
+def dataset(stage: str, records: Iterable[dict], tokenizer: Any, longest: int, say: Callable[[str], object]) -> Dataset:
+    """Records as tokens. Those longer than `longest` are left out and counted, never cut: half a pool of models is
     another question. Weights of DPO pairs are divided by their mean, so that they leave the learning rate as it is."""
-    rows, dropped = [], 0
-    for record in records:
-        tools = record.get("tools") or None
-        if stage == "sft":
-            said = [i for i, m in enumerate(record["messages"]) if m["role"] == "assistant"]
-            for i in said:  # one example a turn: what tools answered is never learned
-                prompt, reply = encode(tokenizer, record["messages"][:i], [record["messages"][i]], tools)
-                rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
-                size = len(prompt) + len(reply)
-                if size > max_length:
-                    rows.pop()
-                    dropped += 1
-        else:
-            prompt, chosen = encode(tokenizer, record["prompt"], record["chosen"], tools)
-            _, rejected = encode(tokenizer, record["prompt"], record["rejected"], tools)
-            if len(prompt) + max(len(chosen), len(rejected)) > max_length:
-                dropped += 1
-                continue
-            weight = float(record.get("weight", 1.0))
-            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "weight": weight})
-    if dropped:
-        say(f"{dropped} of {len(rows) + dropped} examples are longer than max_length={max_length} and left out")
+    made = [example for record in records for example in _examples(stage, record, tokenizer)]
+    rows = [row for size, row in made if size <= longest]
+    if len(rows) < len(made):
+        say(f"{len(made) - len(rows)} of {len(made)} examples are longer than max_length={longest} and left out")
     if not rows:
-        raise TrainError(f"every example is longer than max_length={max_length}; raise it or make smaller pools")
+        raise TrainError(f"every example is longer than max_length={longest}; raise it or make smaller pools")
     if stage == "dpo":
         mean = sum(r["weight"] for r in rows) / len(rows)
         if mean <= 0 or min(r["weight"] for r in rows) < 0:
@@ -175,10 +172,11 @@ def train(
         settings = {"stage": stage, "start": start and str(start), "base": str(base), **asdict(recipe)}
         _same_settings(out, settings, state.is_main_process)
         if base == out / "base" and not (out / "base").is_dir():
-            make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / "base")
+            make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / UNFINISHED)
+            put_in_place(out / UNFINISHED, out / "base")
     tokenizer = open_tokenizer(recipe, base)
-    model = open_model(recipe, base, adapter)
-    trainer = make_trainer(stage, model, tokenizer, recipe, config, records, table, say)
+    opened = open_model(recipe, base, adapter), tokenizer
+    trainer = make_trainer(stage, opened, recipe, config, records, table, say)
     trainer.add_callback(Metrics(out / "metrics.jsonl", say))
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
@@ -192,9 +190,11 @@ def train(
 
 def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     """TRL's configuration of a stage: the recipe's arguments and what follows from the machine."""
-    cuda, real = torch.cuda.is_available(), real_bf16()
+    cuda = torch.cuda.is_available()
+    if shard and int(os.environ.get("WORLD_SIZE", 1)) < 2:
+        raise TrainError("one process has nobody to share the parameters with; add --launch torchrun --gpus N")
     given = {
-        "bf16": real,
+        "bf16": real_bf16(),
         "use_cpu": not cuda,
         "use_liger_kernel": cuda and find_spec("liger_kernel") is not None,
         "report_to": [name for name in ("trackio", "wandb") if find_spec(name)] or "none",
@@ -214,27 +214,22 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
 
 def make_trainer(
     stage: str,
-    model: Any,
-    tokenizer: Any,
+    opened: tuple[Any, Any],
     recipe: Recipe,
     config: Any,
-    records: list[dict[str, Any]],
-    table: OutcomeTable | None = None,
+    records: list[dict],
+    table: OutcomeTable | None,
     say: Callable[[str], object] = print,
 ) -> Any:
-    """The trainer of a stage; an adapter is added unless the model has one already or is trained whole. The arguments
-    are those of `train`, opened."""
-    lora = None
-    if recipe.method != "full" and not isinstance(model, PeftModel):
-        lora = LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
+    """The trainer of a stage; an adapter is added unless the model has one already or is trained whole. Arguments as of
+    `train`, and `opened`, the model and its tokenizer."""
+    model, tokenizer = opened
+    whole = recipe.method == "full" or isinstance(model, PeftModel)
+    lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
     if stage == "rl":
-        from routerlab.train.grpo import GRPO
-
-        if table is None:
-            raise TrainError("reinforcement learning needs recorded outcomes; name a table with --table")
-        rows = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
-        return GRPO(model, table, Play(**recipe.play), train_dataset=Dataset.from_list(rows), **shared)
+        texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
+        return GRPO(model, table, Play(**recipe.play), train_dataset=Dataset.from_list(texts), **shared)
     rows = dataset(stage, records, tokenizer, config.max_length, say)
     if stage == "sft":
         return SFT(model, train_dataset=rows, **shared)
@@ -244,7 +239,7 @@ def make_trainer(
 def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str, Path | None]:
     """(folder or hub id of the base model, folder of the adapter to train on)."""
     if start is None:
-        return (out / "base" if recipe.model == FRESH else recipe.model), None
+        return (out / "base" if recipe.model is None else recipe.model), None
     if not (start / "model").is_dir():
         raise TrainError(f"{start} has no finished model; run its training again until it ends")
     if not (start / "model" / "adapter_config.json").is_file():

@@ -71,6 +71,7 @@ def run_on_ray(work: Callable[[dict], None], arguments: Sequence[str], workers: 
     from ray.train.torch import TorchTrainer
 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
     ray.init(**local)
