@@ -14,7 +14,6 @@ import functools
 import math
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,6 +22,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from routerlab.routers.protocol import RouterError
+
+try:
+    from flash_attn import flash_attn_interface as package  # pyright: ignore
+except ImportError:
+    package: Any = None
 
 NAME = "shared_prefix"  # as `attn_implementation` of transformers
 # transformers hands on a mask of four dimensions unread; without one it would build one of tokens x tokens.
@@ -52,8 +56,7 @@ class Pack(NamedTuple):
 
     def inputs(self) -> dict[str, Any]:
         """Arguments of a model."""
-        row = {"input_ids": self.input_ids, "position_ids": self.position_ids}
-        return row | {"attention_mask": NO_MASK, "pack": self}
+        return dict(zip(("input_ids", "position_ids"), self, strict=False), attention_mask=NO_MASK, pack=self)
 
 
 def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, device: Any = None) -> Pack:
@@ -98,10 +101,10 @@ def choose_kernel(device: str, dtype: torch.dtype, width: int) -> str:
     half = dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256
     if device == "cpu":
         name, why = "torch-cpu", "torch's copy of flash-attn for CPUs"
-    elif device == "cuda" and half and find_spec("flash_attn_2_cuda"):
+    elif device == "cuda" and half and package:
         name, why = "flash-attn", "the package flash-attn is installed"
     elif device == "cuda" and half:
-        name, why = "torch-cuda", "torch's copy of flash-attn; the package flash-attn is not installed"
+        name, why = "torch-cuda", "torch's copy of flash-attn; the package flash-attn is not installed or does not load"
     else:
         name, why = "plain", f"flash-attn has no kernel for {dtype} with heads of width {width} on {device}"
     print(f"attention over shared prefixes: {name} ({why})", file=sys.stderr)
@@ -115,10 +118,8 @@ def attend(kernel: str, inputs: Sequence[torch.Tensor], causal: bool, scale: flo
     if kernel == "torch-cuda":
         return aten._scaled_dot_product_flash_attention(*inputs, 0.0, causal, False, scale=scale)[:2]
     if kernel == "flash-attn":
-        from flash_attn.flash_attn_interface import _flash_attn_forward  # pyright: ignore
-
         swapped = (x.transpose(1, 2) for x in inputs)
-        out, lse, *_ = _flash_attn_forward(*swapped, 0.0, scale, causal, -1, -1, 0.0, None, False)
+        out, lse, *_ = package._flash_attn_forward(*swapped, 0.0, scale, causal, -1, -1, 0.0, None, False)
         return out.transpose(1, 2), lse
     scores = _scores(inputs[0], inputs[1], causal, scale)
     return scores.softmax(-1) @ inputs[2], scores.logsumexp(-1)
@@ -135,11 +136,9 @@ def attend_backward(kernel: str, inputs: Sequence[torch.Tensor], causal: bool, s
         rest = (None, None, q.shape[2], k.shape[2], 0.0, causal, state, state)
         return aten._scaled_dot_product_flash_attention_backward(*inputs, *rest, scale=scale)
     if kernel == "flash-attn":
-        from flash_attn.flash_attn_interface import _flash_attn_backward  # pyright: ignore
-
         swapped = [x.transpose(1, 2) for x in inputs[:5]]
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in swapped[1:4]]
-        _flash_attn_backward(*swapped, lse.contiguous(), *grads, 0.0, scale, causal, -1, -1, 0.0, None, False)
+        package._flash_attn_backward(*swapped, lse.contiguous(), *grads, 0.0, scale, causal, -1, -1, 0.0, None, False)
         return [x.transpose(1, 2) for x in grads]
     chance = (_scores(q, k, causal, scale) - lse[..., None]).exp().to(q.dtype)
     slope = chance * (grad @ v.mT - (grad * out).sum(-1, keepdim=True)) * scale
@@ -234,13 +233,8 @@ def score_candidates(
     model: PreTrainedModel, prefix_ids: Tokens, suffixes: Sequence[Tokens], cache: DynamicCache | None = None
 ) -> torch.Tensor:
     """The log-probability of each suffix after the prefix, which is computed once; with gradients where torch's are on.
-
-    Args:
-        model: a causal language model; its `attn_implementation` is set to "shared_prefix".
-        prefix_ids: tokens of the prompt, or of what follows the cached tokens.
-        suffixes: tokens of each candidate.
-        cache: from `prefix_cache`; it gets no gradients, and is as before afterwards.
-    """
+    `cache`, from `prefix_cache`, holds what comes before the prefix; it gets no gradients and stays as it is. The
+    `attn_implementation` of the model is set to "shared_prefix"."""
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
     packed = pack([(prefix_ids, suffixes)], cache.get_seq_length() if cache else 0, model.device)

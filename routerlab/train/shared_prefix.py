@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache
 from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import FusedCausalLMOutput, split_tensor_dict
+from trl.trainer.utils import split_tensor_dict
 
 from routerlab.routers.attention import NAME, Pack, pack
 
@@ -42,24 +42,22 @@ def _predicting(_module: Any, _args: Any, given: dict[str, Any], output: Any) ->
 def _packing(fused: Any) -> Any:
     @functools.wraps(fused)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **given: Any) -> Any:
-        present = {k for k, v in given.items() if v is not None}
-        # Pictures, mixtures of experts and the like go the ordinary way.
-        plain = {"input_ids", "attention_mask", "labels"}
-        others = {"use_cache", "return_dict", "num_items_in_batch"}
-        if not fused_lm_head or args or not plain <= present <= plain | others:
+        text = {"input_ids", "attention_mask", "labels"}
+        others = {k for k, v in given.items() if v is not None} - {"use_cache", "return_dict", "num_items_in_batch"}
+        # Pictures, mixtures of experts and batches without labels go the ordinary way.
+        if not fused_lm_head or args or others != text or not (given["labels"][:, 1:] != -100).any():
             return fused(*args, fused_lm_head=fused_lm_head, **given)
-        ids, labels, total = given["input_ids"], given["labels"], given.get("num_items_in_batch")
-        packed, places = pack_rows(ids, given["attention_mask"], labels)
+        packed, places = pack_rows(given["input_ids"], given["attention_mask"], given["labels"])
         inputs = packed.inputs() | {"predicts": packed.predicts, "shift_labels": packed.targets[None]}
-        output = fused(fused_lm_head=True, **inputs)
-        mask = labels[:, 1:] != -100
-        spread = {}
+        output, mask = fused(fused_lm_head=True, **inputs), given["labels"][:, 1:] != -100
         for name in PER_TOKEN:
             if (values := output.get(name)) is not None:
-                empty = values.new_zeros(mask.numel())
-                spread[name] = empty.index_put((places,), values[0]).view(mask.shape).masked_fill(~mask, 0)
-        loss = -spread["log_probs"].sum() / (mask.sum().clamp(min=1) if total is None else total)
-        return FusedCausalLMOutput(loss=loss, label_mask=mask, **spread)
+                spread = values.new_zeros(mask.numel()).index_put((places,), values[0]).view(mask.shape)
+                output[name] = spread.masked_fill(~mask, 0)
+        total = given.get("num_items_in_batch")
+        output.loss = -output.log_probs.sum() / (mask.sum().clamp(min=1) if total is None else total)
+        output.label_mask = mask
+        return output
 
     return forward
 
@@ -69,19 +67,16 @@ def pack_rows(ids: torch.Tensor, attended: torch.Tensor, labels: torch.Tensor) -
 
     Returns the pack, and for each of its targets the place in the flattened (rows x (tokens - 1)) log-probabilities.
     """
-    groups: dict[tuple[int, ...], list[tuple[list[int], list[int]]]] = {}
-    width = ids.shape[1]
-    lists = (x.tolist() for x in (ids, attended.bool(), labels != -100))
-    for number, (row, real, scored) in enumerate(zip(*lists, strict=True)):
-        if True in scored:
-            first = scored.index(True)
-            prompt = tuple(t for t, r in zip(row[:first], real, strict=False) if r)
-            places = [at for at in range(first, width) if real[at]]
-            one = ([row[at] for at in places], [number * (width - 1) + at - 1 for at in places])
-            groups.setdefault(prompt, []).append(one)
+    groups: dict[tuple[int, ...], list[tuple[list[int], torch.Tensor]]] = {}
+    for number, (row, real, scored) in enumerate(
+        zip(ids.cpu(), attended.cpu() != 0, labels.cpu() != -100, strict=True)
+    ):
+        if scored.any():
+            first = int(scored.int().argmax())
+            prompt, places = tuple(row[:first][real[:first]].tolist()), real[first:].nonzero()[:, 0] + first
+            groups.setdefault(prompt, []).append((row[places].tolist(), places - 1 + number * (len(row) - 1)))
     packed = pack([(list(p), [tokens for tokens, _ in ones]) for p, ones in groups.items()], device=ids.device)
-    places = [at for ones in groups.values() for _, where in ones for at in where]
-    return packed, torch.tensor(places, device=ids.device)
+    return packed, torch.cat([places for ones in groups.values() for _, places in ones]).to(ids.device)
 
 
 def _prefilled(generate: Any) -> Any:
