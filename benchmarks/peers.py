@@ -22,7 +22,8 @@ from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded
 from routerlab.evaluate.frontier import decide, hull
 from routerlab.evaluate.stats import paired_difference
-from routerlab.routers import blend, learned
+from routerlab.routers import baselines as simple
+from routerlab.routers import blend, groups, learned
 from routerlab.routers.features import Features, Tfidf
 from routerlab.routers.protocol import ScoreRouter
 from routerlab.sources import tables
@@ -47,14 +48,14 @@ MiniLM: all-MiniLM-L6-v2; tfidf: words and characters of the text, and eight cou
 decision at a time; from features that are there, and for 'own' from the text. LLMRouter gives ties to the first row
 of a question: knn is run with rows in the order of the pool, too; by cost; and, as the others, by training accuracy.
 The best point of ours is chosen on validation."""
-KINDS = "Ridge", "KNN", "Logistic", "Blend"  # the others of ours would take too long here
+KINDS = "Ridge", "KNN", "Logistic", "Blend", "PredictedCategory", "KMeans"  # the others take too long here
 
 
 def ours(own: Features, given: Features) -> dict[str, tuple[str, ScoreRouter]]:
     """Our routers by name, each with the name of its features: its own, or those that the peers are given."""
     made: dict[str, tuple[str, ScoreRouter]] = {}
     for kind in KINDS:
-        if router := getattr(learned, kind, None) or getattr(blend, kind, None):
+        if router := next((getattr(m, kind) for m in (learned, blend, groups) if hasattr(m, kind)), None):
             made[f"ours: {kind}, own"] = own.name, router(own)
             made[f"ours: {kind}"] = given.name, router(given)
     return made
@@ -231,11 +232,36 @@ def run_peers(t: Task, given: Features, python: Path | None, why: str) -> list[R
 
 
 def baselines(t: Task) -> list[Row]:
-    test = t.parts["test"]
-    if t.pair:
-        return [Row("prompt length", "-", np.array([float(len(q.text)) for q in test.queries]))]
-    best = int(t.learn.quality.mean(0).argmax())
-    return [Row(f"always {t.models[best]}", "-", np.full(len(test.queries), best))]
+    """What needs no reading of the question: its length, its given category, and, of a pool, the best fixed model of
+    training and of validation. The predicted category and k-means are rows of ours.
+    """
+    test, rows = t.parts["test"], []
+    rules: dict[str, ScoreRouter] = {"prompt length": simple.LengthRule()}
+    if key := next((k for k in learned.CATEGORIES if len({q.meta.get(k) for q in t.learn.queries} - {None}) > 1), None):
+        rules[f"given {key}"] = simple.FamilyLookup(key=key)
+    for name, rule in rules.items():
+        scores = rule.fit(t.learn.queries, t.table).predict(test.queries)
+        rows.append(Row(name, "-", scores[0][:, 1] - scores[0][:, 0] if t.pair else scores))
+    if t.pair:  # a rule without training: longer questions to the stronger model
+        rows[0] = Row("prompt length", "-", np.array([float(len(q.text)) for q in test.queries]))
+        return rows
+    for where, part in {"training": t.learn, "validation": t.parts["validation"]}.items():
+        best = int(part.quality.mean(0).argmax())
+        rows.append(Row(f"always {t.models[best]}, best in {where}", "-", np.full(len(test.queries), best)))
+    return rows
+
+
+def losses(t: Task, rows: list[Row], names: set[str]) -> None:
+    """Say plainly which baselines are above every router of ours, and by how much."""
+    ran = [r for r in rows if r.draws is not None]
+    ours = [r for r in ran if r.router.startswith("ours: ")]
+    if not ours:
+        return
+    best = max(ours, key=lambda r: r.draws[0])
+    for r in (r for r in ran if r.router in names and r.draws[0] > best.draws[0]):
+        low, high = np.quantile((best.draws - r.draws)[1:], [0.025, 0.975])
+        gap = best.draws[0] - r.draws[0]
+        print(f"  ours LOSES to {r.router}: {best.router} minus it is {gap:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 def measure(t: Task, rows: list[Row]) -> None:
@@ -342,7 +368,8 @@ def main() -> int:
         began = time.perf_counter()
         learn = [q.text for q in t.learn.queries]
         given = given_features(args.features, python, t.texts, learn)
-        rows = run_ours(t, given) + baselines(t) + run_peers(t, given, python, why)
+        plain = baselines(t)
+        rows = run_ours(t, given) + plain + run_peers(t, given, python, why)
         sizes = ", ".join(f"{len(p.queries)} {n}" for n, p in t.parts.items())
         heads = "APGR [95 %]              CPT50  CPT80" if t.pair else "area [95 %]  best point at $/1,000"
         print(f"{t.name}: {len(t.models)} models; {sizes}")
@@ -351,6 +378,7 @@ def main() -> int:
         for r in rows:
             times = "" if np.isnan(r.fit_s) else f" {r.fit_s:6.1f} {r.ms:6.2f}"
             print(f"  {r.router:36} {r.features:9} {r.why or r.shown:42}{times}")
+        losses(t, rows, {r.router for r in plain})
         figures |= compare(t, rows)
         print(f"  {time.perf_counter() - began:.0f} s\n", flush=True)
     print(NOTES)

@@ -450,3 +450,12 @@ def test_at_another_price_the_router_itself_stays(task, fitted):
     assert dear.arrays is router.arrays
     with pytest.raises(RouterError, match=r"linear has learned nothing yet; call fit\("):
         Linear().predict(task[0][:1])
+
+
+def test_a_blend_predicts_categories_only_where_the_table_has_them(task, shared):
+    queries, quality, usd = task
+    named = [Query.ask(q.text, meta={"topic": q.text.split()[0]}) for q in queries]
+    for asked, members in ((queries, 4), (named, 5)):
+        router = Blend(shared).fit(asked[:TRAIN], table_of(asked, quality, usd))
+        assert len(router.members) == members == len(router.arrays["weights"])
+        assert np.isfinite(router.predict(asked[TRAIN:])[0]).all()

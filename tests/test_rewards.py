@@ -106,6 +106,10 @@ def test_the_router_is_free_unless_its_cost_is_given():
     assert Step("text", 1).usd == 0
 
 
+def test_advantages_divide_by_the_sample_deviation_by_hand():
+    assert advantages(np.array([[0.0, 2.0]]))[0] == pytest.approx([-(0.5**0.5), 0.5**0.5])
+
+
 def test_published_defaults_of_the_gated_reward():
     assert gated(1, 0.1) == pytest.approx(1 - 3 * 0.1)
     assert gated(1, 9.0) == pytest.approx(1 - 0.8)

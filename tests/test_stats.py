@@ -4,7 +4,8 @@ import pytest
 from routerlab.evaluate.stats import (
     Interval,
     bootstrap_means,
-    compare,
+    column_means,
+    compared,
     holm,
     intervals,
     minimum_detectable,
@@ -173,6 +174,12 @@ def test_power_and_the_minimum_detectable_difference_agree(rng):
     assert seen.mean() == pytest.approx(power(0.1, 1 / np.sqrt(800)), abs=0.03)
 
 
+def compare(values, base, names, rng, clusters=None):
+    gaps = values - base.reshape(-1, *[1] * (values.ndim - 1))
+    mean = gaps.mean((0, 2) if gaps.ndim == 3 else 0)
+    return compared(names, mean, bootstrap_means(gaps, rng=rng, clusters=clusters))
+
+
 def test_compare_many_with_one(rng):
     base = (rng.random(2000) < 0.5).astype(float)
     better = np.where(rng.random(2000) < 0.1, 1.0, base)
@@ -190,9 +197,25 @@ def test_compare_many_with_one(rng):
     seeds = np.stack([values] * 3, -1)
     again = compare(seeds, base, "abc", rng=rng, clusters=np.arange(2000) // 2)
     assert again[0].difference.mean == pytest.approx(found[0].difference.mean)
-    with pytest.raises(ValueError, match="queries x 2 names"):
+    with pytest.raises(ValueError, match="longer"):
         compare(values, base, "ab", rng=rng)
 
 
 def test_an_interval_has_no_negative_zero():
     assert str(Interval(-1e-9, -0.25, -0.0)) == "0.0000 [-0.2500, 0.0000]"
+
+
+def test_missing_values_are_left_out_of_their_column(rng):
+    values = np.stack([np.arange(400) % 2, np.full(400, 0.7), np.arange(400) % 2], 1).astype(float)
+    values[:100, 1] = np.nan
+    values[::4, 2] = np.nan  # a quarter of the zeros and ones
+    means = bootstrap_means(values, 2000, rng=np.random.default_rng(1))
+    assert column_means(values) == pytest.approx([0.5, 0.7, 2 / 3])
+    np.testing.assert_allclose(means[:, 1], 0.7, atol=1e-6)
+    assert means[:, 2].mean() == pytest.approx(2 / 3, abs=0.01)
+    assert means[:, 2].std() == pytest.approx(np.sqrt(2 / 9 / 300), rel=0.06)
+    plain = bootstrap_means(values[:, :1], 2000, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(means[:, 0], plain[:, 0], atol=1e-6, err_msg="the others do not notice")
+    twice = bootstrap_means(np.stack([values, values], -1), 50, rng=rng, clusters=np.arange(400) // 2)
+    np.testing.assert_allclose(twice[:, 1], 0.7, atol=1e-6)
+    assert column_means(np.stack([values, values + 1], -1)) == pytest.approx([1.0, 1.2, 2 / 3 + 0.5])

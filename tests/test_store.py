@@ -12,6 +12,7 @@ from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.encoder import Encoder
 from routerlab.routers.features import FeatureError, RandomFeatures, Tfidf
+from routerlab.routers.groups import KMeans
 from routerlab.routers.learned import KNN, Linear, Ridge
 from routerlab.routers.nonlinear import MLP, Boosting, Forest
 from routerlab.routers.protocol import RouterError
@@ -36,7 +37,7 @@ def _same(one, other, queries):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, ShuffledLabels], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [*KINDS, KMeans, ShuffledLabels], ids=lambda k: k.__name__)
 def test_a_router_comes_back_as_it_was(task, shared, tmp_path, kind):
     queries, table = task
     router = kind(shared).fit(queries[:150], table).at(12.5)
@@ -174,7 +175,9 @@ def test_what_this_version_does_not_know_is_refused(task, shared, tmp_path):
         load(_altered(folder(), lambda t: t.update(version="router/2")))
     with pytest.raises(RouterError, match="is None; this version reads"):
         load(_altered(folder(), lambda t: t.pop("version")))
-    with pytest.raises(RouterError, match=r"no router in .*; save one with routers\.store\.save"):
+    with pytest.raises(
+        RouterError, match=r"no router in .*; save one with `routerlab eval --out NAME` or routers\.store\.save"
+    ):
         load(tmp_path / "nothing")
 
 

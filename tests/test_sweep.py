@@ -83,6 +83,7 @@ def test_what_is_missing_is_not_called_or_refused():
     quality, usd = np.array([[0.0, np.nan, 1.0]]), np.array([[1.0, 2.0, 3.0]])
     assert sweep(quality, usd).quality.tolist() == [0.0, 1.0]
     gap = np.array([[1.0, np.nan, 3.0]])
+    assert sweep(np.array([[0.9, 0.0, 1.0]]), gap[:, [1, 0, 2]]).usd.tolist() == [1.0, 3.0]
     assert sweep(np.array([[0.0, 0.9, 1.0]]), gap).usd.tolist() == [1.0, 3.0], "a model without a cost is not called"
     assert sweep(np.array([[0.0, 0.9, 1.0]]), usd, (np.array([[0.0, 0.9, 1.0]]), gap)).usd.tolist() == [1.0, 3.0]
     with pytest.raises(OutcomeError, match="called is missing"):

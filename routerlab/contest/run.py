@@ -14,7 +14,7 @@ import numpy as np
 from routerlab.contest import setup
 from routerlab.contest.results import Contest, Entry
 from routerlab.core.recorded import Recorded
-from routerlab.routers import baselines, learned, nonlinear, store
+from routerlab.routers import baselines, groups, learned, nonlinear, store
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
@@ -34,6 +34,8 @@ KINDS: dict[str, Callable[[Features], Any]] = {
     "forest": nonlinear.Forest,
     "factorisation": nonlinear.Factorisation,
     "mlp": nonlinear.MLP,
+    "category": groups.PredictedCategory,
+    "kmeans": groups.KMeans,
     "blend": Blend,
     "cascade": Cascade,
 }
@@ -125,8 +127,14 @@ def _is_saved(name: str) -> bool:
 def _entrants(
     names: Sequence[str], features: Features, category: str | None
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def fresh(name: str) -> Any:
+        router = KINDS[name](features)
+        if isinstance(router, learned.Learned):
+            router.category = category  # routers that predict it learn this column
+        return router
+
     for name in names:
-        yield name, functools.partial(KINDS[name], features) if name in KINDS else functools.partial(store.load, name)
+        yield name, functools.partial(fresh if name in KINDS else store.load, name)
     if category and len(names) > 1:
         lookup = baselines.FamilyLookup(key=category)
         lookup.name = f"{category} lookup (told)"
@@ -134,15 +142,15 @@ def _entrants(
 
 
 class _AmongAnswered(ScoreRouter):
-    """A router that calls, for each query of a table, the best of the models that answered it there."""
+    """A router that calls, for each query of a table, the best of the table's models that answered it there."""
 
     def __init__(self, router: ScoreRouter, answers: Any) -> None:
-        self.name, self.models, self._router, self._answers = router.name, router.models, router, answers
+        self.name, self.models, self._router, self._answers = router.name, answers.models, router, answers
 
     def _predict(self, queries):
-        table = self._answers.select([q.id for q in queries])
-        known = ~np.isnan(table.matrix("quality"))[:, [table.models.index(m) for m in self.models]]
-        return tuple(np.where(known, scores, np.nan) for scores in self._router.predict(queries))
+        columns = [self._router.models.index(m) for m in self.models]
+        known = ~np.isnan(self._answers.select([q.id for q in queries]).matrix("quality"))
+        return tuple(np.where(known, scores[:, columns], np.nan) for scores in self._router.predict(queries))
 
 
 def _enter(
@@ -186,8 +194,9 @@ def _enter(
 
 
 def _answering(router: Any, part: Recorded) -> Any:
-    plain = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
-    return router if plain or not np.isnan(part.table.matrix("quality")).any() else _AmongAnswered(router, part.table)
+    fixed = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
+    same = router.models == part.table.models and not np.isnan(part.table.matrix("quality")).any()
+    return router if fixed or same else _AmongAnswered(router, part.table)
 
 
 def _played(router: Any, part: Recorded, lams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded
+from routerlab.routers import learned
 from routerlab.routers.protocol import RouterError
 from routerlab.sources.split import clusters, split
 
@@ -21,7 +22,7 @@ SHARES = {"train": 6, "validation": 1, "test": 3}
 FEW = 100  # questions of validation below which what is chosen there is chosen by chance
 # Columns of meta that usually name a kind of question, the first that is there is taken; else any column with 2 to 100
 # values, most of which come more than once.
-CATEGORIES = ("family", "domain", "category", "eval_name", "topic", "subject", "task", "dataset", "bench")
+CATEGORIES = (*learned.CATEGORIES, "subject", "task", "dataset", "bench")
 
 
 def with_splits(data: Recorded, say: Say, *, salt: str | None = None, hold_out: str | None = None) -> Recorded:

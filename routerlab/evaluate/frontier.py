@@ -65,15 +65,17 @@ def trace(
     lams: np.ndarray,
     *,
     rng: np.random.Generator,
+    resamples: int = 1000,
     clusters: np.ndarray | None = None,
 ) -> Frontier:
     """The frontier of a router.
 
     Args: its `name`; its (quality, usd) `scores`; the `quality` and `usd` that happened; its cost weights `lams`; the
-    random generator and the clusters of the intervals.
+    random generator, the number of resamples and the clusters of the intervals.
     """
     values = np.array([realised(decide(*scores, lam), quality, usd) for lam in lams], np.float64)
-    return summarise(name, np.asarray(lams, float), *values.transpose(1, 2, 0), rng=rng, clusters=clusters)
+    how = {"rng": rng, "resamples": resamples, "clusters": clusters}
+    return summarise(name, np.asarray(lams, float), *values.transpose(1, 2, 0), **how)
 
 
 def summarise(name, lams, quality, usd, *, rng, resamples: int = 1000, clusters=None) -> Frontier:

@@ -100,17 +100,6 @@ def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -
     return float(area.sum() / np.log(high_usd / low_usd))
 
 
-def normalised_auc(
-    router: Points, low_usd: float, high_usd: float, floor: float, ceiling: float, *, log=False
-) -> float:
-    """(aiq - floor) / (ceiling - floor).
-
-    Args: the points, the interval of cost and `log` as `aiq` takes them; `floor`, the quality that scores 0 (say, the
-    cheapest model's), and `ceiling`, the quality that scores 1 (say, the honest oracle's).
-    """
-    return (aiq(router, low_usd, high_usd, log=log) - floor) / (ceiling - floor)
-
-
 def hypervolume(router: Points, reference: tuple[float, float]) -> float:
     """Area dominated by the points, without mixing, up to the reference point (usd, quality), worse on both axes
     (Zitzler and Thiele 1999): the union of the rectangles [usd, reference usd] x [reference quality, quality].
@@ -159,14 +148,6 @@ def arena_score_of_all(quality: np.ndarray, usd: np.ndarray) -> float:
     """
     paid = np.where(np.isnan(quality), np.nan, usd)
     return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(paid) * 1000))
-
-
-def cost_with_router(choice: np.ndarray, usd: np.ndarray, router_usd=0.0) -> np.ndarray:
-    """Cost of each query (USD): the chosen model's call plus the router's own (one figure, or one a query).
-
-    A router that is itself a model call, or embeds the query at a provider, is not free; leaving it out favours it.
-    """
-    return realised(choice, usd)[0] + router_usd
 
 
 def regret(

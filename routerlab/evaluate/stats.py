@@ -196,32 +196,6 @@ class Comparison(NamedTuple):
         )
 
 
-def compare(
-    values: np.ndarray,
-    baseline: np.ndarray,
-    names: Sequence[str],
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-    clusters: np.ndarray | None = None,
-) -> list[Comparison]:
-    """Each column of `values` (queries x routers, or queries x routers x seeds) minus a baseline, on the same resampled
-    queries.
-
-    Args: the `values`, those of the `baseline` (one a query), the `names` of the columns; the random generator, the
-    number of resamples and the clusters of queries, as `bootstrap_means` takes them.
-    """
-    values, baseline = np.asarray(values, float), np.asarray(baseline, float)
-    if values.shape[:1] != baseline.shape or values.shape[1:2] != (len(names),):
-        raise ValueError(
-            f"give queries x {len(names)} names and a baseline for the same queries, not {values.shape} and "
-            f"{baseline.shape}"
-        )
-    gaps = values - baseline.reshape(-1, *[1] * (values.ndim - 1))
-    means = bootstrap_means(gaps, resamples, rng=rng, clusters=clusters)
-    return compared(names, gaps.mean((0, 2)) if gaps.ndim == 3 else gaps.mean(0), means)
-
-
 def compared(names: Sequence[str], differences: np.ndarray, means: np.ndarray) -> list[Comparison]:
     """Comparisons of these differences, from what they are on resamples (`means`: resamples x names).
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from routerlab.routers.groups import PredictedCategory
 from routerlab.routers.learned import KNN, Learned, Linear, Ridge
 from routerlab.routers.nonlinear import Forest
 
@@ -12,7 +13,7 @@ from routerlab.routers.nonlinear import Forest
 class Blend(Learned):
     """The mean of each model plus a weighted sum of what each member predicts above that mean. The weights, 0 or more,
     minimise the squared error of out-of-fold predictions, so a member that does not help gets weight 0 and predictions
-    shrink toward the mean. Wolpert (1992), Breiman (1996).
+    shrink toward the mean. A table without categories has no member that predicts them. Wolpert (1992), Breiman (1996).
     """
 
     name, seed = "blend", 0
@@ -20,12 +21,14 @@ class Blend(Learned):
     def __init__(self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4) -> None:
         super().__init__(features, lam)
         if members is None:
-            members = (Linear(), Ridge(alphas=(30,)), KNN(), Forest())
+            members = (Linear(), Ridge(alphas=(30,)), KNN(), Forest(), PredictedCategory())
         self.members, self.folds = [copy.deepcopy(m) for m in members], folds
 
     def learn(self, views, quality):
         from scipy.optimize import nnls
 
+        if views.category is None:
+            self.members = [m for m in self.members if not isinstance(m, PredictedCategory)]
         self.arrays["mean"], known = np.nanmean(quality, 0), ~np.isnan(quality)
         fold = np.random.default_rng(self.seed).permutation(len(quality)) % self.folds
         unseen = np.tile(self.arrays["mean"], (len(self.members), len(quality), 1))

@@ -20,9 +20,10 @@ class Views(NamedTuple):
 
     wide: Any
     dense: np.ndarray
+    category: np.ndarray | None = None  # of training questions, where the table has categories
 
     def rows(self, at: np.ndarray) -> "Views":
-        return Views(self.wide[at], self.dense[at])
+        return Views(self.wide[at], self.dense[at], None if self.category is None else self.category[at])
 
 
 class Features(Protocol):

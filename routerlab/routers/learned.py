@@ -2,14 +2,19 @@
 whole frontier. A missing training outcome counts as the mean of its model, never as wrong.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.routers.features import Features, Tfidf, Views
 from routerlab.routers.protocol import RouterError, ScoreRouter
+
+CATEGORIES = ("family", "domain", "category", "eval_name", "topic")
 
 
 class Learned(ScoreRouter):
@@ -22,6 +27,7 @@ class Learned(ScoreRouter):
     """
 
     seed: int | None = None
+    category: str | None = None  # the column of meta with the category of a question; None: the first of CATEGORIES
 
     def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
         super().__init__(lam)
@@ -36,12 +42,35 @@ class Learned(ScoreRouter):
         texts = [q.text for q in queries]
         if self._own:
             self.features.fit(texts)
-        views = self.features.views(texts)
+        views = self.features.views(texts)._replace(category=self._categories(queries))
         self.learn(views, np.asarray(quality, np.float64))
+        self._learn_cost(views, usd)
+
+    def _learn_cost(self, views: Views, usd: np.ndarray) -> None:
         mean = np.nanmean(usd, 0)
         scale = np.where(mean > 0, mean, 1.0)
         weights, base = linear(views.dense, usd / scale)
         self._cost = weights * scale, base * scale, np.nanmin(usd, 0) / 2
+
+    def repriced(self, queries: Sequence[Query], table: OutcomeTable, pool: Pool) -> Self:
+        """This router at the prices of `pool`: costs are predicted anew from the tokens recorded in `table` for these
+        (training) queries; predicted qualities, which prices do not change, stay. Nobody is asked anything.
+        """
+        outcomes = table.select([q.id for q in sorted(queries, key=lambda q: q.id)])
+        if absent := [m for m in self._known() if m not in outcomes.models or m not in pool]:
+            raise RouterError(f"{absent[0]} needs a price in the pool and recorded tokens in the table")
+        counts = (outcomes.matrix(n, None, graded=True) for n in ("tokens_in", "tokens_out", "tokens_cached"))
+        tokens_in, tokens_out, cached = (n[:, [outcomes.models.index(m) for m in self.models]].T for n in counts)
+        usd = [pool[m].usd(*tokens) for m, *tokens in zip(self.models, tokens_in, tokens_out, cached, strict=True)]
+        other, texts = copy.copy(self), {q.id: q.text for q in queries}
+        other._learn_cost(self.features.views([texts[q] for q in outcomes.queries]), np.array(usd).T)
+        return other
+
+    def _categories(self, queries: Sequence[Query]) -> np.ndarray | None:
+        for name in (self.category,) if self.category else CATEGORIES:
+            if all(name in q.meta for q in queries):
+                return np.array([str(q.meta[name]) for q in queries])
+        return None
 
     def _predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
         views = self.features.views([q.text for q in queries])
@@ -113,17 +142,17 @@ class Ridge(Learned):
         fit, alpha = np.arange(len(y)) % 5 != 0, max(self.alphas)
         if len(self.alphas) > 1 and len(y) >= 50:
             inside, outside = views.wide[fit], views.wide[~fit]
-            fits = [_sparse_ridge(inside, y[fit], a) for a in self.alphas]
+            fits = [sparse_ridge(inside, y[fit], a) for a in self.alphas]
             errors = [((outside @ w + b - y[~fit]) ** 2).mean() for w, b in fits]
             alpha = self.alphas[int(np.argmin(errors))]
         self.values["alpha"] = alpha
-        self.arrays["w"], self.arrays["b"] = _sparse_ridge(views.wide, y, alpha)
+        self.arrays["w"], self.arrays["b"] = sparse_ridge(views.wide, y, alpha)
 
     def estimate(self, views):
         return views.wide @ self.arrays["w"] + self.arrays["b"]
 
 
-def _sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import Ridge as Solver
 
     solver = Solver(alpha, solver="sparse_cg" if hasattr(x, "tocsr") else "cholesky", tol=1e-3)
@@ -146,14 +175,14 @@ class KNN(Learned):
         self.ks: tuple[int, ...] = tuple(ks)
 
     def learn(self, views, quality):
-        self.arrays |= {"x": _unit(views.dense), "y": quality.astype(np.float32)}
+        self.arrays |= {"x": unit(views.dense), "y": quality.astype(np.float32)}
         self.arrays["mean"] = np.nanmean(quality, 0).astype(np.float32)
         guesses = self._means(self.arrays["x"], self.ks, leave_out=True)
         errors = [np.nanmean((guess - quality) ** 2) for guess in guesses]
         self.values["k"] = int(self.ks[int(np.argmin(errors))])
 
     def estimate(self, views):
-        return self._means(_unit(views.dense), [self.values["k"]])[0]
+        return self._means(unit(views.dense), [self.values["k"]])[0]
 
     def _means(self, x: np.ndarray, ks: Sequence[int], leave_out: bool = False) -> list[np.ndarray]:
         x0, y, mean = (self.arrays[n] for n in ("x", "y", "mean"))
@@ -175,7 +204,7 @@ class KNN(Learned):
         return out
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 

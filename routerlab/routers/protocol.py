@@ -13,6 +13,11 @@ from routerlab.core.queries import Query
 from routerlab.evaluate.frontier import decide
 
 
+def as_queries(queries: Sequence[Query | str]) -> list[Query]:
+    """These queries, where a plain text is a question of a user."""
+    return [Query.ask(q) if isinstance(q, str) else q for q in queries]
+
+
 @runtime_checkable
 class Router(Protocol):
     """Anything with a name that can route. `answers` is a table of what the models of the pool answer to these queries:
@@ -45,9 +50,9 @@ class Tunable:
         other.lam = lam
         return other
 
-    def route(self, queries: Sequence[Query], pool: Pool, answers: OutcomeTable | None = None) -> Decisions:
-        """The model of `pool` for each query."""
-        return self.decisions(queries, pool, [self.lam], answers)[0]
+    def route(self, queries: Sequence[Query | str], pool: Pool, answers: OutcomeTable | None = None) -> Decisions:
+        """The model of `pool` for each query; a plain text is a question."""
+        return self.decisions(as_queries(queries), pool, [self.lam], answers)[0]
 
     def fit(self, queries: Sequence[Query], table: OutcomeTable) -> Self:
         raise NotImplementedError
@@ -90,10 +95,22 @@ class ScoreRouter(Tunable):
         self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
         return self
 
-    def predict(self, queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, queries: Sequence[Query | str]) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) predicted for each query and model, in the order of `models`."""
         self._known()
-        return self._predict(queries)
+        return self._predict(as_queries(queries))
+
+    def frame(self, queries: Sequence[Query | str]):
+        """The predictions with labels (pandas), a line for each query and model: the predicted `quality`, `usd`, and
+        `value` = quality - lam * usd; and whether the router `calls` this model.
+        """
+        import pandas as pd
+
+        (quality, usd), asked = self.predict(queries), as_queries(queries)
+        columns = {"query": np.repeat([q.id for q in asked], len(self.models)), "model": [*self.models] * len(asked)}
+        calls = decide(quality, usd, self.lam)[:, None] == np.arange(len(self.models))
+        numbers = {"quality": quality, "usd": usd, "value": quality - self.lam * usd, "calls": calls}
+        return pd.DataFrame({**columns, **{n: m.ravel() for n, m in numbers.items()}})
 
     def decisions(self, queries, pool, lams, answers=None):
         quality, usd = self.predict(queries)

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from routerlab.core.runs import Run
-from routerlab.routers import baselines, encoder, features, learned, nonlinear
+from routerlab.routers import baselines, encoder, features, groups, learned, newcomers, nonlinear
 from routerlab.routers.blend import Blend
 from routerlab.routers.learned import Learned
 from routerlab.routers.protocol import RouterError
 
 _LINEAR = (learned.Linear, learned.Ridge, learned.KNN, learned.Logistic, Blend)
 _NONLINEAR = (nonlinear.Forest, nonlinear.Boosting, nonlinear.Factorisation, nonlinear.MLP)
+_GROUPED = (groups.PredictedCategory, groups.KMeans, newcomers.Newcomers)
 _SIMPLE = (baselines.LengthRule, baselines.ShuffledLabels)
-_KINDS: dict[str, type[Learned]] = {k.__name__: k for k in (*_LINEAR, *_NONLINEAR, *_SIMPLE)}
+_KINDS: dict[str, type[Learned]] = {k.__name__: k for k in (*_LINEAR, *_NONLINEAR, *_GROUPED, *_SIMPLE)}
 _FEATURES = {k.__name__: k for k in (features.Tfidf, encoder.Encoder, features.RandomFeatures, features.LengthFeatures)}
 VERSION = "router/1"
 
@@ -59,7 +60,7 @@ def load(folder: str | Path) -> Learned:
 
     run = Run(Path(folder).resolve())
     if "router.json" not in run.manifest():
-        raise RouterError(f"no router in {run.folder}; save one with routers.store.save")
+        raise RouterError(f"no router in {run.folder}; save one with `routerlab eval --out NAME` or routers.store.save")
     content = json.loads(run.path("router.json").read_text())
     if content.get("version") != VERSION:
         raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
@@ -77,7 +78,7 @@ def _pack(router: Learned, prefix: str, arrays: dict[str, np.ndarray]) -> dict[s
     """What JSON can hold of a router; its arrays are added to `arrays` under `router.` and the prefix."""
     arrays |= {f"router.{prefix}{n}": a for n, a in router.arrays.items()}
     content: dict[str, Any] = {"kind": type(router).__name__, "name": router.name, "values": router.values}
-    if isinstance(router, Blend):
+    if isinstance(router, Blend | newcomers.Newcomers):
         content["members"] = [_pack(m, f"{prefix}{i}.", arrays) for i, m in enumerate(router.members)]
     return content
 
@@ -86,7 +87,7 @@ def _unpack(content: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.nda
     router = _known(_KINDS, content["kind"])()
     router.name, router.values = content["name"], dict(content["values"])
     router.arrays = {n: a for n, a in _under(arrays, f"router.{prefix}").items() if "." not in n}
-    if isinstance(router, Blend):
+    if isinstance(router, Blend | newcomers.Newcomers):
         router.members = [_unpack(m, f"{prefix}{i}.", arrays) for i, m in enumerate(content["members"])]
     return router
 
