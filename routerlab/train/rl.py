@@ -163,6 +163,8 @@ def train(
         for _ in range(settings.epochs if loss else 0):
             optimiser.zero_grad()
             value = loss()
+            if not value.isfinite():
+                raise rewards.RewardError(f"the loss of step {step} is {value.item()}; train with a lower rate")
             value.backward()
             optimiser.step()
             line.setdefault("loss", float(value.detach()))
@@ -203,6 +205,7 @@ def _sampled_step(policy, task: Task, settings: Settings, reward: Reward, rng, s
         line = streams(task, batch, scored)
         if settings.overlong:
             scored = scored + overlong((batch.turns >= 0).sum(1), *settings.overlong)
+        scored = scored / (1 + batch.lam * np.nanmean(task.usd))
         useful = np.ptp(scored.reshape(-1, settings.group), 1) > 1e-9
         lines.append(line | {"useful groups": float(useful.mean())})
         at = np.flatnonzero(np.repeat(useful | (settings.refills == 0), settings.group))
@@ -223,7 +226,7 @@ def _sampled_step(policy, task: Task, settings: Settings, reward: Reward, rng, s
         every = policy(*(s[there] for s in states)).log_softmax(-1)
         logp = torch.zeros(there.shape).masked_scatter(there, every.gather(-1, actions[there][:, None]))
         olds.append(logp.detach())
-        spread = torch.special.entr(every.exp()).sum(-1).mean()
+        spread = -(every.exp() * every.clamp(min=-50)).sum(-1).mean()  # 0 log 0 is 0, and so is its gradient
         return policy_loss(logp, olds[0], advantage.float(), there.float(), settings) - entropy * spread
 
     return loss, line

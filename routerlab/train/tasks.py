@@ -50,17 +50,17 @@ class OneCall:
 
 
 class Chooser(torch.nn.Module):
-    """Calls a model with probability softmax((quality - lam * usd) / heat), where `scores` predicts (quality, usd) from
-    what it sees of a question: one policy for every cost weight and every part of the pool.
+    """Calls a model with probability softmax((quality - lam * usd) / (heat * (1 + lam * typical_usd))), where `scores`
+    predicts (quality, usd) from what it sees of a question: one policy for every cost weight and part of the pool.
     """
 
-    def __init__(self, scores: torch.nn.Module, heat: float = 0.05) -> None:
+    def __init__(self, scores: torch.nn.Module, typical_usd: float, heat: float = 0.05) -> None:
         super().__init__()
-        self.scores, self.heat = scores, heat
+        self.scores, self.typical_usd, self.heat = scores, typical_usd, heat
 
     def forward(self, x: torch.Tensor, lam: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-        quality, usd = self.scores(x)
-        return ((quality - lam[..., None] * usd) / self.heat).masked_fill(~allowed, -torch.inf)
+        (quality, usd), lam = self.scores(x), lam[..., None]
+        return ((quality - lam * usd) / self.heat / (1 + lam * self.typical_usd)).masked_fill(~allowed, -torch.inf)
 
 
 class Agent(torch.nn.Module):
@@ -176,7 +176,9 @@ def hidden_knowledge(lam: float = 0.04) -> tuple[Replay, float]:
     abstains, left and right at once; if they disagree, strong: 1 - lam (0.3 + 0.7 (1 + 0.51 * 8)). One call earns at
     most 0.7 - 0.5 lam.
     """
-    knows = np.stack([np.arange(1000) // place % 10 < right for place, right in ((1, 3), (10, 7), (100, 7), (1, 10))], 1)
+    knows = np.stack(
+        [np.arange(1000) // place % 10 < right for place, right in ((1, 3), (10, 7), (100, 7), (1, 10))], 1
+    )
     answers = np.where(knows, "truth", np.array(["I don't know", "myth1", "myth2", ""], object))
     usd = np.broadcast_to((0.3, 0.5, 0.5, 8.0), knows.shape)
     return Replay(("modest", "left", "right", "strong"), answers, knows * 1.0, usd), 1 - lam * (0.3 + 0.7 * 5.08)
