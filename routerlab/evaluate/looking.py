@@ -1,4 +1,4 @@
-"""What a router would gain if it had seen answers of some models before it decides. A cascade or an agent has to pay for
+"""What a router would gain if it had seen answers of some models before it decides. A cascade or an agent pays for
 those answers, so this tells whether one can pay on a pool before anybody builds it.
 """
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from routerlab.core.outcomes import OutcomeError
 from routerlab.evaluate.frontier import decide
 from routerlab.evaluate.mixes import path_area
 from routerlab.evaluate.stats import Interval, bootstrap_means
@@ -43,10 +44,10 @@ def looking(
     the question, is above what the answers cost. The area is the mean quality over costs from the cheapest to the best
     model's, of all operating points `lams`; none is selected.
 
-    Args: features `x` of the questions; what an answer shows (`signs`, questions x models x any number) and a number for
-    its text (`said`, questions x models, equal for equal answers and negative for none); (quality, usd) `outcomes`,
-    questions x models; the `sets` of columns; `fit`, which returns (weights, intercepts) of y on x; the cost weights
-    `lams`; the random generator, the clusters of near-duplicates, the number of folds.
+    Args: features `x` of the questions; what an answer shows (`signs`, questions x models x any number); a number for
+    its text (`said`, questions x models: equal for equal answers, negative for none); (quality, usd) `outcomes`; the
+    `sets` of columns; `fit`, which returns (weights, intercepts) of y on x; the cost weights `lams`; the random
+    generator, the clusters of near-duplicates, the number of folds.
     """
     quality, usd = (np.asarray(m, float) for m in outcomes)
     group = np.arange(len(x)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
@@ -63,6 +64,8 @@ def looking(
     alone = np.stack([decide(plain, cost, lam) for lam in lams], 1)
     mean = usd.mean(0)
     ends = mean.min(), mean[np.lexsort((mean, -quality.mean(0)))[0]]
+    if not ends[0] < ends[1]:
+        raise OutcomeError("the cheapest model is the best one, so no router can gain; choose other models")
     lines = []
     for models in (list(m) for m in sets):
         agree = (said[:, models, None] == said[:, None, models]) & (said[:, models] >= 0)[:, :, None]

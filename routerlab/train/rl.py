@@ -5,6 +5,7 @@ scores them by a recorded table, so training calls no model. With one call a que
 every action, and the exact method ascends the expected reward Σ_a π(a) r(a) itself, which the others estimate.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, RunError
 from routerlab.label import rewards
 
 Reward = Callable[[Any, Any, Any], Any]  # of quality, cost (USD) and the cost weight lam
@@ -33,7 +34,7 @@ class Settings:
     steps: int = 100
     questions: int = 32  # a step
     group: int = 8  # rollouts of each question
-    lr: float = 3e-3  # of Adam
+    lr: float = 3e-3  # of Adam; falls to 0 over the steps
     clip: tuple[float, float] = (0.2, 0.2)
     token_level: bool = False
     refills: int = 0
@@ -160,6 +161,7 @@ def train(
     for step in range(len(log), settings.steps):
         started, rng = time.perf_counter(), np.random.default_rng([settings.seed, step])
         loss, line = step_of(policy, task, settings, reward, rng, step)
+        optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / settings.steps)
         for _ in range(settings.epochs if loss else 0):
             optimiser.zero_grad()
             value = loss()
@@ -170,7 +172,7 @@ def train(
             line.setdefault("loss", float(value.detach()))
         log.append({**line, "seconds": time.perf_counter() - started})
         if run and ((step + 1) % keep_every == 0 or step + 1 == settings.steps):
-            _write(run, policy, optimiser, log)
+            _write(run, policy, optimiser, log, -(-len(log) // keep_every))
     return log
 
 
@@ -248,30 +250,31 @@ def streams(task: Task, batch: Rollouts, scored: np.ndarray) -> dict[str, float]
     return {name: float(value) for name, value in line.items()}
 
 
-def _write(run: Run, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, log: list[dict[str, float]]) -> None:
-    """One file with weights, moments of Adam and the log, written whole or not at all."""
+def _write(run: Run, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, log: list, number: int) -> None:
+    """Weights, moments of Adam and the log in one file. Two files take turns, so the older one is whole whenever the
+    process dies.
+    """
     from safetensors.torch import save
 
-    tensors = {f"policy.{n}": t.contiguous() for n, t in policy.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{n}": t for n, t in state.items()}
-    run.write("training.safetensors", save(tensors, {"log": json.dumps(log)}))
+    tensors = {name: p.detach().contiguous() for name, p in policy.named_parameters()}
+    for name, p in policy.named_parameters():
+        tensors |= {f"{name} {field}": value for field, value in optimiser.state[p].items()}
+    run.write(f"training-{number % 2}.safetensors", save(tensors, {"log": json.dumps(log)}))
 
 
 def _resume(run: Run | None, policy: torch.nn.Module, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Take up the state that a run keeps; returns its log, empty for a run without one."""
-    if run is None or "training.safetensors" not in run.manifest():
-        return []
+    """Take up the latest whole state that a run keeps; returns its log, empty for a run without one."""
     from safetensors import safe_open
 
-    with safe_open(run.path("training.safetensors"), "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        log = json.loads(file.metadata()["log"])
-    policy.load_state_dict({n.removeprefix("policy."): t for n, t in tensors.items() if n.startswith("policy.")})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, number, field = name.split(".")
-            state.setdefault(int(number), {})[field] = tensor
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    log, latest = [], {}
+    for name in (f"training-{number}.safetensors" for number in (0, 1)):
+        if run is None or name not in run.manifest():
+            continue
+        with contextlib.suppress(RunError), safe_open(run.path(name), "pt") as file:
+            lines = json.loads(file.metadata()["log"])
+            if len(lines) > len(log):
+                log, latest = lines, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    for name, p in policy.named_parameters() if log else ():
+        p.data.copy_(latest[name])
+        optimiser.state[p] = {n.split()[1]: t for n, t in latest.items() if n.startswith(f"{name} ")}
     return log

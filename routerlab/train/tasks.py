@@ -50,13 +50,21 @@ class OneCall:
 
 
 class Chooser(torch.nn.Module):
-    """Calls a model with probability softmax((quality - lam * usd) / (heat * (1 + lam * typical_usd))), where `scores`
-    predicts (quality, usd) from what it sees of a question: one policy for every cost weight and part of the pool.
+    """Calls a model with probability softmax((quality - lam * usd) / (heat * (1 + lam * mean of usd))): one policy for
+    every cost weight and every part of the pool. From what it sees of a question a `network` predicts how the log-odds
+    of quality and the logarithm of the cost (US$) of each model differ from those of its means: 2 x models numbers.
     """
 
-    def __init__(self, scores: torch.nn.Module, typical_usd: float, heat: float = 0.05) -> None:
+    def __init__(self, network: torch.nn.Module, quality: np.ndarray, usd: np.ndarray, heat: float = 0.05) -> None:
         super().__init__()
-        self.scores, self.typical_usd, self.heat = scores, typical_usd, heat
+        self.network, self.heat, self.typical_usd = network, heat, float(np.nanmean(usd))
+        self.odds = torch.nn.Parameter(torch.from_numpy(np.nanmean(quality, 0)).float().clamp(0.01, 0.99).logit())
+        self.register_buffer("usd", torch.from_numpy(np.nanmean(usd, 0)).float())
+
+    def scores(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted (quality, usd) of each model."""
+        odds, longer = self.network(x).chunk(2, -1)
+        return (self.odds + odds).sigmoid(), self.usd * longer.exp()
 
     def forward(self, x: torch.Tensor, lam: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         (quality, usd), lam = self.scores(x), lam[..., None]
@@ -127,7 +135,9 @@ class AgentMode:
                     asked[i].append(action)
                     now[i, action, 2] += 1
                 if action >= k or token == limit - 1:
-                    self._turn(draw.rows[i], episodes[i], asked[i], action - k if k <= action < 2 * k else None, now[i])
+                    self._turn(
+                        int(draw.rows[i]), episodes[i], asked[i], action - k if k <= action < 2 * k else None, now[i]
+                    )
                     asked[i] = []
             going = np.array([i for i in going if not episodes[i].done], int)
             if not len(going):
@@ -160,7 +170,7 @@ class AgentMode:
         for i, (row, episode) in enumerate(zip(rows.tolist(), episodes, strict=True)):
             for step in episode.steps:
                 if step.kind == "call":
-                    m = self.models.index(episode.called[step.number])
+                    m = self.models.index(episode.called[step.number or 0])
                     usd[i, step.turn - 1] += step.usd
                     calls[i, m] += 1
                     failed[i, m] += step.answer is None
@@ -168,37 +178,28 @@ class AgentMode:
         return quality, usd, calls, failed, valid
 
 
-def hidden_knowledge(lam: float = 0.04) -> tuple[Replay, float]:
-    """1,000 questions whose text does not say which model knows, and what the best agent earns (quality - lam * usd).
-
-    `modest` (US$ 0.3) is right on 30 % and else abstains; `left` and `right` (0.5) are each right on 70 %, all three
-    independently, and wrong answers never agree; `strong` (8) is always right. The best agent asks modest; if it
-    abstains, left and right at once; if they disagree, strong: 1 - lam (0.3 + 0.7 (1 + 0.51 * 8)). One call earns at
-    most 0.7 - 0.5 lam.
+class Play(torch.nn.Module):
+    """A policy of `AgentMode` to imitate. It draws among sensible tokens: call a model not yet called, end a turn that
+    has calls, select a response that is there; that teaches the form of an episode and no preference. With `heat` it
+    calls one model, drawn by softmax(estimated utility / heat), and selects its response.
     """
-    knows = np.stack(
-        [np.arange(1000) // place % 10 < right for place, right in ((1, 3), (10, 7), (100, 7), (1, 10))], 1
-    )
-    answers = np.where(knows, "truth", np.array(["I don't know", "myth1", "myth2", ""], object))
-    usd = np.broadcast_to((0.3, 0.5, 0.5, 8.0), knows.shape)
-    return Replay(("modest", "left", "right", "strong"), answers, knows * 1.0, usd), 1 - lam * (0.3 + 0.7 * 5.08)
 
-
-class RandomPlay(torch.nn.Module):
-    """The policy of `AgentMode` that draws among sensible tokens: call a model not yet called, end a turn that has
-    calls, select a response that is there. Imitating it teaches the form of an episode and no preference.
-    """
+    def __init__(self, heat: float | None = None) -> None:
+        super().__init__()
+        self.heat = heat
 
     def forward(self, slots: torch.Tensor, shared: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         asked, answered, failed = (slots[..., i] > 0 for i in (2, 3, 4))
-        pending = asked.any(-1, keepdim=True)
-        call, select = allowed & ~(asked | answered | failed), answered & ~pending
+        pending, called = asked.any(-1, keepdim=True), asked | answered | failed
+        call = allowed & ~(called.any(-1, keepdim=True) if self.heat else called)
+        select = answered & ~pending
         ends = pending | ~(call | select).any(-1, keepdim=True)
-        return torch.cat([call, select, ends], -1).float().log()
+        utility = (slots[..., 0] - slots[..., 1]) / self.heat if self.heat else torch.zeros(call.shape)
+        return torch.cat([utility + call.float().log(), select.float().log(), ends.float().log()], -1)
 
 
 def imitate(policy: torch.nn.Module, batch: Rollouts, steps: int, lr: float = 3e-3, share: int = 256) -> list[float]:
-    """Train the policy to write the tokens of these rollouts, `share` of them a step; returns the mean cross-entropy of a
+    """Train the policy to write the tokens of these rollouts, `share` of them a step; returns the cross-entropy of a
     token at each step.
     """
     optimiser, losses = torch.optim.Adam(policy.parameters(), lr), []
