@@ -1,6 +1,7 @@
 """A small made-up table on which looking at answers pays, with the best possible agent known in closed form."""
 
 import datetime as dt
+import hashlib
 import itertools
 
 from routerlab.core.outcomes import Grade, OutcomeTable
@@ -19,7 +20,9 @@ def hidden_knowledge() -> Recorded:
     """
     queries, rows = [], []
     for number, digits in enumerate(itertools.product(range(10), repeat=3)):
-        queries.append(Query.ask(f"What is behind door {number}?", "truth", source="hidden", split="train"))
+        noise = hashlib.blake2b(str(number).encode(), digest_size=12).hexdigest()
+        text = " ".join(noise[i : i + 6] for i in range(0, 24, 6))
+        queries.append(Query.ask(text, "truth", source="hidden", split="train"))
         for model, digit in zip(USD, (*digits, 0), strict=True):
             right = digit < _RIGHT[model]
             grade = Grade.CORRECT if right else Grade.IDK if model == "modest" else Grade.INCORRECT

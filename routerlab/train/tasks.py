@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from routerlab.grade.verify import abstains
+from routerlab.label.rewards import RewardError
 from routerlab.train.env import SELECT, Episode, Replay, ToolCall, tool_names
 from routerlab.train.rl import Draw, Reward, Rollouts
 
@@ -144,6 +145,9 @@ class AgentMode:
                 break
         states = torch.from_numpy(slots), torch.from_numpy(shared), allowed[:, None].expand(n, limit, k)
         return Rollouts(states, draw.rows, draw.lam, actions, turns, *self._outcomes(draw.rows, episodes))
+
+    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RewardError("the exact gradient needs the reward of every action: train on one call a question")
 
     def _turn(self, row: int, episode: Episode, asked: list[int], selected: int | None, now: np.ndarray) -> None:
         """Take the turn, feed the results and note in `now` (models x seen) what they show."""
