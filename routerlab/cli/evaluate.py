@@ -30,6 +30,8 @@ def evaluate(args: argparse.Namespace) -> int:
         return 0
     _check(args)
     data = _table(args.table, args.bench)
+    if args.looking:
+        return _looking(data, args.seed)
     rival = _rival(args.against, list(KINDS) if args.routers == "all" else args.routers.split(","))
     salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
     contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
@@ -51,6 +53,45 @@ def evaluate(args: argparse.Namespace) -> int:
         if report:
             routerlab.Run(args.out).write("comparison.json", report.as_json())
         print(f"kept in {breakdown.keep(results, routerlab.Run(args.out), summary)}")
+    return 0
+
+
+def _looking(data: Any, seed: int) -> int:
+    """Print what a router would gain by the answers of each model, and of the cheapest two, three … models."""
+    import numpy as np
+
+    from routerlab.contest.setup import with_splits
+    from routerlab.evaluate.frontier import lam_grid
+    from routerlab.evaluate.looking import looking
+    from routerlab.routers.cascade import answer_codes, signs_of
+    from routerlab.routers.features import Tfidf
+    from routerlab.routers.learned import linear
+    from routerlab.sources.split import clusters
+
+    train = with_splits(data, say).split("train")
+    both = train.table.matrix("quality"), train.table.matrix("usd")
+    kept = np.flatnonzero(~np.isnan(sum(both)).any(1))
+    queries, names = [train.queries[i] for i in kept], train.table.models
+    table = train.table.select([q.id for q in queries])
+    quality, usd = (m[kept] for m in both)
+    order = np.argsort(usd.mean(0)).tolist()
+    sets = [[m] for m in order] + [order[:k] for k in range(2, len(order))]
+    texts = [q.text for q in queries]
+    say(f"{len(sets)} sets of models seen, {len(queries)} training questions")
+    about = {
+        "fit": linear,
+        "lams": lam_grid(usd, 40),
+        "rng": np.random.default_rng(seed),
+        "clusters": clusters(queries),
+    }
+    x, seen = Tfidf().fit(texts).views(texts).dense, (signs_of(table), answer_codes(table))
+    lines = looking(x, *seen, (quality, usd), sets, **about)
+    print(f"area of a linear router that sees no answers: {lines[0].without}; what seeing answers adds:")
+    width = max(len(", ".join(names[m] for m in line.models)) for line in lines)
+    print(f"{'answers seen of':{width}}  {'for free':26}  paid for")
+    for line in lines:
+        print(f"{', '.join(names[m] for m in line.models):{width}}  {line.free!s:26}  {line.paid}")
+    print("[95 % intervals over training questions]; a cascade or an agent can pay only if what is free gains")
     return 0
 
 
