@@ -1,0 +1,455 @@
+"""The API: OpenAI's chat completions in front of a router and its pool."""
+
+import asyncio
+import logging
+import os
+import re
+import time
+import unicodedata
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from routerlab.collect.calls import CallError, Scope
+from routerlab.core.pools import ModelCard, Pool
+from routerlab.core.queries import Query
+from routerlab.serve.agent import Agent
+from routerlab.serve.choose import Chooser
+from routerlab.serve.log import Account, Log, Refusal
+from routerlab.serve.upstream import Upstream, counted, limit_of, text_of
+
+ROUTERS = ("router", "router-tool-rl")  # the second is the name that the published system uses
+MOST_BYTES = 2**20  # of a request
+_OURS = {"model", "stream", "stream_options", "metadata", "messages"}
+_PATIENCE = 3, 5.0  # after so many failures in a row a model is passed over for so many seconds
+log = logging.getLogger("routerlab.serve")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the server treats a request."""
+
+    timeout_s: float = 60.0  # from the first byte of a request to the last byte of its answer
+    most_at_once: int = 256  # requests; further ones are refused at once, with Retry-After
+    fallbacks: int = 2  # other models that are asked when one fails before its first byte
+    max_tokens: int = 4096  # of an answer, where the request names no limit: the cost of a call must be bounded
+    debug: bool = False  # prompts and answers in router_metadata, and /debug/tools
+
+
+@dataclass
+class Ask:
+    """One request while it is answered."""
+
+    account: Account
+    model: str  # as asked for
+    fields: dict[str, Any]  # what is sent on
+    given: Mapping[str, Any]  # the whole request
+    deadline: float
+    query: Query
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
+    started: float = field(default_factory=time.perf_counter)
+    strategy: str = ""
+    fallback: str = ""  # why the router or the model it chose did not decide the answer
+    intended: str = ""
+    propensity: dict[str, float] | None = None  # of each model to be the intended one
+    used: str = ""
+    answer: str = ""
+    finish: str = ""
+    turns: int = 1
+    held_usd: float = 0.0
+    router_usd: float = 0.0
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def metadata(self) -> dict[str, Any]:
+        """The `router_metadata` of the answer."""
+        targets = sum(c["cost"] for c in self.calls if c["role"] == "target")
+        own = self.router_usd + sum(c["cost"] for c in self.calls if c["role"] == "router")
+        return {
+            "model_used": self.used,
+            "total_cost": targets + own,
+            "router_cost": own,
+            "target_models_cost": targets,
+            "total_time": round(time.perf_counter() - self.started, 4),
+            "routing_strategy": self.strategy,
+            "turns_used": self.turns,
+            "call_history": self.calls,
+        }
+
+
+class Server:
+    """Answers requests: `chooser` names the model, or `agent` calls models with tools; `default` answers when neither
+    can. `explore` is the share of routed requests that go to a random model.
+    """
+
+    def __init__(
+        self, pool: Pool, chooser: Chooser, upstream: Upstream, log: Log, settings: Settings, agent: Agent | None = None
+    ) -> None:
+        self.pool, self.chooser, self.upstream, self.log, self.settings = pool, chooser, upstream, log, settings
+        self.agent, self.flying, self.draining = agent, 0, False
+        self._failures: dict[str, tuple[int, float]] = {}  # of each model: how many in a row, when the last
+        self.registry = CollectorRegistry()
+        labels = {"registry": self.registry, "namespace": "routerlab"}
+        self.requests = Counter("requests", "Requests by the status of their answer", ["status"], **labels)
+        self.called = Counter("calls", "Calls of models by how they ended", ["model", "status"], **labels)
+        self.usd = Counter("usd", "US dollars charged", ["model"], **labels)
+        self.seconds = Histogram("request_seconds", "Seconds from request to answer", **labels)
+        Gauge("requests_now", "Requests being answered", **labels).set_function(lambda: self.flying)
+
+    def app(self) -> web.Application:
+        """The application, with its routes."""
+        app = web.Application(client_max_size=MOST_BYTES, middlewares=[self._errors])
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/", self.about)
+        if self.settings.debug:
+            app.router.add_get("/debug/tools", self.tools)
+        app.cleanup_ctx.append(self._lifetime)
+        return app
+
+    async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
+        async def to_disk() -> None:
+            while True:  # lines survive the process as soon as they are written, and a power cut after this
+                await asyncio.sleep(1.0)
+                await asyncio.to_thread(os.fsync, self.log.file)
+
+        syncing = asyncio.create_task(to_disk())
+        yield
+        syncing.cancel()
+        await self.upstream.close()
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Refusal as refusal:
+            response = _json(
+                refusal.status, {"error": {"message": refusal.message, "code": refusal.code}} | refusal.more
+            )
+            if refusal.retry_after_s is not None:
+                response.headers["Retry-After"] = f"{max(1, round(refusal.retry_after_s))}"
+        except web.HTTPException as error:
+            response = _json(error.status, {"error": {"message": error.reason, "code": "invalid_request"}})
+        if request.method == "POST":
+            self.requests.labels(response.status).inc()
+        return response
+
+    async def about(self, _: web.Request) -> web.Response:
+        paths = ["POST /v1/chat/completions", "GET /v1/models", "GET /health", "GET /metrics"]
+        return _json(200, {"name": "routerlab", "router": self.chooser.name, "pool": self.pool.ids, "endpoints": paths})
+
+    async def health(self, _: web.Request) -> web.Response:
+        return _json(503 if self.draining else 200, {"status": "draining" if self.draining else "ok"})
+
+    async def models(self, _: web.Request) -> web.Response:
+        rows = [{"id": m, "object": "model", "created": 0, "owned_by": "routerlab"} for m in (*ROUTERS, *self.pool.ids)]
+        return _json(200, {"object": "list", "data": rows})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self.registry), content_type="text/plain")
+
+    async def tools(self, _: web.Request) -> web.Response:
+        return _json(200, {"tools": self.agent.tools if self.agent else []})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, and write down what it cost, however it ends."""
+        account = self.log.account(request.headers.get("Authorization", ""))
+        if self.draining:
+            raise Refusal(503, "the server is stopping; ask again elsewhere", "draining", 5.0)
+        if self.flying >= self.settings.most_at_once:
+            raise Refusal(429, f"{self.flying} requests are being answered; ask again later", "overloaded", 1.0)
+        self.flying += 1
+        deadline = asyncio.get_running_loop().time() + self.settings.timeout_s
+        ask, status = None, 499  # the client went away
+        try:
+            async with asyncio.timeout_at(deadline):
+                account.count(1, 0)
+                ask = self._read(await request.read(), account, deadline)
+                response = await self._answer(request, ask)
+                status = response.status
+                return response
+        except TimeoutError:
+            status = 504
+            message = f"no answer within {self.settings.timeout_s:g} s; ask for less, or raise --timeout"
+            raise Refusal(504, message, "timeout", more=_cost(ask)) from None
+        except Refusal as refusal:
+            status, refusal.more = refusal.status, _cost(ask)
+            raise
+        finally:
+            self.flying -= 1
+            if ask is not None:
+                self._end(ask, status)
+
+    def _read(self, content: bytes, account: Account, deadline: float) -> Ask:
+        try:
+            given = orjson.loads(content)
+            fields = {k: v for k, v in given.items() if k not in _OURS and v is not None}
+            messages, model, about = given["messages"], given.get("model") or ROUTERS[0], given.get("metadata") or {}
+            orjson.dumps([messages, fields])
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError, AttributeError, KeyError, TypeError, RecursionError):
+            raise Refusal(400, "the body is no JSON object with 'messages', in UTF-8 and not nested deeply") from None
+        wrong = _wrong(messages, model, about, fields)
+        if wrong:
+            raise Refusal(400, wrong)
+        if model not in self.pool and not re.fullmatch(r"(router|router-tool-rl)(@[0-9.e+-]{1,20})?", model):
+            known = ", ".join([*ROUTERS, "router@LAMBDA", *self.pool.ids])
+            raise Refusal(404, f"there is no model {model[:80]!r}; there are {known}", "model_not_found")
+        last = next((m for m in reversed(messages) if m["role"] == "user"), messages[-1])
+        fields["messages"] = messages
+        if not limit_of(fields):
+            fields["max_tokens"] = self.settings.max_tokens
+        if given.get("stream"):
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        return Ask(account, model, fields, given, deadline, Query.ask(text_of(last) or " "))
+
+    async def _answer(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+        if self.agent and ask.model.partition("@")[0] in ROUTERS:
+            try:
+                ask.used, body = await self.agent.answer(self, ask)
+                ask.strategy = f"{self.agent.mode}: {self.agent.card.provider_id}"
+                return await self._send(request, ask, [body], None)
+            except CallError as error:
+                ask.fallback = f"router: {error.kind}"
+        order = await self._choose(ask)
+        ask.used, early, parts = await self._begin(ask, order)
+        async with aclosing(parts):
+            return await self._send(request, ask, early, parts)
+
+    async def _choose(self, ask: Ask) -> list[str]:
+        """The models to ask, in order: the intended one, then those that answer should it fail."""
+        if ask.model in self.pool:
+            ask.strategy, ask.intended = "direct", ask.model
+            return [ask.model]
+        default = self.chooser.default
+        if ask.fallback:
+            ask.strategy, ask.intended = "default", default
+        else:
+            await self.chooser.choose(ask, self.log)
+        others = sorted((c for c in self.pool if c.id not in (ask.intended, default)), key=lambda c: c.usd(1, 1))
+        order = list(dict.fromkeys([ask.intended, default, *(c.id for c in others)]))
+        now, (most, pause) = time.monotonic(), _PATIENCE
+        down = {m for m, (count, last) in self._failures.items() if count >= most and now - last < pause}
+        if ask.intended in down:
+            ask.fallback = f"{ask.intended} is failing"
+        return sorted(order, key=down.__contains__)[: 1 + self.settings.fallbacks]
+
+    async def _begin(self, ask: Ask, order: Sequence[str]) -> tuple[str, list[dict], AsyncGenerator[dict]]:
+        """The first of these models that says something, what it said, and the rest of its answer."""
+        failure = CallError("timeout", Scope.RETRY)
+        for place, model in enumerate(order):
+            parts, early = self.call(ask, self.pool[model], ask.fields), []
+            left = ask.deadline - asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(left / 2 if place < len(order) - 1 else left):
+                    async for part in parts:
+                        early.append(part)
+                        if _speaks(part):
+                            return model, early, parts
+            except TimeoutError:
+                await parts.aclose()
+                self._cut(ask)
+                failure = CallError("timeout", Scope.RETRY, f"{model} said nothing")
+            except CallError as error:
+                failure = error
+            if failure.kind in ("bad_request", "unsupported"):
+                break
+            ask.fallback = f"{model}: {failure.kind}"
+        if failure.kind == "timeout" and ask.deadline - asyncio.get_running_loop().time() < 0.05:
+            raise TimeoutError
+        status = {"bad_request": 400, "context_length": 400, "content_filter": 400, "unsupported": 400}
+        status |= {"rate_limited": 429, "timeout": 504}
+        wait_s = (failure.retry_after_s or 1.0) if failure.kind == "rate_limited" else None
+        raise Refusal(status.get(failure.kind, 502), f"{order[-1]}: {failure}", failure.kind, wait_s)
+
+    async def call(self, ask: Ask, card: ModelCard, fields: dict, role: str = "target") -> AsyncGenerator[dict]:
+        """The parts of a model's answer. The most it can cost is reserved before; what it did cost is charged after,
+        however it ends. An answer that is cut off, or comes without token counts, costs at most a token for each byte.
+        """
+        size = orjson.dumps([fields["messages"], fields.get("tools"), fields.get("response_format")])
+        text = size if size.isascii() else unicodedata.normalize("NFKC", size.decode()).encode()
+        parts = sum(isinstance(m.get("content"), list) and len(m["content"]) for m in fields["messages"])
+        tokens_in = max(len(size), len(text)) + 16 * (len(fields["messages"]) + 1) + 4096 * parts
+        limit = limit_of(fields) or self.settings.max_tokens
+        most = max(card.usd(tokens_in, limit, cached) for cached in (0, tokens_in))
+        ask.account.count(0, tokens_in + limit)
+        self.log.reserve(ask.account, ask.id, card.id, most)
+        ask.held_usd += most
+        entry = {
+            "call_id": f"{ask.id}-{len(ask.calls) + 1}",
+            "model": card.id,
+            "role": role,
+            "cost": most,
+            "reserved": most,
+        }
+        entry |= {"tokens_in": 0, "tokens_out": 0, "latency": 0.0, "status": "cancelled", "estimated": True}
+        ask.calls.append(entry)
+        started, said, whole = time.perf_counter(), [], {}
+        try:
+            async with aclosing(self.upstream.send(card, fields)) as answer:
+                async for part in answer:
+                    whole = part if part.get("usage") else whole
+                    said += [text_of(c.get("message") or c.get("delta") or {}) for c in part.get("choices") or ()]
+                    yield part
+            entry["status"], self._failures[card.id] = "ok", (0, 0.0)
+        except CallError as error:
+            entry["status"] = error.kind
+            if not error.unsure:
+                entry |= {"cost": 0.0, "estimated": False}
+            if error.scope is not Scope.ROW:
+                self._failures[card.id] = self._failures.get(card.id, (0, 0.0))[0] + 1, time.monotonic()
+            raise
+        finally:
+            entry["latency"] = round(time.perf_counter() - started, 4)
+            answer_text = "".join(said)
+            if entry["status"] in ("ok", "cancelled"):
+                reply = counted(answer_text, whole, started)
+                counts = reply.tokens_in, reply.tokens_out, reply.tokens_cached
+                if estimated := reply.estimated or entry["status"] != "ok":
+                    counts = tokens_in, len(answer_text.encode("utf-8", "replace")), 0
+                entry |= {"tokens_in": counts[0], "tokens_out": counts[1], "estimated": estimated}
+                entry["cost"] = reply.usd if reply.usd is not None and not estimated else card.usd(*counts)
+            ask.account.tokens = max(
+                0, ask.account.tokens - tokens_in - limit + entry["tokens_in"] + entry["tokens_out"]
+            )
+            if self.settings.debug:
+                entry |= {"prompt": fields["messages"], "answer": answer_text}
+
+    async def complete(self, ask: Ask, card: ModelCard, fields: dict, role: str = "target") -> tuple[dict, dict]:
+        """A whole answer, and the entry of its call in the history."""
+        fields = {k: v for k, v in fields.items() if k not in ("stream", "stream_options")}
+        place = len(ask.calls)
+        (body,) = [part async for part in self.call(ask, card, fields, role)]
+        return body, ask.calls[place]
+
+    async def _send(
+        self, request: web.Request, ask: Ask, early: Sequence[dict], parts: AsyncIterator[dict] | None
+    ) -> web.StreamResponse:
+        """Send the answer; of a stream, the last chunk holds `router_metadata`. When a stream breaks, the client gets
+        an error event, never the end of another model's answer.
+        """
+        head = {"id": ask.id, "created": int(time.time()), "model": ask.used}
+        headers = {"x-router-fallback": ascii(ask.fallback)[1:-1]} if ask.fallback else {}
+        if not ask.fields.get("stream"):
+            whole = [part async for part in _joined(early, parts)][-1]
+            self._keep(ask, whole, "message")
+            body = {**whole, **head, "object": "chat.completion", "router_metadata": ask.metadata()}
+            return _json(200, body, headers)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **headers}
+        )
+        await response.prepare(request)
+        last: dict[str, Any] = {}
+        usage, head = None, {**head, "object": "chat.completion.chunk"}
+        try:
+            async with asyncio.timeout_at(ask.deadline - 0.05):
+                async for part in _joined(early, parts):
+                    usage = part.get("usage") or usage
+                    if choices := part.get("choices"):
+                        self._keep(ask, part, "delta")
+                        chunk = {**part, **head, "usage": None}
+                        if choices[0].get("finish_reason"):
+                            last = chunk
+                        else:
+                            await response.write(_event(chunk))
+        except (CallError, TimeoutError) as error:
+            self._cut(ask)
+            kind = error.kind if isinstance(error, CallError) else "timeout"
+            message = f"{ask.used} stopped in the middle of its answer: {error or 'timeout'}"
+            broken = {"error": {"message": message, "code": kind}, "router_metadata": ask.metadata()}
+            await response.write(_event(broken))
+            ask.finish = "error"
+        else:
+            if (ask.given.get("stream_options") or {}).get("include_usage"):
+                await response.write(_event(last))
+                last = {**head, "choices": [], "usage": usage}
+            await response.write(_event({**last, "router_metadata": ask.metadata()}) + b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    def _keep(self, ask: Ask, part: Mapping[str, Any], name: str) -> None:
+        choice = part["choices"][0]
+        ask.answer += text_of(choice.get(name) or {})
+        ask.finish = choice.get("finish_reason") or ask.finish
+
+    def _cut(self, ask: Ask) -> None:
+        """Calls that the deadline cut off: whether they were billed is unknown, so they stay charged as reserved."""
+        for entry in ask.calls:
+            if entry["status"] == "cancelled":
+                entry |= {"status": "timeout", "cost": entry["reserved"]}
+
+    def _end(self, ask: Ask, status: int) -> None:
+        about = ask.metadata()
+        self.seconds.observe(about["total_time"])
+        for entry in ask.calls:
+            self.called.labels(entry["model"], entry["status"]).inc()
+            self.usd.labels(entry["model"]).inc(entry["cost"])
+        calls = [{k: v for k, v in entry.items() if k not in ("prompt", "answer")} for entry in ask.calls]
+        record = {"id": ask.id, "at": time.time(), "asked": ask.model, "messages": ask.fields["messages"]}
+        record |= {n: getattr(ask, n) for n in ("intended", "propensity", "used", "answer", "finish", "strategy")}
+        record |= {"status": status, "fallback": ask.fallback, "calls": calls, "about": ask.given.get("metadata") or {}}
+        record |= {"temperature": ask.fields.get("temperature") or 0.0}
+        try:
+            self.log.served(ask.account, ask.held_usd, about["total_cost"], record)
+        except Refusal as refusal:  # its reservations stay charged
+            log.error("request %s is not in the log: %s", ask.id, refusal.message)
+
+
+async def _joined(early: Sequence[dict], parts: AsyncIterator[dict] | None) -> AsyncIterator[dict]:
+    for part in early:
+        yield part
+    if parts is not None:
+        async for part in parts:
+            yield part
+
+
+def _speaks(part: Mapping[str, Any]) -> bool:
+    """Whether a part of an answer holds something to show, or its end."""
+    choices = part.get("choices") or [{}]
+    said = choices[0].get("message") or choices[0].get("delta") or {}
+    return bool(said.get("content") or said.get("tool_calls") or choices[0].get("finish_reason"))
+
+
+def _event(content: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(content) + b"\n\n"
+
+
+def _json(status: int, content: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(content), status=status, headers=headers, content_type="application/json")
+
+
+def _cost(ask: Ask | None) -> dict[str, Any]:
+    return {"router_metadata": ask.metadata()} if ask and ask.calls else {}
+
+
+def _wrong(messages: Any, model: Any, about: Any, fields: Mapping[str, Any]) -> str:
+    """What is wrong with a request; empty if nothing is."""
+    roles = {"system", "developer", "user", "assistant", "tool", "function"}
+    if not isinstance(messages, list) or not messages:
+        return "'messages' is a list of at least one message"
+    for m in messages:
+        if not isinstance(m, dict) or m.get("role") not in roles:
+            return f"a message is an object whose role is one of {', '.join(sorted(roles))}"
+        content = m.get("content")
+        parts = isinstance(content, list) and all(isinstance(p, dict) for p in content)
+        if not (parts or content is None or isinstance(content, str)):
+            return "the content of a message is text or a list of parts"
+    if not isinstance(model, str) or not isinstance(about, dict):
+        return "'model' is a name and 'metadata' an object"
+    for name in ("max_tokens", "max_completion_tokens"):
+        if name in fields and not (type(fields[name]) is int and 0 < fields[name] < 2**31):
+            return f"'{name}' is a whole number from 1"
+    heat, stops = fields.get("temperature", 0.0), fields.get("stop", [])
+    if isinstance(heat, bool) or not isinstance(heat, int | float) or not 0 <= heat <= 2:
+        return "'temperature' is a number from 0 to 2"
+    if not isinstance(stops, str | list) or not all(isinstance(s, str) and s for s in stops):
+        return "'stop' is a text or a list of texts"
+    if fields.get("n", 1) != 1:
+        return "'n' is 1: ask again for another answer"
+    return ""
