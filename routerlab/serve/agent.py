@@ -1,11 +1,12 @@
 """A language model that routes by calling models as tools; the turns are those of training (`train.env`)."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from routerlab.collect.calls import CallError, Scope
-from routerlab.core.pools import ModelCard, Pool
+from routerlab.core.pools import ModelCard, Pool, PoolError
 from routerlab.serve.log import Refusal
 from routerlab.serve.upstream import text_of
 from routerlab.train.env import SELECT, Call, Episode, Mode, ToolCall, read_tools, tool_names
@@ -64,6 +65,15 @@ class Agent:
             raise CallError("no_answer", Scope.ROW, outcome.how)
         number = outcome.number
         return (episode.called[number], answers[number]) if number else (self.card.id, body)
+
+
+def router_card(name: str, url: str, prices: str) -> ModelCard:
+    """The card of a router model at a URL; `prices` are IN,OUT in US dollars per million tokens."""
+    try:
+        usd_in, usd_out = map(float, prices.split(","))
+    except ValueError:
+        raise PoolError(f"--router-prices is {prices!r}; give IN,OUT, such as 0.1,0.4") from None
+    return ModelCard(name, name, "specialized", usd_in, usd_out, 2**20, dt.date.today(), base_url=url)
 
 
 _SYSTEM = {

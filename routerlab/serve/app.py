@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import fastjsonschema
 import orjson
+import yaml
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from routerlab.collect.calls import CallError, Scope
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
+from routerlab.core.runs import root
 from routerlab.serve.agent import Agent
 from routerlab.serve.choose import Chooser
 from routerlab.serve.log import Account, Log, Refusal
@@ -93,6 +96,8 @@ class Server:
         self.pool, self.chooser, self.upstream, self.log, self.settings = pool, chooser, upstream, log, settings
         self.agent, self.flying, self.draining = agent, 0, False
         self._failures: dict[str, tuple[int, float]] = {}  # of each model: how many in a row, when the last
+        self.document = yaml.safe_load((root() / "data" / "openapi.yaml").read_text())
+        self._check = fastjsonschema.compile(self.document["components"]["schemas"]["Request"])
         self.registry = CollectorRegistry()
         labels = {"registry": self.registry, "namespace": "routerlab"}
         self.requests = Counter("requests", "Requests by the status of their answer", ["status"], **labels)
@@ -108,6 +113,7 @@ class Server:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/openapi.json", self.openapi)
         app.router.add_get("/", self.about)
         if self.settings.debug:
             app.router.add_get("/debug/tools", self.tools)
@@ -145,6 +151,9 @@ class Server:
         paths = ["POST /v1/chat/completions", "GET /v1/models", "GET /health", "GET /metrics"]
         return _json(200, {"name": "routerlab", "router": self.chooser.name, "pool": self.pool.ids, "endpoints": paths})
 
+    async def openapi(self, _: web.Request) -> web.Response:
+        return _json(200, self.document)
+
     async def health(self, _: web.Request) -> web.Response:
         return _json(503 if self.draining else 200, {"status": "draining" if self.draining else "ok"})
 
@@ -177,6 +186,7 @@ class Server:
                 return response
         except TimeoutError:
             status = 504
+            self._cut(ask)
             message = f"no answer within {self.settings.timeout_s:g} s; ask for less, or raise --timeout"
             raise Refusal(504, message, "timeout", more=_cost(ask)) from None
         except Refusal as refusal:
@@ -191,13 +201,14 @@ class Server:
         try:
             given = orjson.loads(content)
             fields = {k: v for k, v in given.items() if k not in _OURS and v is not None}
-            messages, model, about = given["messages"], given.get("model") or ROUTERS[0], given.get("metadata") or {}
+            messages, model, _about = given["messages"], given.get("model") or ROUTERS[0], given.get("metadata") or {}
             orjson.dumps([messages, fields])
         except (orjson.JSONDecodeError, orjson.JSONEncodeError, AttributeError, KeyError, TypeError, RecursionError):
             raise Refusal(400, "the body is no JSON object with 'messages', in UTF-8 and not nested deeply") from None
-        wrong = _wrong(messages, model, about, fields)
-        if wrong:
-            raise Refusal(400, wrong)
+        try:
+            self._check(given)
+        except fastjsonschema.JsonSchemaValueException as error:
+            raise Refusal(400, error.message.replace("data", "the body", 1)[:300]) from None
         if model not in self.pool and not re.fullmatch(r"(router|router-tool-rl)(@[0-9.e+-]{1,20})?", model):
             known = ", ".join([*ROUTERS, "router@LAMBDA", *self.pool.ids])
             raise Refusal(404, f"there is no model {model[:80]!r}; there are {known}", "model_not_found")
@@ -276,7 +287,7 @@ class Server:
         text = size if size.isascii() else unicodedata.normalize("NFKC", size.decode()).encode()
         parts = sum(isinstance(m.get("content"), list) and len(m["content"]) for m in fields["messages"])
         tokens_in = max(len(size), len(text)) + 16 * (len(fields["messages"]) + 1) + 4096 * parts
-        limit = limit_of(fields) or self.settings.max_tokens
+        limit = min(limit_of(fields) or self.settings.max_tokens, card.context)
         most = max(card.usd(tokens_in, limit, cached) for cached in (0, tokens_in))
         ask.account.count(0, tokens_in + limit)
         self.log.reserve(ask.account, ask.id, card.id, most)
@@ -378,9 +389,9 @@ class Server:
         ask.answer += text_of(choice.get(name) or {})
         ask.finish = choice.get("finish_reason") or ask.finish
 
-    def _cut(self, ask: Ask) -> None:
+    def _cut(self, ask: Ask | None) -> None:
         """Calls that the deadline cut off: whether they were billed is unknown, so they stay charged as reserved."""
-        for entry in ask.calls:
+        for entry in ask.calls if ask else []:
             if entry["status"] == "cancelled":
                 entry |= {"status": "timeout", "cost": entry["reserved"]}
 
@@ -426,30 +437,3 @@ def _json(status: int, content: Any, headers: Mapping[str, str] | None = None) -
 
 def _cost(ask: Ask | None) -> dict[str, Any]:
     return {"router_metadata": ask.metadata()} if ask and ask.calls else {}
-
-
-def _wrong(messages: Any, model: Any, about: Any, fields: Mapping[str, Any]) -> str:
-    """What is wrong with a request; empty if nothing is."""
-    roles = {"system", "developer", "user", "assistant", "tool", "function"}
-    if not isinstance(messages, list) or not messages:
-        return "'messages' is a list of at least one message"
-    for m in messages:
-        if not isinstance(m, dict) or m.get("role") not in roles:
-            return f"a message is an object whose role is one of {', '.join(sorted(roles))}"
-        content = m.get("content")
-        parts = isinstance(content, list) and all(isinstance(p, dict) for p in content)
-        if not (parts or content is None or isinstance(content, str)):
-            return "the content of a message is text or a list of parts"
-    if not isinstance(model, str) or not isinstance(about, dict):
-        return "'model' is a name and 'metadata' an object"
-    for name in ("max_tokens", "max_completion_tokens"):
-        if name in fields and not (type(fields[name]) is int and 0 < fields[name] < 2**31):
-            return f"'{name}' is a whole number from 1"
-    heat, stops = fields.get("temperature", 0.0), fields.get("stop", [])
-    if isinstance(heat, bool) or not isinstance(heat, int | float) or not 0 <= heat <= 2:
-        return "'temperature' is a number from 0 to 2"
-    if not isinstance(stops, str | list) or not all(isinstance(s, str) and s for s in stops):
-        return "'stop' is a text or a list of texts"
-    if fields.get("n", 1) != 1:
-        return "'n' is 1: ask again for another answer"
-    return ""

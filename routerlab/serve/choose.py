@@ -99,7 +99,7 @@ class Chooser:
     def _route(self, queries: list[Query], lam: float | None) -> list[tuple[str, float]]:
         import numpy as np
 
-        router = self.router if lam is None else self.router.at(lam)
+        router = self.router if lam is None else self.router.at(lam)  # type: ignore
         decided = router.route(queries, self.pool)
         usd = np.broadcast_to(np.asarray(decided.own_usd, float), len(queries))
         return [(decided.models[c], float(cost)) for c, cost in zip(decided.choice, usd, strict=True)]
@@ -139,4 +139,4 @@ def open_router(spec: str, pool: Pool, table: str = "pocket", lam: float | None 
     else:
         known = ", ".join(k for k in KINDS if k != "cascade")
         raise RouterError(f"no router {spec!r}; give a model of the pool, a folder, a policy map (.yaml), or {known}")
-    return router if lam is None else router.at(lam)
+    return router if lam is None else router.at(lam)  # type: ignore

@@ -13,7 +13,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from routerlab.collect.budget import UNIT, units
 from routerlab.collect.ledger_format import decode, encode
@@ -70,6 +73,29 @@ class Account:
         self.requests, self.tokens = self.requests + requests, self.tokens + tokens
 
 
+def accounts(keys: Path | None, usd: float | None, host: str) -> list[Account]:
+    """The API keys of a YAML file: a list of name, key_env (the environment variable with the key) and limits (usd,
+    requests_per_minute, tokens_per_minute). Without a file: the key in ROUTERLAB_API_KEY, or none on loopback.
+
+    Args:
+        keys: the file.
+        usd: the budget without a file.
+        host: the address that is bound; another than loopback needs a key.
+    """
+    rows = [{"name": "default", "key_env": "ROUTERLAB_API_KEY", "usd": usd}]
+    if keys is None and not os.environ.get("ROUTERLAB_API_KEY"):
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            raise LogError(f"{host} can be reached from elsewhere: give --keys, or set ROUTERLAB_API_KEY")
+        return [Account(usd=usd)]
+    try:
+        rows = yaml.safe_load(keys.read_text())["keys"] if keys else rows
+        digests = [sha256(os.environ[row.pop("key_env")].strip().encode()).digest() for row in rows]
+        return [Account(digest=digest, **row) for digest, row in zip(digests, rows, strict=True)]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        cure = "each needs name, key_env (a variable that is set), and may have usd and limits a minute"
+        raise LogError(f"{keys}: no list of keys ({type(error).__name__}: {error}); {cure}") from error
+
+
 class Log:
     """The log of one run, written by one process; accounts continue with what earlier processes charged them."""
 
@@ -87,7 +113,7 @@ class Log:
             for line in lines:
                 if record := decode(line):
                     account = self.accounts.setdefault(record["by"], Account(record["by"], usd=0.0))
-                    account.charged = max(account.charged, record["sum"] - record["change"]) + record["change"]
+                    account.charged = record["sum"]
             if lines.tell() and not line.endswith(b"\n"):  # the end of a line that a killed process was writing
                 os.ftruncate(self.file, lines.tell() - len(line))
         self._size = os.fstat(self.file).st_size
@@ -120,7 +146,7 @@ class Log:
 
     def _append(self, account: Account, change: int, record: dict[str, Any]) -> None:
         total = account.charged + change
-        line = encode({**record, "by": account.name, "change": change, "sum": total})
+        line = encode({**record, "by": account.name, "sum": total})
         try:
             if os.write(self.file, line) != len(line):
                 raise OSError("the disk is full")

@@ -67,7 +67,7 @@ class PolicyMap:
     def load(cls, path: str | Path, pool: Pool) -> "PolicyMap":
         """Read a map from YAML; a bare name means `data/policies/<name>.yaml`. Models must be in the pool."""
         path = Path(path)
-        path = path if path.suffix in {".yaml", ".yml"} else root() / "data" / "policies" / f"{path}.yaml"
+        path = path if path.is_file() else root() / "data" / "policies" / f"{path.stem}.yaml"
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:

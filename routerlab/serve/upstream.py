@@ -126,8 +126,9 @@ class Upstream:
                 yield chunk.model_dump(exclude_none=True)
         except Exception as error:
             status = getattr(error, "status_code", None)
-            known = isinstance(status, int) and status < 500
-            raise (from_status(status, str(error)) if known else from_exception(error)) from error
+            if isinstance(status, int) and status < 500:
+                raise from_status(status, str(error)) from error
+            raise from_exception(error) from error
 
     async def close(self) -> None:
         """Close connections."""
