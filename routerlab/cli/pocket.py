@@ -1,20 +1,13 @@
 """The verb that trains the embedded models and records their table."""
 
 import argparse
-from pathlib import Path
 
-from routerlab.cli.shared import AddVerb, from_zero, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    parser = verb(pocket, "pocket", "train the embedded models from seeds and record their table")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to put it (default: data/pocket)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a small part of the training and of the questions, in minutes"
-    )
-    parser.add_argument("--again", action="store_true", help="also train models that have weights already")
-    parser.add_argument("--threads", type=from_zero, default=0, help="torch threads (default: its own choice)")
+    """Add this verb to the command line."""
+    add_flags(verb(pocket, "pocket", "train the embedded models from seeds and record their table"), "pocket")
 
 
 def pocket(args: argparse.Namespace) -> int:
