@@ -13,7 +13,8 @@ from aiohttp import web
 
 from routerlab import ModelCard, Pool, Run
 from routerlab.routers.baselines import Always
-from routerlab.serve.app import Server, Settings
+from routerlab.serve.app import Server
+from routerlab.serve.calls import Settings
 from routerlab.serve.choose import Chooser
 from routerlab.serve.log import Account, Log, LogError, Refusal, accounts, served
 from routerlab.serve.upstream import Upstream

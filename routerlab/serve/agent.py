@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from routerlab.collect.calls import CallError, Scope
 from routerlab.core.pools import ModelCard, Pool, PoolError
+from routerlab.routers import prompts
 from routerlab.serve.log import Refusal
 from routerlab.serve.upstream import text_of
-from routerlab.train.env import SELECT, Call, Episode, Mode, ToolCall, read_tools, tool_names
+from routerlab.train.env import Call, Episode, Mode, ToolCall, read_tools
 
 if TYPE_CHECKING:
-    from routerlab.serve.app import Ask, Server
+    from routerlab.serve.calls import Ask, Caller
 
 
 class Agent:
@@ -23,17 +24,12 @@ class Agent:
     def __init__(self, card: ModelCard, pool: Pool, mode: Mode = "agent", max_turns: int = 3) -> None:
         self.card, self.pool, self.max_turns = card, pool, max_turns
         self.mode: Mode = mode
-        self.tools = [_tool(name, pool[model]) for name, model in tool_names(pool.ids).items()]
-        if mode == "agent":
-            about = "End with the response of an earlier call as the answer."
-            self.tools.append(
-                _schema(SELECT, about, {"call": {"type": "integer", "description": "its number"}}, ["call"])
-            )
+        self.tools = prompts.tools(pool.cards, mode)
 
-    async def answer(self, server: "Server", ask: "Ask") -> tuple[str, dict[str, Any]]:
+    async def answer(self, caller: "Caller", ask: "Ask") -> tuple[str, dict[str, Any]]:
         """(the model whose answer it is, its completion); CallError if the router model fails or gives no answer."""
         episode, answers = Episode(self.pool.ids, self.max_turns, self.mode), dict[int, dict]()
-        messages = [{"role": "system", "content": _SYSTEM[self.mode]}, *ask.fields["messages"]]
+        messages = [{"role": "system", "content": prompts.TOOL[self.mode]}, *ask.fields["messages"]]
         body: dict[str, Any] = {}
 
         async def ask_model(call: Call) -> None:
@@ -43,7 +39,7 @@ class Agent:
             fields.setdefault("temperature", call.temperature)
             place = len(ask.calls)
             try:
-                answers[call.number], entry = await server.complete(ask, self.pool[call.model], fields)
+                answers[call.number], entry = await caller.complete(ask, self.pool[call.model], fields)
                 said = text_of(answers[call.number]["choices"][0].get("message") or {})
                 episode.feed(call.number, said, entry["cost"])
             except CallError as error:
@@ -53,7 +49,7 @@ class Agent:
 
         while not episode.done:
             fields = {"messages": messages, "tools": self.tools, "max_tokens": 1024, "temperature": 0.0}
-            body, _ = await server.complete(ask, self.card, fields, "router")
+            body, _ = await caller.complete(ask, self.card, fields, "router")
             message = body["choices"][0].get("message") or {}
             text, tools = read_tools(message.get("content") or "")
             tools += [_read(t) for t in message.get("tool_calls") or ()]
@@ -74,25 +70,6 @@ def router_card(name: str, url: str, prices: str) -> ModelCard:
     except ValueError:
         raise PoolError(f"--router-prices is {prices!r}; give IN,OUT, such as 0.1,0.4") from None
     return ModelCard(name, name, "specialized", usd_in, usd_out, 2**20, dt.date.today(), base_url=url)
-
-
-_SYSTEM = {
-    "simple": "Call the one model that answers the user's request well at the lowest price.",
-    "agent": "Answer the user's request yourself if that is easy. Else call the models that answer it well at a low "
-    f"price, several at once if that helps, and end with {SELECT} of the best response.",
-}
-
-
-def _tool(name: str, card: ModelCard) -> dict[str, Any]:
-    prices = f"US$ {card.usd_per_mtok_in:g} in, {card.usd_per_mtok_out:g} out per million tokens"
-    about = f"{card.id} ({card.tier}; {prices}). {card.description}"
-    fields = {"system_prompt": {"type": "string"}, "temperature": {"type": "number", "minimum": 0, "maximum": 2}}
-    return _schema(name, about, fields, [])
-
-
-def _schema(name: str, about: str, fields: Mapping[str, Any], needed: list[str]) -> dict[str, Any]:
-    content = {"type": "object", "properties": dict(fields), "required": needed}
-    return {"type": "function", "function": {"name": name, "description": about, "parameters": content}}
 
 
 def _read(tool: Any) -> ToolCall:

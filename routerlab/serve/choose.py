@@ -13,7 +13,7 @@ from routerlab.serve.log import Log, Refusal
 from routerlab.serve.policies import PolicyError, PolicyMap
 
 if TYPE_CHECKING:
-    from routerlab.serve.app import Ask
+    from routerlab.serve.calls import Ask
 
 log = logging.getLogger("routerlab.serve")
 _LONGEST_S = 10.0  # a decision; then the default model answers

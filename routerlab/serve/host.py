@@ -1,4 +1,4 @@
-"""A server for a router model: vLLM where it is installed, else transformers here, with tool calls held to their schemas
+"""A server for a router model: vLLM where it is installed, else transformers, with tool calls held to their schemas
 by xgrammar.
 """
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from routerlab.collect.budget import UNIT, units
 from routerlab.collect.ledger_format import decode, encode
+from routerlab.collect.limits import UNIT, units
 from routerlab.core.runs import Run
 
 FILE = "served.jsonl"
