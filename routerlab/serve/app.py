@@ -72,6 +72,7 @@ class Server:
                 await asyncio.sleep(1.0)
                 await asyncio.to_thread(os.fsync, self.log.file)
 
+        await self.caller.upstream.warm_up(self.pool)
         syncing = asyncio.create_task(to_disk())
         yield
         syncing.cancel()

@@ -3,11 +3,15 @@ by xgrammar.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,34 @@ def vllm_command(model: str, port: int, options: Mapping[str, Any]) -> list[str]
     return [*start, "--host", "127.0.0.1", "--port", str(port), *tools, *flags]
 
 
+def watch(command: Sequence[str], url: str, wait_s: float) -> int:
+    """Run a server until it ends or this process is told to; print its address when it answers. Its children end too.
+
+    Args: the `command`; the `url` whose /health answers when it is ready; the seconds that may take, `wait_s`.
+    """
+    server = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))
+    end, ready = time.monotonic() + wait_s, False
+    try:
+        while server.poll() is None:
+            if not ready and time.monotonic() > end:
+                raise HostError(f"{url} did not answer within {wait_s:g} s; see its messages above, or raise --wait")
+            with contextlib.suppress(OSError):
+                ready = ready or _is_ready(url)
+            time.sleep(0.5)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+    return 0 if ready else server.returncode or 1
+
+
+def _is_ready(url: str) -> bool:
+    with urllib.request.urlopen(f"{url}/health", timeout=5):
+        print(f"{url}/v1", flush=True)
+    return True
+
+
 class Host:
     """OpenAI's chat completions over one transformers model. Requests are answered one after the other."""
 
@@ -41,6 +73,8 @@ class Host:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        self.words: Any
+        self.model: Any
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
             self.words = AutoTokenizer.from_pretrained(path)
@@ -133,7 +167,7 @@ class Host:
         """What holds the answer to the tools' schemas, or to a JSON schema; nothing otherwise."""
         import xgrammar
 
-        form = asked.get("response_format") or {"type": "text"}
+        form: dict[str, Any] = asked.get("response_format") or {"type": "text"}
         if not tools and form["type"] == "text":
             return []
         info = xgrammar.TokenizerInfo.from_huggingface(self.words, vocab_size=self.model.config.vocab_size)

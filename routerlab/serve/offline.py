@@ -60,11 +60,12 @@ def _query(request: dict[str, Any]) -> Query:
     return Query(messages, str(reference) if reference else None, verifier, "served", meta=about)
 
 
-def evaluate_log(
-    run: Run, data: Recorded, routers: Sequence[Any]
-) -> list[tuple[str, Estimate, Estimate] | tuple[str, str]]:
-    """For each router (its name, estimates of its mean quality and of its cost in US dollars), or (its name, why the
-    log cannot tell). Requests without a grade or without logged chances are left out.
+Reached = tuple[str, Estimate | None, Estimate | None, str]
+
+
+def evaluate_log(run: Run, data: Recorded, routers: Sequence[Any]) -> list[Reached]:
+    """For each router its name, the estimates of its mean quality and of its cost (US dollars), and, where the log
+    cannot tell, why. Requests without a grade or without logged chances are left out.
     """
     table, ids = data.table, [q.id for q in data.queries]
     quality, usd = table.matrix("quality", None), table.matrix("usd", None)
@@ -83,17 +84,17 @@ def evaluate_log(
     texts = [q.text for q in data.queries]
     views = Tfidf().fit(texts).views(texts)
     half = np.arange(len(ids)) % 2 == 0
-    results = []
+    results: list[Reached] = []
     for router in routers:
         wanted = router.route(data.queries, data.pool).choice[at]
         try:
-            estimates = [
+            reached, paid = (
                 off_policy(wanted, column, np.array(chances), outcome[at, column], _guess(views, outcome, half)[at], at)
                 for outcome in (quality.astype(float), usd.astype(float))
-            ]
-            results.append((router.name, *estimates))
+            )
+            results.append((router.name, reached, paid, ""))
         except LogError as error:
-            results.append((router.name, str(error)))
+            results.append((router.name, None, None, str(error)))
     return results
 
 

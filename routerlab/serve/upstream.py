@@ -11,7 +11,7 @@ from routerlab.collect.backends import PocketBackend
 from routerlab.collect.calls import Call, CallError, Reply, Scope, from_exception, from_status
 from routerlab.collect.completion import read_completion
 from routerlab.collect.providers import checked_url, load_litellm
-from routerlab.core.pools import ModelCard
+from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.runs import root
 
 MOST_BYTES = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
@@ -26,6 +26,12 @@ class Upstream:
         self.base_url, self.key_env = checked_url(base_url) if base_url else "", key_env
         self.pocket = PocketBackend()
         self._session: Any = None
+
+    async def warm_up(self, pool: Pool) -> None:
+        """Ask each embedded model once, which reads it from the disk."""
+        for card in pool:
+            if card.provider_id.startswith("pocket/"):
+                await self.pocket.answer([Call("", card.id, card.provider_id, ({"content": "1"},), max_tokens=1)])
 
     async def send(self, card: ModelCard, fields: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """A whole completion, or its chunks if the request says `stream`. Whatever fails is raised as a CallError."""
