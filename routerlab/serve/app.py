@@ -212,6 +212,8 @@ class Server:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **headers}
         )
         await response.prepare(request)
+        if parts is None:  # an agent's answer is whole
+            early = [_as_chunk(body) for body in early]
         last: dict[str, Any] = {}
         usage, head = None, {**head, "object": "chat.completion.chunk"}
         try:
@@ -268,6 +270,15 @@ async def _joined(early: Sequence[dict], parts: AsyncIterator[dict] | None) -> A
     if parts is not None:
         async for part in parts:
             yield part
+
+
+def _as_chunk(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A completion as the one chunk of a stream."""
+    choice = {k: v for k, v in body["choices"][0].items() if k != "message"}
+    delta = dict(body["choices"][0].get("message") or {})
+    if calls := delta.get("tool_calls"):
+        delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
+    return {**body, "choices": [{**choice, "delta": delta}]}
 
 
 def _event(content: Mapping[str, Any]) -> bytes:

@@ -100,7 +100,7 @@ def evaluate_log(run: Run, data: Recorded, routers: Sequence[Any]) -> list[Reach
 
 def _guess(views: Any, outcome: np.ndarray, half: np.ndarray) -> np.ndarray:
     """The outcome of every model on each question, predicted from the other half of the questions."""
-    guess = np.tile(np.nan_to_num(np.nanmean(outcome, 0)), (len(outcome), 1))
+    guess = np.zeros(outcome.shape)
     for own in (half, ~half):
         shown = outcome[~own]
         known = ~np.isnan(shown).all(0)
