@@ -46,10 +46,9 @@ def _server(given: argparse.Namespace) -> Any:
     if spec.startswith(("http://", "https://")):
         card = router_card(given.router_model, spec, given.router_prices)
         agent, spec = Agent(card, pool, given.mode, given.max_turns), default
-    actor = root() / "data" / "pocket" / "actor"
-    fallback = str(actor) if actor.is_dir() else "ridge"
-    lam = 2000.0 if given.lam is None and not Path(spec or fallback).is_dir() else given.lam
-    router = open_router(spec or fallback, pool, given.table, lam)
+    trained = str(root() / "data" / "pocket" / "actor" / "known")
+    lam = 2000.0 if given.lam is None and not (spec and Path(spec).is_dir()) else given.lam
+    router = open_router(spec or trained, pool, given.table, lam)
     chooser = Chooser(router, pool, default, given.explore)
     chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)

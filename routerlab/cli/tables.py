@@ -1,4 +1,4 @@
-"""Verbs on tables, questions and pools."""
+"""Verbs on tables and pools."""
 
 import argparse
 import datetime as dt
@@ -14,7 +14,6 @@ def add(verb: AddVerb) -> None:
     add_flags(verb(show, "show", "print what a recorded table holds, a line a model"), "show")
     parser = verb(import_, "import", "make a run of a table of outcomes: CSV, TSV, JSON, JSONL or Parquet")
     add_flags(parser, "import", "columns")
-    add_flags(verb(data, "data", "list the benchmarks, or split questions leak-proof"), "data")
     parser = verb(pools, "pools", "compare a pool's prices with public price maps, or ask its models for one token")
     add_flags(parser, "pools", "connection")
 
@@ -72,25 +71,6 @@ def _tokens(text: str) -> str | float | dict[str, float]:
         return float(text)
     except ValueError:
         return text
-
-
-def data(given: argparse.Namespace) -> int:
-    """List the benchmarks by name, or put near-duplicate questions of a source into one split and print
-    the leakage that its own splits had."""
-    from routerlab.sources import benchmarks, split
-
-    if given.what == "list":
-        print(benchmarks.listing())
-        return 0
-    queries = benchmarks.load(given.source, folder=given.folder)
-    print("before:", split.leakage(queries))
-    queries = split.split(queries, given.shares)
-    print("after:", split.leakage(queries))
-    if given.out:
-        from routerlab.core.queries import to_arrow
-
-        routerlab.Run(given.out.parent).write_table(given.out.name, to_arrow(queries))
-    return 0
 
 
 def pools(given: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +22,12 @@ from routerlab.label.rationale import rationale
 from routerlab.routers import prompts
 from routerlab.sources.split import leakage
 
-Kind = Literal["sft", "dpo", "rl"]
-
 
 class RecordError(ValueError):
     """Records that cannot be made, or must not be trained on; the message says what to change."""
 
 
-def schema(kind: Kind) -> pa.Schema:
+def schema(kind: str) -> pa.Schema:
     """The columns of a file of records; messages, `pool` and `tools` are JSON.
 
     `pool` lists the models in the order shown: the `id` in the prompt, the recorded `model` whose outcomes it has on
@@ -37,8 +35,10 @@ def schema(kind: Kind) -> pa.Schema:
     question, of `question_chars` characters. `choice` is the policy or the shown model that the reply names. `weight`
     of a pair is the gap in quality - lam * usd between what its two replies call.
     """
-    own = {"sft": ["messages", "choice"], "dpo": ["prompt", "chosen", "rejected"], "rl": ["prompt"]}[kind]
-    texts = ["kind", "id", "query", "style", "mode", "template", "set", "pool", "tools", *own]
+    known = {"sft": ["messages", "choice"], "dpo": ["prompt", "chosen", "rejected"], "rl": ["prompt"]}
+    if kind not in known:
+        raise RecordError(f"no records of kind {kind!r}; there are {', '.join(known)}")
+    texts = ["kind", "id", "query", "style", "mode", "template", "set", "pool", "tools", *known[kind]]
     numbers = {"lam": pa.float64(), "question_chars": pa.int64()} | ({"weight": pa.float64()} if kind == "dpo" else {})
     return pa.schema(dict.fromkeys(texts, pa.string()) | numbers, {"schema": f"records-{kind}/1"})
 
@@ -64,11 +64,12 @@ class Recipe:
     probes: int = 0  # questions that the skills of a card are measured on; 0: cards without skills
     patchwork: float = 0.0  # the share of models replaced by a patchwork
     held_out: Sequence[str] = ()  # models that no record shows
+    split: str = "train"  # of the questions; only rl records have another
     seed: int = 42
 
 
 class Evidence:
-    """Recorded outcomes of training questions, each of which has a kind."""
+    """Recorded outcomes of questions that have kinds. Skills are measured on those of the training split alone."""
 
     def __init__(self, data: Recorded, kinds: Sequence[str], as_of: dt.date) -> None:
         self.pool, self.as_of, table = data.pool, as_of, data.table  # as_of: of the skills measured on them
@@ -76,7 +77,8 @@ class Evidence:
         self.quality, self.tokens_in, self.tokens_out = map(table.matrix, ("quality", "tokens_in", "tokens_out"))
         self.grades, self.answers = table.grades(), table.text("answer")
         self.kinds, self.kind = np.unique(np.asarray(kinds), return_inverse=True)
-        member = np.eye(len(self.kinds), dtype=np.int64)[self.kind].T
+        self.train = np.array([q.split == "train" for q in data.queries])
+        member = (np.eye(len(self.kinds), dtype=np.int64)[self.kind] * self.train[:, None]).T
         self.right, self.count = member @ (self.quality >= 0.5), member @ ~np.isnan(self.quality)  # kinds x models
 
     def skills(self, sources: np.ndarray, probes: int, rng: np.random.Generator, row: int = -1) -> tuple[Skill, ...]:
@@ -85,7 +87,7 @@ class Evidence:
         """
         places = np.arange(len(self.kinds))
         right, count = self.right[places, sources], self.count[places, sources]
-        if row >= 0:
+        if row >= 0 and self.train[row]:
             own = self.quality[row, sources[kind := self.kind[row]]]
             right[kind], count[kind] = right[kind] - (own >= 0.5), count[kind] - (not np.isnan(own))
         size = np.minimum(-(-probes // len(places)), count)
@@ -143,7 +145,7 @@ def draw(
 
 
 def records(
-    kind: Kind,
+    kind: str,
     queries: Sequence[Query],
     pool: Pool,
     recipe: Recipe,
@@ -154,13 +156,15 @@ def records(
 
     Args:
         kind: sft, dpo or rl; the first two need `evidence`.
-        queries: training questions; of another split they are refused.
+        queries: of split train, or of the recipe's split for rl; others are refused.
         pool, recipe: what pools are drawn from, and how.
         evidence: outcomes of at least these questions by the models of the pool.
         reasons: by query id, the rationale that stands before a policy; without one, `rationale` counts.
     """
-    if strays := [q for q in queries if q.split != "train"]:
-        raise RecordError(f"{len(strays)} questions are not of split train, such as {strays[0]!r}; train on no others")
+    if strays := [q for q in queries if q.split != (recipe.split if kind == "rl" else "train")]:
+        raise RecordError(
+            f"{len(strays)} questions are of another split, such as {strays[0]!r}; train on split train alone"
+        )
     if kind != "rl" and evidence is None:
         raise RecordError(
             f"{kind} records need recorded outcomes of the pool's models; collect them, or make rl records"
