@@ -75,8 +75,8 @@ def _tokens(text: str) -> str | float | dict[str, float]:
 
 
 def data(args: argparse.Namespace) -> int:
-    """List the benchmarks by name, or put near-duplicate questions of a source into one split and print
-    the leakage that its own splits had."""
+    """List the benchmarks, or split a source's questions with near-duplicates together, and print the leakage before
+    and after."""
     from routerlab.sources import benchmarks, split
 
     if args.what == "list":
