@@ -161,7 +161,7 @@ class Limiter:
 
 
 def backoff_s(attempt: int, rng: random.Random, retry_after_s: float | None = None) -> float:
-    """Seconds to wait after attempt 1, 2, 3, ...: what the provider asked for, and up to 0.5, 1, 2, ... 30 at random."""
+    """Seconds to wait after attempt 1, 2, 3, ...: what the provider asked for, and up to 0.5, 1, 2, ... 30 drawn."""
     return (retry_after_s or 0.0) + rng.uniform(0, min(30.0, 0.5 * 2 ** (attempt - 1)))
 
 

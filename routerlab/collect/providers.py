@@ -88,7 +88,7 @@ def _lesson(error: CallError, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(repr=False)
 class OpenAIBackend(_Provider):
-    """Any server of OpenAI's chat completions (vLLM, llama.cpp, ...); without `key_env` OPENAI_API_KEY holds the key."""
+    """Any server of OpenAI's chat completions (vLLM, llama.cpp …); without `key_env` OPENAI_API_KEY holds the key."""
 
     _: KW_ONLY
     most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory

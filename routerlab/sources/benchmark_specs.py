@@ -70,7 +70,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def raw_rows(spec: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
-    """A split's rows as published: from the raw files in `folder`, else fetched at the pinned revision or `revision`."""
+    """A split's rows as published: from raw files in `folder`, else fetched at the pinned revision or `revision`."""
     if folder is not None:
         return _from_folder(spec, split, Path(folder))
     revision = revision or spec.revision
