@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import routerlab
+from routerlab.cli.serve import from_log
 from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    add_flags(parser, "eval", "contest")
+    add_flags(parser, "eval", "contest", "log")
     parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
     add_flags(parser, "leaderboard", "contest")
 
@@ -28,8 +29,12 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.routers == "list":
         print("\n".join(KINDS))
         return 0
+    if args.log:
+        return from_log(args)
     _check(args)
     data = _table(args.table, args.bench)
+    if args.looking:
+        return _looking(data, args.seed)
     rival = _rival(args.against, list(KINDS) if args.routers == "all" else args.routers.split(","))
     salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
     contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
@@ -44,10 +49,52 @@ def evaluate(args: argparse.Namespace) -> int:
         _print(summary)
     else:
         summary = _report(args, data, results, rival)
+    report = _policies(args.policies, results, rival, args.resamples) if args.policies else None
     for router, why in results.left_out.items():
         say(f"{router} cannot run and is left out: {why}")
     if args.out:
+        if report:
+            routerlab.Run(args.out).write("comparison.json", report.as_json())
         print(f"kept in {breakdown.keep(results, routerlab.Run(args.out), summary)}")
+    return 0
+
+
+def _looking(data: Any, seed: int) -> int:
+    """Print what a router would gain by the answers of each model, and of the cheapest two, three … models."""
+    import numpy as np
+
+    from routerlab.contest.setup import with_splits
+    from routerlab.evaluate.frontier import lam_grid
+    from routerlab.evaluate.looking import looking
+    from routerlab.routers.cascade import answer_codes, signs_of
+    from routerlab.routers.features import Tfidf
+    from routerlab.routers.learned import linear
+    from routerlab.sources.split import clusters
+
+    train = with_splits(data, say).split("train")
+    both = train.table.matrix("quality"), train.table.matrix("usd")
+    kept = np.flatnonzero(~np.isnan(sum(both)).any(1))
+    queries, names = [train.queries[i] for i in kept], train.table.models
+    table = train.table.select([q.id for q in queries])
+    quality, usd = (m[kept] for m in both)
+    order = np.argsort(usd.mean(0)).tolist()
+    sets = [[m] for m in order] + [order[:k] for k in range(2, len(order))]
+    texts = [q.text for q in queries]
+    say(f"{len(sets)} sets of models seen, {len(queries)} training questions")
+    about = {
+        "fit": linear,
+        "lams": lam_grid(usd, 40),
+        "rng": np.random.default_rng(seed),
+        "clusters": clusters(queries),
+    }
+    x, seen = Tfidf().fit(texts).views(texts).dense, (signs_of(table), answer_codes(table))
+    lines = looking(x, *seen, (quality, usd), sets, **about)
+    print(f"area of a linear router that sees no answers: {lines[0].without}; what seeing answers adds:")
+    width = max(len(", ".join(names[m] for m in line.models)) for line in lines)
+    print(f"{'answers seen of':{width}}  {'for free':26}  paid for")
+    for line in lines:
+        print(f"{', '.join(names[m] for m in line.models):{width}}  {line.free!s:26}  {line.paid}")
+    print("[95 % intervals over training questions]; a cascade or an agent can pay only if what is free gains")
     return 0
 
 
@@ -133,6 +180,24 @@ def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> An
     for line in verdict.sentences(results, rival, args.resamples):
         print(line)
     return summary
+
+
+def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
+    """Print how a router's policies for two models do beside always calling one of these."""
+    from routerlab.contest import two_models
+    from routerlab.routers.protocol import RouterError
+
+    if models.count(",") != 1:
+        raise RouterError(f"--policies {models}; name two models, the medium and the large one, with a comma between")
+    medium, large = (m.strip() for m in models.split(","))
+    (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
+    policies = two_models.policies_of(results, entry, medium, large)
+    report = two_models.policy_report(results, policies.tolist(), medium, large, resamples=resamples)
+    print(f"policies of {entry.name} for {medium} and {large} (Complex goes to {large})")
+    _print(report.by_policy)
+    _print(report.routing)
+    print("the published two-model system expects a saving of {:.0%} to {:.0%}".format(*two_models.PUBLISHED_SAVING))
+    return report
 
 
 def _print(frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""The verb that trains the embedded models and records their table."""
+"""The verbs that train the embedded models, record their table, and train the small actors on it."""
 
 import argparse
 
@@ -6,8 +6,18 @@ from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
+    """Add these verbs to the command line."""
     add_flags(verb(pocket, "pocket", "train the embedded models from seeds and record their table"), "pocket")
+    add_flags(verb(actor, "actor", "train the small actors, routers that read a question and a pool's cards"), "actor")
+
+
+def actor(args: argparse.Namespace) -> int:
+    """Train the actors `known`, on all embedded models, and `unseen`, without the best of them, from seeds."""
+    from routerlab.core.runs import root
+    from routerlab.train.actor import make
+
+    make(args.out.resolve() if args.out else root() / "data" / "pocket" / "actor", say)
+    return 0
 
 
 def pocket(args: argparse.Namespace) -> int:

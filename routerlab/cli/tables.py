@@ -1,4 +1,4 @@
-"""Verbs on tables, questions and pools."""
+"""Verbs on tables and pools."""
 
 import argparse
 import datetime as dt
@@ -14,18 +14,21 @@ def add(verb: AddVerb) -> None:
     add_flags(verb(show, "show", "print what a recorded table holds, a line a model"), "show")
     parser = verb(import_, "import", "make a run of a table of outcomes: CSV, TSV, JSON, JSONL or Parquet")
     add_flags(parser, "import", "columns")
-    add_flags(verb(data, "data", "list the benchmarks, or split questions leak-proof"), "data")
     parser = verb(pools, "pools", "compare a pool's prices with public price maps, or ask its models for one token")
     add_flags(parser, "pools", "connection")
 
 
 def show(args: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
+    from routerlab.grade.verify import lenient_note
+
     check_finished(args.table)
     recorded = routerlab.recorded(args.table)
     recorded = recorded.split(args.split) if args.split else recorded
     print(recorded.table)
     print(recorded.table.summary().to_string(float_format="{:.4g}".format))
+    if note := lenient_note(recorded):
+        print(note)
     if args.answers:
         answers(recorded, args.grade)
     if stopped := recorded.card.get("stopped"):
@@ -72,25 +75,6 @@ def _tokens(text: str) -> str | float | dict[str, float]:
         return float(text)
     except ValueError:
         return text
-
-
-def data(args: argparse.Namespace) -> int:
-    """List the benchmarks, or split a source's questions with near-duplicates together, and print the leakage before
-    and after."""
-    from routerlab.sources import benchmarks, split
-
-    if args.what == "list":
-        print(benchmarks.listing())
-        return 0
-    queries = benchmarks.load(args.source, folder=args.folder)
-    print("before:", split.leakage(queries))
-    queries = split.split(queries, args.shares)
-    print("after:", split.leakage(queries))
-    if args.out:
-        from routerlab.core.queries import to_arrow
-
-        routerlab.Run(args.out.parent).write_table(args.out.name, to_arrow(queries))
-    return 0
 
 
 def pools(args: argparse.Namespace) -> int:

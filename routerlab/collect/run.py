@@ -156,7 +156,7 @@ def check(
     """
     if not queries:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    known = {*VERIFIERS, "math", "code", "judge"}
+    known = {*VERIFIERS, "code", "judge"}
     if unknown := sorted({q.verifier for q in queries} - known):
         raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
@@ -176,11 +176,15 @@ def check(
 def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) -> str:
     """The contract a run began with; for a new run, that of the settings, or the one models of this backend get."""
     path = run.folder / "contract.txt"
-    if path.is_file():
-        return path.read_text().strip()
-    new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
-    began = "none" if ledger.results or ledger.errors else settings.contract or new
-    path.write_text(began + "\n")
+    if not path.is_file():
+        new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
+        path.write_text(("none" if ledger.results or ledger.errors else settings.contract or new) + "\n")
+    began = path.read_text().strip()
+    if settings.contract not in (None, began):
+        raise CollectError(
+            f"the run {run.name} began with the contract {began!r} and keeps it: answers to {settings.contract!r} "
+            f"would not compare; leave out --contract, or give the run another name"
+        )
     return began
 
 

@@ -116,6 +116,25 @@ def lambda_sweep(title: str, curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
+def growth(title: str, frame: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """What grows with a number of things (labels, probes, steps; on a log axis): columns `name`, `x`, `mean`, `low` and
+    `high`, a line with its interval for each name.
+    """
+    with titled(title) as (figure, axes):
+        labels = []
+        for number, (name, line) in enumerate(frame.groupby("name", sort=False)):
+            hue, sign = colour(number), marker(number)
+            axes.fill_between(line["x"], line["low"], line["high"], color=hue, alpha=0.12, lw=0)
+            axes.plot(line["x"], line["mean"], color=hue, marker=sign, ms=4)
+            points = list(zip(line["x"], line["mean"], strict=True))
+            labels.append(Label(str(name), points[len(points) // 2 :], hue, "bold", sign))
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axes.set_xticks(ticks := sorted(frame["x"].unique()), [f"{x:,.0f}" for x in ticks])
+        axes.minorticks_off()
+        place(figure, axes, labels)
+    return figure
+
+
 def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame) -> Figure:
     """Quality of each router (column) in each domain (index) as dots with intervals; the frames have one shape."""
     count = len(mean.columns)
