@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import BackendError, PocketBackend, backend
-from routerlab.collect.budget import Limiter
+from routerlab.collect.limits import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.grades import grade_calls
 from routerlab.collect.ledger import Ledger
@@ -875,7 +875,7 @@ def test_a_refusal_that_an_older_version_called_final_is_asked_again(tmp_path, m
 
 
 def test_a_provider_that_never_comes_back_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("routerlab.collect.outage.PATIENCE_S", 1.0)
+    monkeypatch.setattr("routerlab.collect.limits.PATIENCE_S", 1.0)
     calls, pool, settings = calls_and_pool(6)
     answers = [CallError("unreachable", Scope.RETRY, "no connection to h:1")] * 99 + [Reply("1", "stop", 1, 1, 0.1)]
     where = Scripted(lambda call: answers.pop())

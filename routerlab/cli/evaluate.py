@@ -1,57 +1,21 @@
 """The verbs that fit and score routers: on one table, and on many."""
 
 import argparse
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import routerlab
-from routerlab.cli.shared import AddVerb, from_zero, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    parser.add_argument(
-        "--table", default="pocket", help="pocket, a run, a folder, or a file of a known layout (default: pocket)"
-    )
-    parser.add_argument("--bench", help="only this benchmark of a RouteLLM file: mmlu, gsm8k")
-    parser.add_argument("--against", metavar="ROUTER", help="compare the others with this one (default: the leader)")
-    parser.add_argument("--out", metavar="RUN", help="keep points, summary and routers in this run")
-    parser.add_argument("--splits", type=int, default=1, metavar="N", help="N splits by near-duplicates (default: 1)")
-    parser.add_argument("--hold-out", metavar="COLUMN=VALUE", help="train without these questions and test on them")
-    parser.add_argument(
-        "--looking", action="store_true", help="only: what seeing answers before deciding would gain, free and paid for"
-    )
-    _shared(parser)
+    add_flags(parser, "eval", "contest")
     parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
-    parser.add_argument("tables", nargs="+", help="runs, folders of tables or runs, or files of a known layout")
-    _shared(parser)
-
-
-def _shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--routers",
-        default="all",
-        help="names and folders of saved routers, with commas; `list` prints the names (default: all)",
-    )
-    parser.add_argument("--encoder", metavar="WHERE", help="a sentence encoder for the features: a folder or a package")
-    parser.add_argument("--category", metavar="COLUMN", help="the column with the kind of a question (default: found)")
-    parser.add_argument(
-        "--missing",
-        choices=("available", "drop-questions", "drop-models"),
-        default="available",
-        help="with missing answers: call only models that answered, or drop questions or models (default: available)",
-    )
-    parser.add_argument("--seed", type=from_zero, default=0, help="of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=int, default=2000, help="of the test questions (default: 2000)")
-    parser.add_argument(
-        "--trainings",
-        type=int,
-        default=1,
-        metavar="N",
-        help="refit stochastic routers with N seeds; intervals include seed variance (default: 1)",
-    )
+    add_flags(parser, "leaderboard", "contest")
 
 
 def evaluate(given: argparse.Namespace) -> int:
@@ -70,10 +34,10 @@ def evaluate(given: argparse.Namespace) -> int:
         return _looking(data, given.seed)
     rival = _rival(given.against, list(KINDS) if given.routers == "all" else given.routers.split(","))
     salts = [None] if given.splits == 1 and not given.hold_out else [f"split {k}" for k in range(given.splits)]
-    contests = []
+    contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
     for salt in salts:
-        parts = setup.with_splits(data, say, salt=salt, hold_out=given.hold_out)
-        contests.append(_contest(given, parts))
+        parts = setup.with_splits(data, say_once, salt=salt, hold_out=given.hold_out)
+        contests.append(_contest(given, parts, say_once))
     results = contests[0]
     rival = rival or results.chosen()[0].name  # the best on validation, not on the test
     if len(contests) > 1:
@@ -138,7 +102,7 @@ def leaderboard(given: argparse.Namespace) -> int:
     contests = {}
     for name, data in _tables(given.tables):
         say(f"table {name}")
-        contests[name] = _contest(given, data)
+        contests[name] = _contest(given, data, say)
     _print(board.leaderboard(contests, given.resamples))
     for table, models in board.all_dominated(contests).items():
         print(f"on {table} every router is dominated by always calling {' or '.join(models)}")
@@ -154,7 +118,7 @@ def _check(given: argparse.Namespace) -> None:
             raise RouterError(f"--{name} {getattr(given, name)}; give a whole number from 1")
 
 
-def _contest(given: argparse.Namespace, data: Any) -> Any:
+def _contest(given: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
     from routerlab.contest.run import contest
     from routerlab.core.runs import root
     from routerlab.routers.encoder import Encoder
@@ -247,11 +211,11 @@ def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
     """Every table that is named, and those in the folders that are named; a file with several benchmarks is as many."""
     from routerlab.sources import tables
 
-    found: list[tuple[str, Any]] = []
+    recorded: list[tuple[str, Any]] = []
     for name in names:
         folder = Path(name)
         inside = folder.is_dir() and not (folder / "manifest.json").is_file()
-        for path in sorted(folder.iterdir()) if inside else [name]:
+        for path in sorted(folder.iterdir()) if inside else [Path(name)]:
             try:
                 data = _table(str(path))
             except ValueError as error:
@@ -259,18 +223,14 @@ def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
                     raise
                 say(f"{path} is left out: {error}")
                 continue
-            benches = (
-                sorted({str(q.meta["bench"]) for q in data.queries if "bench" in q.meta})
-                if Path(path).is_file()
-                else []
-            )
-            several = benches if len(benches) > 1 else [None]
-            found += [
-                (f"{Path(path).stem}{f':{b}' if b else ''}", _table(str(path), b) if b else data) for b in several
-            ]
-    if not found:
+            benches = {str(q.meta["bench"]) for q in data.queries if "bench" in q.meta} if path.is_file() else set()
+            if len(benches) > 1:
+                recorded += [(f"{path.stem}:{bench}", _table(str(path), bench)) for bench in sorted(benches)]
+            else:
+                recorded.append((path.stem, data))
+    if not recorded:
         raise tables.SourceError(f"no table in {', '.join(names)}; name runs, or files of a known layout")
-    return found
+    return recorded
 
 
 def _cost(card: dict) -> str:

@@ -2,14 +2,12 @@
 
 import argparse
 
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    parser = verb(grade, "grade", "grade the recorded answers of a run again; asks no model")
-    parser.add_argument("run", help="name of the run: a folder in data/runs")
-    parser.add_argument("--sandbox", metavar="URL", help="a SandboxFusion server that runs answers which are code")
+    add_flags(verb(grade, "grade", "grade the recorded answers of a run again; asks no model"), "grade")
 
 
 def grade(given: argparse.Namespace) -> int:

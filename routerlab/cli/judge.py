@@ -5,21 +5,12 @@ import asyncio
 import hashlib
 
 import routerlab
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    parser = verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades")
-    parser.add_argument("action", choices=["audit"], help="what to do")
-    parser.add_argument("--judge", required=True, metavar="MODEL", help="the judge: a model of the pool")
-    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools")
-    parser.add_argument("--backend", default="litellm", help="litellm or openai:URL (default: litellm)")
-    parser.add_argument("--table", default="pocket", help="graded answers to judge: pocket or a run (default: pocket)")
-    parser.add_argument("--limit", type=int, default=100, help="so many questions of the table (default: 100)")
-    parser.add_argument("--run", required=True, help="keep the judge's calls in this run, so that none is paid twice")
-    parser.add_argument("--budget-usd", type=float, help="never spend more than this, in all")
-    parser.add_argument("--max-tokens", type=int, default=512, help="of each reply of the judge (default: 512)")
+    add_flags(verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades"), "judge")
 
 
 def judge(given: argparse.Namespace) -> int:

@@ -4,18 +4,12 @@ import argparse
 
 import routerlab
 from routerlab.cli.collect import backend_of
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    parser = verb(ledger, "ledger", "list the calls of a run whose outcome is unknown, and release them")
-    parser.add_argument("run", help="name of a run in data/runs, or its folder")
-    parser.add_argument(
-        "--release",
-        metavar="KEY",
-        help="charge 0 for this call, or for `all`, once the provider's bill shows that it was not charged",
-    )
+    add_flags(verb(ledger, "ledger", "list the calls of a run whose outcome is unknown, and release them"), "ledger")
 
 
 def ledger(given: argparse.Namespace) -> int:

@@ -6,36 +6,15 @@ import argparse
 from pathlib import Path
 
 import routerlab
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
-    parser = verb(route, "route", "which model a saved router calls for a question, and why")
-    parser.add_argument("question", help="a question, or a file with a question on each line")
-    parser.add_argument("--router", required=True, metavar="FOLDER", help="a router saved by `eval --out` or `meet`")
-    parser.add_argument("--lam", type=float, help="cost weight, quality per US$ (default: as chosen on validation)")
-    parser.add_argument("--answer", action="store_true", help="call the chosen models, and print answers and costs")
-    parser.add_argument("--pool", default="pocket", help="for --answer: a YAML file, or a name in data/pools")
-    parser.add_argument("--backend", default="pocket", help="for --answer: pocket, litellm, or openai:URL")
-    parser.add_argument("--run", default="routed", help="for --answer: the run that keeps the calls (default: routed)")
-    parser.add_argument("--budget-usd", type=float, help="for --answer: never spend more than this, in all")
-    parser = verb(meet, "meet", "teach a saved router a new model from a few probe questions")
-    parser.add_argument("--router", required=True, metavar="FOLDER", help="a router saved by `eval --out`")
-    parser.add_argument("--table", default="pocket", help="the recorded table it was fitted on (default: pocket)")
-    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools, with the new model")
-    parser.add_argument("--model", required=True, help="the new model's id in that pool")
-    parser.add_argument("--probes", type=int, default=100, help="number of questions to ask (default: 100)")
-    parser.add_argument("--budget-usd", type=float, help="never spend more than this, in all")
-    parser.add_argument("--backend", default="pocket", help="pocket, litellm, or openai:URL (default: pocket)")
-    parser.add_argument("--max-tokens", type=int, default=512, help="of each answer")
-    parser.add_argument("--run", help="the run that keeps the probes (default: meet-MODEL)")
-    parser.add_argument("--out", metavar="FOLDER", help="the new router (default: router in that run)")
-    parser = verb(reprice, "reprice", "give a saved router the prices of another pool file; nobody is asked anything")
-    parser.add_argument("--router", required=True, metavar="FOLDER", help="a router saved by `eval --out` or `meet`")
-    parser.add_argument("--table", default="pocket", help="the recorded table it was fitted on (default: pocket)")
-    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools, with the new prices")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the new router")
+    add_flags(verb(route, "route", "which model a saved router calls for a question, and why"), "route")
+    add_flags(verb(meet, "meet", "teach a saved router a new model from a few probe questions"), "meet")
+    what = "give a saved router the prices of another pool file; nobody is asked anything"
+    add_flags(verb(reprice, "reprice", what), "reprice")
 
 
 def route(given: argparse.Namespace) -> int:

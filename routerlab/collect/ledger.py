@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from routerlab.collect.budget import UNIT, units
 from routerlab.collect.calls import UNSURE, CallError, Reply, Scope
 from routerlab.collect.ledger_format import HEADER, LedgerError, Recovery, Scan, encode, scan
+from routerlab.collect.limits import UNIT, units
 from routerlab.core.runs import write_atomic
 
 AGAIN = frozenset({"bad_request"})  # errors of a row that another setting may avoid: the next session tries again

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -29,13 +29,25 @@ def short(value: object) -> str:
     return " ".join(reprlib.repr(value).split())
 
 
+class Skill(NamedTuple):
+    """How often a model was right on questions of one kind: measured on `n` of them, at the latest on `as_of`; and how
+    many tokens it wrote on average, if that was noted.
+    """
+
+    kind: str
+    accuracy: float
+    n: int
+    as_of: dt.date
+    tokens_out: float | None = None
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """One callable model. Prices are US dollars a million tokens, true on `as_of`.
 
     `base_url` and `key_env` are for a model with a server of its own: where its OpenAI-compatible API is, and the name
     of the environment variable that holds the key (never the key itself). Without them the backend's own address and
-    key are used.
+    key are used. `skills` are measured on probe questions that the model answered, not taken from advertising.
     """
 
     id: str
@@ -50,6 +62,7 @@ class ModelCard:
     description: str = ""
     base_url: str = ""
     key_env: str = ""
+    skills: tuple[Skill, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -88,6 +101,7 @@ class ModelCard:
                 f"model {self.id!r}: as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD"
             )
         object.__setattr__(self, "strengths", tuple(self.strengths))
+        object.__setattr__(self, "skills", _skills(self.id, self.skills))
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
         """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were read from a cache."""
@@ -144,7 +158,7 @@ class Pool:
         """This pool as the text of a file that `Pool.load` reads."""
         cards = [
             {
-                f.name: list(value) if isinstance(value, tuple) else value
+                f.name: _plain(value) if isinstance(value, tuple) else value
                 for f in fields(c)
                 if (value := getattr(c, f.name)) not in (None, (), "")
             }
@@ -207,6 +221,26 @@ class Pool:
             for c in self.cards
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _plain(values: tuple) -> list:
+    """A tuple of a card as YAML writes it."""
+    return [v._asdict() if isinstance(v, Skill) else v for v in values]
+
+
+def _skills(model: str, skills: Any) -> tuple[Skill, ...]:
+    """The skills of a card, read from YAML (a list of mappings) or given as `Skill`s; a kind stands once."""
+    try:
+        read = tuple(Skill(**s) if isinstance(s, Mapping) else Skill(*s) for s in skills)
+        usable = all(isinstance(s.kind, str) and 0 <= s.accuracy <= 1 and type(s.n) is int and s.n > 0 for s in read)
+        if usable and len({s.kind for s in read}) == len(read) and all(isinstance(s.as_of, dt.date) for s in read):
+            return read
+    except TypeError:
+        pass
+    raise PoolError(
+        f"model {model!r}: skills are {short(skills)}; give a list of {{kind: sums, accuracy: 0.7, n: 40, as_of: "
+        f"2026-01-31}}, each kind once, accuracy from 0 to 1, n above 0"
+    )
 
 
 def _card(item: Any, as_of: dt.date | None, path: Path) -> ModelCard:

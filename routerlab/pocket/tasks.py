@@ -77,3 +77,24 @@ def training_entries(family: str, level: int, count: int, start: int = 0) -> Ite
 @functools.cache
 def _held_out_keys() -> frozenset[str]:
     return frozenset(key(f, entry(f, level, i)) for (f, level), cell in held_out().items() for i in cell)
+
+
+def further(per_cell: int = 500, asked: int = 20) -> Iterator[tuple[str, int, int]]:
+    """Names of more questions, cell after cell in turn, so that any first part of them is balanced: up to `per_cell` of
+    each cell, all with different keys, none of them held out. They lie beyond the indices that models trained on, but
+    easy cells have few different questions, and models have seen most of these.
+
+    Args: the number `per_cell`; how many indices may be tried for each of them (`asked`).
+    """
+    seen = set(_held_out_keys())
+    cells = [(f, level) for f in FAMILIES if FAMILIES[f].asked for level in range(LEVELS)]
+    tried = dict.fromkeys(cells, 0)
+    for _ in range(per_cell):
+        for family, level in cells:
+            while tried[family, level] < asked * per_cell:
+                index = _first(family, level) + _CELL // 2 + tried[family, level]
+                tried[family, level] += 1
+                if (name := key(family, entry(family, level, index))) not in seen:
+                    seen.add(name)
+                    yield family, level, index
+                    break

@@ -28,7 +28,7 @@ def listing() -> str:
         splits = ", ".join(b.known_splits)
         lines.append(f"{b.name:<24}{verifier:<18}{splits:<34}{b.licence:<14}{where}{pin}")
     lines += [
-        f"{'pocket[:split]':<24}{'reasoning_gym':<18}{'train, validation, test':<34}{'Apache-2.0':<14}embedded",
+        f"{'pocket[:split]':<24}{'reasoning_gym':<18}{'train, validation, test, more':<34}{'Apache-2.0':<14}embedded",
         f"{'file:PATH?question=…':<24}yours",
     ]
     return "\n".join(lines)
@@ -163,7 +163,15 @@ def _pocket(split: str | None) -> list[Query]:
     from routerlab.core.recorded import recorded
 
     pocket = recorded("pocket")
-    return pocket.split(split).queries if split else pocket.queries
+    if split != "more":
+        return pocket.split(split).queries if split else pocket.queries
+    from routerlab.pocket.make.record import more
+    from routerlab.sources.split import clusters
+
+    further = more()
+    label = clusters([*pocket.queries, *further]).tolist()
+    taken = set(label[: len(pocket.queries)])
+    return [q for q, c in zip(further, label[len(pocket.queries) :], strict=True) if c not in taken]
 
 
 def _own(name: str, split: str | None, question, answer, verifier, keep: Sequence[str]) -> list[Query]:

@@ -46,6 +46,11 @@ def questions() -> tuple[list[Query], list[Query]]:
     return calibration, [table[i] for i in rng.permutation(len(table))]
 
 
+def more() -> list[Query]:
+    """Up to 20,000 further training questions; none has the key of a held-out one."""
+    return [_query(*name, "train") for name in tasks.further()]
+
+
 def _query(family: str, level: int, index: int, split: str) -> Query:
     question = tasks.entry(family, level, index)
     meta = {"family": family, "level": level, "index": index}
