@@ -76,7 +76,7 @@ async def load(url: str, requests: int, clients: int) -> tuple[list[float], floa
 JSON = {"Content-Type": "application/json", "Authorization": "Bearer none"}
 
 
-async def ready(url: str, seconds: float = 180.0) -> None:
+async def ready(url: str, seconds: float = 400.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(aiohttp.ClientError, AssertionError):
