@@ -21,7 +21,7 @@ from routerlab.grade.answers import EVALUATE, Result, normal
 from routerlab.grade.contract import boxed
 from routerlab.grade.formulas import math
 from routerlab.grade.instructions import CHECKS, followed, sentences
-from routerlab.grade.numeric import numbers
+from routerlab.grade.numeric import clean, numbers
 from routerlab.grade.sandbox import Ran, SandboxError
 from routerlab.grade.verify import Verdict, VerifyError, abstains, grade, grade_many
 
@@ -90,7 +90,7 @@ def test_thinking_is_not_part_of_an_answer():
     ],
 )
 def test_numbers_as_people_write_them(text, values):
-    found = [float(n.value) for n in numbers(text)]
+    found = [float(n.value) for n in numbers(clean(text))]
     assert found == values
 
 
@@ -516,7 +516,7 @@ def test_boxes_are_balanced():
     assert boxed(r"{ \boxed{1\} \{} } } \fbox {2} \boxed{") == "2"
     assert boxed(r"\boxed{\boxed{1} + 2}") == "1"
     assert boxed("\\boxed{" * 10**5 + "7}") == "7", "a model that repeats itself is read once"
-    assert [numbers(c * 10**5) for c in ("\n", " \n", "_")] == [[]] * 3
+    assert [numbers(clean(c * 10**5)) for c in ("\n", " \n", "_")] == [[]] * 3
     assert normal(" “The  Cat.” ") == "cat"
 
 

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 from routerlab.core.queries import Query
 from routerlab.grade.answers import Result, Verifier, VerifyError
@@ -33,8 +35,7 @@ class _Worker:
     def __init__(self) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from routerlab.grade.deadline import serve; serve()"
         env = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ} | {"OMP_NUM_THREADS": "1"}
-        pipe, null = subprocess.PIPE, subprocess.DEVNULL
-        argv = [sys.executable, "-c", code]
+        pipe, null, argv = subprocess.PIPE, subprocess.DEVNULL, [sys.executable, "-c", code]
         # In a session of its own: Ctrl-C is for us, who may still have answers to grade.
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=null, env=env, start_new_session=True)
         self.loaded: set[str] = set()
@@ -52,16 +53,12 @@ class _Worker:
         return Result(*reply["result"])
 
     def _send(self, job: list, late: str) -> dict:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(json.dumps(job).encode() + b"\n")
-            stdin.flush()
-            if line := stdout.readline():
+        pipes: Any = self.process
+        with suppress(OSError):  # it has ended, which the next lines find out
+            pipes.stdin.write(json.dumps(job).encode() + b"\n")
+            pipes.stdin.flush()
+            if line := pipes.stdout.readline():
                 return json.loads(line)
-        except OSError:
-            pass  # it has ended, which the next line finds out
         code = self.close()
         raise WorkerError(late if code == -signal.SIGPROF else f"the process ended ({code}); {late}")
 

@@ -44,11 +44,7 @@ def _rewritten(text: str, rules: str) -> str:
 
 
 def numbers(text: str) -> list[Number]:
-    """All numbers of a text in order: commas, currency, fractions, mixed numbers, powers of ten, percent, LaTeX."""
-    return _numbers(clean(text))
-
-
-def _numbers(text: str) -> list[Number]:
+    """All numbers of a cleaned text: commas, currency, fractions, mixed numbers, powers of ten, percent."""
     out = []
     for match in PHRASES["number"].finditer(text):
         group = {name: (text or "").replace(",", "") for name, text in match.groupdict().items()}
@@ -69,7 +65,7 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
-        text = shorter(text) if _numbers(shorter(text)) else text
+        text = shorter(text) if numbers(shorter(text)) else text
     if PHRASES["several_values"].search(text):
         return SEVERAL
     readings = [value for side in PHRASES["equals"].split(text) if (value := _single(side, last))]
@@ -79,7 +75,7 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
 
 def _single(text: str, last: bool) -> Number | str | None:
     """The first or the last number of one side of an equation; SEVERAL if it is part of something else."""
-    every = _numbers(text)
+    every = numbers(text)
     if not every:
         return None
     place = len(every) - 1 if last else 0

@@ -10,15 +10,14 @@ import ast
 import builtins
 import json
 import os
-import random
 import sys
-import types
+from types import ModuleType
 from typing import Any
 
 DEPTH, CALLS = 100, 20_000
 _PLAIN = {int, str, bool, type(None)}
-_GROUPS: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-_SCALARS: dict[str, Any] = {"float": float, "bytes": bytes, "bytearray": bytearray}  # they have hex and fromhex
+_GROUPS: dict = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SCALARS: dict = {"float": float, "bytes": bytes, "bytearray": bytearray}  # they have hex and fromhex
 
 
 class Unproxied(BaseException):
@@ -29,7 +28,7 @@ class Unsendable(BaseException):
     """The tests pass the answer an object that is not plain data, so they can grade no answer."""
 
 
-def pack(value: Any, depth: int = DEPTH) -> Any:
+def pack(value: Any, depth=DEPTH) -> Any:
     """Plain data as JSON, where {type: content} stands for types that JSON lacks; TypeError for any other object.
 
     A subclass is sent as its base: the methods that it overrides, such as __eq__, stay behind.
@@ -52,13 +51,12 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
             return {name: sorted(items, key=json.dumps) if name.endswith("set") else items}
     if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
         return {"type": value.__name__}
-    numpy: Any = sys.modules.get("numpy")
-    if numpy and isinstance(value, numpy.generic):
+    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.generic):
         return pack(value.item(), depth - 1)
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
-def unpack(data: Any, find: Any = None, depth: int = DEPTH) -> Any:
+def unpack(data, find=None, depth=DEPTH) -> Any:
     """The value that `pack` was given; `find(kind, content)` returns an object of the answer. Any other data raises."""
     if type(data) in _PLAIN:
         return data
@@ -97,7 +95,7 @@ def serve(source):
     out, null = os.fdopen(os.dup(1), "wb"), os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    module = sys.modules["answer"] = types.ModuleType("answer")
+    module = sys.modules["answer"] = ModuleType("answer")
     exec(compile(source, "answer.py", "exec", dont_inherit=True), vars(module))
     results, solution = [], []
 
@@ -120,7 +118,7 @@ def serve(source):
         except BaseException as raised:
             error = ["error", [type(raised).__name__, str(raised)]]
         results.append(result)
-        # Arguments that hold the answer's own objects stay in this box; others return as the call has left them.
+        # Arguments that hold the answer's own objects stay in this box; others return as the call left them.
         after = [] if b'{"ref":' in text else _packed([args, kwargs])
         reply = [*(error or _packed(result)), [] if after == ["value", arguments] else after]
         out.write(json.dumps(reply).encode() + b"\n")
@@ -179,17 +177,22 @@ class _Names(dict):
         return self["__find__"](name)
 
 
-class _Guard(ast.NodeTransformer):
-    """Puts each statement of the tests in a `try`: one that needs an unknown result must not hide later calls."""
+def _guarded(source):
+    """The tests with each statement in a `try`: one that needs an unknown result must not hide later calls."""
+    handlers = vars(ast.parse("try: pass\nexcept: __raised__()").body[0])["handlers"]
 
-    def generic_visit(self, node):
-        super().generic_visit(node)
-        if not isinstance(node, ast.stmt) or isinstance(node, ast.ImportFrom):
-            return node
-        guard: Any
-        [guard] = ast.parse("try: pass\nexcept: __raised__()").body
-        guard.body = [node]
-        return guard
+    class Guard(ast.NodeTransformer):
+        def generic_visit(self, node):
+            super().generic_visit(node)
+            if isinstance(node, ast.ImportFrom) or not isinstance(node, ast.stmt):
+                return node
+            return ast.Try([node], handlers, [], [])
+
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    modules = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return ast.fix_missing_locations(Guard().visit(tree)), modules, called
 
 
 class Tests:
@@ -234,11 +237,9 @@ class Tests:
 
     def run(self, source, helpers, entry):
         """Run the tests, which raise unless the answer passes; `entry` names the function under test, if not None."""
-        random.seed(0)
-        tree = ast.parse(source)
-        nodes = list(ast.walk(tree))
-        modules = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-        called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        if "random" in source + helpers:
+            __import__("random").seed(0)
+        tree, modules, called = _guarded(source)
 
         def find(name):
             if name in modules & sys.stdlib_module_names:
@@ -249,14 +250,14 @@ class Tests:
 
         # Tests that call nothing but one builtin mean the answer's function of that name.
         entry = entry or (min(called) if len(called) == 1 and called <= set(dir(builtins)) else None)
-        names = _Names(vars(builtins), __find__=find, __raised__=self.on_error, alike=alike)
-        for name in ("eval", "exec"):  # would run text of the answer among the tests
-            del names[name]
+        # Without eval and exec, which would run text of the answer among the tests.
+        names = _Names({name: value for name, value in vars(builtins).items() if name not in ("eval", "exec")})
+        names |= {"__find__": find, "__raised__": self.on_error, "alike": alike}
         space = {"__name__": "tests", "__builtins__": names}
         exec(helpers, space)
         if entry:
             space[entry] = Remote(self.ask, name=entry)
-        exec(compile(ast.fix_missing_locations(_Guard().visit(tree)), "tests.py", "exec"), space)
+        exec(compile(tree, "tests.py", "exec"), space)
 
     def verdict(self, *tests):
         """(why, detail) of a run: match, mismatch, crash, memory, unproxied, or "tests" if the tests are at fault."""
@@ -278,8 +279,7 @@ def test(source, helpers, entry):
     if os.environ.get("PYTHONHASHSEED") != "0":  # on a server: the order of sets must be the same in each run
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     sys.set_int_max_str_digits(0)
-    request = json.load(sys.stdin)
-    report = os.dup(1)
+    request, report = json.load(sys.stdin), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     calls, replies = request["calls"], request["replies"].splitlines()
     verdict, called = ("mismatch", "the answer ended before the last call"), []
