@@ -201,7 +201,12 @@ def tokens(given: argparse.Namespace) -> int:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
-    read = pq.ParquetFile(given.file)
+    try:
+        read = pq.ParquetFile(given.file)
+    except pa.ArrowInvalid as error:
+        raise RunError(f"{given.file} is no Parquet file; write records with `routerlab data records`") from error
+    if not {"tools", "question_chars"} <= {*read.schema_arrow.names}:
+        raise RunError(f"{given.file} holds no records of this package; write some with `routerlab data records`")
     size = np.array([n for batch in read.iter_batches(BATCH) for n in lengths(batch.to_pylist(), tokenizer)])
     how = "tokens" if tokenizer else "tokens, estimated at 4 bytes each"
     marks = zip((0, 5, 50, 95, 99, 100), np.percentile(size, (0, 5, 50, 95, 99, 100)), strict=True)
