@@ -188,6 +188,18 @@ FLAGS = [
     "data split pocket --shares 0,0,0",
     "data split pocket --shares=-1,1,1",
     "data split pocket:nothing",
+    "data download nothing",
+    "data filter --band hard --out x",
+    "data filter --reference pocket --band hard --out x",
+    "data filter --reference pocket --model pocket-nano --at 0.7 --band harsh --out x",
+    "data records --recipe nothing --out x",
+    "data records --recipe pocket --kind ppo --out x",
+    "data records --recipe pocket --lam much --out x",
+    "data records --recipe hard --out x",
+    "data records --recipe eval --kind sft --sets {} --out x",
+    "data records --recipe few-to-many --out x",
+    "data tokens nothing.parquet",
+    "data tokens README.md",
     "show nowhere",
     "show ..",
     "show --split nothing",
@@ -200,7 +212,7 @@ FLAGS = [
 @pytest.fixture
 def check_refused(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    for name in ("pools", "layouts", "pocket", "benchmarks.yaml"):
+    for name in ("pools", "layouts", "pocket", "recipes", "benchmarks.yaml"):
         (tmp_path / "data" / name).symlink_to(root() / "data" / name)
     monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

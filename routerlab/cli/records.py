@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -53,13 +53,17 @@ def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
         )
     read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     read |= {key: yaml.safe_load(value) for key, value in changes.items()}
-    known = [f.name for f in fields(make.Recipe)]
-    for key in read:
+    known, wanted = asdict(make.Recipe()), {tuple: list, float: (int, float), type(None): int}
+    if isinstance(read.get("lam"), int | float):
+        read["lam"] = [read["lam"]] * 2
+    for key, value in read.items():
         if key not in known:
             near = max(known, key=lambda name: difflib.SequenceMatcher(None, name, str(key)).ratio())
             raise make.RecordError(
                 f"{path.name}: no field {key!r}, did you mean {near!r}? There are {', '.join(known)}"
             )
+        if not isinstance(value, wanted.get(type(known[key]), type(known[key]))):
+            raise make.RecordError(f"{path.name}: {key} is {value!r}; give a value such as {known[key]!r}")
     return make.Recipe(**read)
 
 
@@ -197,7 +201,12 @@ def tokens(given: argparse.Namespace) -> int:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
-    read = pq.ParquetFile(given.file)
+    try:
+        read = pq.ParquetFile(given.file)
+    except pa.ArrowInvalid as error:
+        raise RunError(f"{given.file} is no Parquet file; write records with `routerlab data records`") from error
+    if not {"tools", "question_chars"} <= {*read.schema_arrow.names}:
+        raise RunError(f"{given.file} holds no records of this package; write some with `routerlab data records`")
     size = np.array([n for batch in read.iter_batches(BATCH) for n in lengths(batch.to_pylist(), tokenizer)])
     how = "tokens" if tokenizer else "tokens, estimated at 4 bytes each"
     marks = zip((0, 5, 50, 95, 99, 100), np.percentile(size, (0, 5, 50, 95, 99, 100)), strict=True)

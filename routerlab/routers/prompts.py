@@ -41,7 +41,6 @@ TOOL = {
     "agent": "You decide which models should answer a question. Call one or more of them, in several turns if you need "
     f"to. Then call {SELECT} with the number of the response that should go to the user.",
 }
-EXAMPLE = ModelCard("a", "a", "budget", 0.1, 0.4, 1000, dt.date(2025, 1, 1))
 
 
 class Prompt(NamedTuple):
@@ -79,19 +78,18 @@ def prompt(
     if style == "compact":
         lines = [f"{slot} {describe(card)}" for slot, card in zip(SLOTS, cards, strict=False)]
         return Prompt([{"role": "user", "content": "\n".join([*lines, cost, question])}], [])
+    messages = [{"role": "system", "content": f"{TOOL[mode]} {cost}".strip()}, {"role": "user", "content": question}]
     if style == "oracle":
         routes = [f"<route name={quoteattr(name)}>{text}</route>" for name, text in ROUTES.items()]
         models = [f"<model name={quoteattr(c.id)}>{escape(describe(c))}</model>" for c in cards]
-        system = "\n".join([ORACLE, "<routes>", *routes, "</routes>", "<models>", *models, "</models>", cost]).strip()
-        return Prompt([{"role": "system", "content": system}, {"role": "user", "content": question}], [])
-    system = f"{TOOL[mode]} {cost}".strip()
-    return Prompt([{"role": "system", "content": system}, {"role": "user", "content": question}], tools(cards, mode))
+        system = [ORACLE, "<routes>", *routes, "</routes>", "<models>", *models, "</models>", cost]
+        messages[0]["content"] = "\n".join(system).strip()
+    return Prompt(messages, tools(cards, mode) if style == "tool" else [])
 
 
 def tools(cards: Sequence[ModelCard], mode: Mode = "simple") -> list[dict[str, Any]]:
-    """`call_<model>` for each card, with a system prompt and a temperature, and in agent mode `select_response`.
-
-    Both arguments are optional. Recorded answers and embedded models do not depend on them, so records leave them out.
+    """`call_<model>` for each card, and in agent mode `select_response`. Records leave out the arguments of a call:
+    recorded answers and embedded models do not depend on them.
     """
     system = {"type": "string", "description": "instructions for the model", "maxLength": 2000}
     given = {"system_prompt": system, "temperature": {"type": "number", "minimum": 0, "maximum": 2}}
@@ -103,7 +101,7 @@ def tools(cards: Sequence[ModelCard], mode: Mode = "simple") -> list[dict[str, A
     return [*listed, chosen] if mode == "agent" else listed
 
 
-def _function(name: str, description: str, properties: Mapping[str, Any], required: list[str]):
+def _function(name: str, description: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
@@ -129,9 +127,8 @@ def use(name: str, **arguments: Any) -> Message:
 
 
 def read(style: Style, message: Mapping[str, Any], cards: Sequence[ModelCard]) -> str | None:
-    """The choice in a router's reply; None if the reply is not exactly of the style's form, so that it can be counted.
-
-    Style tool: one call of a known model, from `tool_calls` or as <tool_call>JSON</tool_call> in the text.
+    """The choice in a router's reply; None if it has not exactly the style's form, so that it can be counted. A tool
+    call stands in `tool_calls`, or in the text as <tool_call>JSON</tool_call>.
     """
     text = (message.get("content") or "").strip()
     if style == "oracle":
@@ -152,7 +149,8 @@ def read(style: Style, message: Mapping[str, Any], cards: Sequence[ModelCard]) -
 @functools.cache
 def version(style: Style, mode: Mode = "simple") -> str:
     """The version of a style's templates: a hash of all that they render of one card. Records carry it."""
-    rendered = prompt(style, "q", [EXAMPLE], 1.0, mode), reply(style, choices(style, [EXAMPLE])[0], [EXAMPLE], "r")
+    card = ModelCard("a", "a", "budget", 0.1, 0.4, 1000, dt.date(2025, 1, 1))
+    rendered = prompt(style, "q", [card], 1.0, mode), reply(style, choices(style, [card])[0], [card], "r")
     digest = hashlib.blake2b(json.dumps(rendered, sort_keys=True).encode(), digest_size=4).hexdigest()
     return f"{style}-{mode}/1:{digest}" if style == "tool" else f"{style}/1:{digest}"
 

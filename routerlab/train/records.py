@@ -101,22 +101,28 @@ class Evidence:
         cards = [self.pool.cards[c] for c in columns]
         prices = np.log([(max(c.usd_per_mtok_in, 1e-6), max(c.usd_per_mtok_out, 1e-6)) for c in cards])
         price = prices.min(0) + rng.random() * np.ptp(prices, axis=0)
-        nearest, name = cards[int(np.abs(prices - price).sum(1).argmin())], f"patchwork-{rng.integers(10**6):06d}"
+        nearest, name = cards[int(np.abs(prices - price).sum(1).argmin())], _name("patchwork", rng)
         usd_in, usd_out = np.exp(price).round(4).tolist()
         card = ModelCard(name, name, nearest.tier, usd_in, usd_out, nearest.context, self.as_of)
         return card, rng.choice(columns, len(self.kinds))
 
 
+def _prices(card: ModelCard) -> dict[str, float]:
+    return {"usd_per_mtok_in": card.usd_per_mtok_in, "usd_per_mtok_out": card.usd_per_mtok_out}
+
+
+def _name(kind: str, rng: np.random.Generator) -> str:
+    return f"{kind}-{np.base_repr(int(rng.integers(36**7)), 36).lower()}"
+
+
 def draw(
     pool: Pool, recipe: Recipe, rng: np.random.Generator, evidence: Evidence | None = None, row: int = -1, turn: int = 0
 ) -> tuple[str, list[ModelCard], list[int]]:
-    """The pool that one record shows.
+    """The pool of one record: the name of its fixed set (or `sampled`), its cards, and for each the column of the
+    recorded model whose outcomes it has on this question.
 
-    Args: the `pool` to draw from; the `recipe`; the generator `rng`; the `evidence` on cards and patchworks; the `row`
-    of the question in it; the number of the repetition, `turn`.
-
-    Returns: the name of its fixed set (or `sampled`), its cards, and for each the column of the recorded model whose
-    outcomes it has on this question.
+    Args: the `pool` to draw from, by the `recipe` and the generator `rng`; the `evidence` for skills and patchworks,
+    and the `row` of the question there; the number of the repetition, `turn`.
     """
     names, at = [*recipe.sets, "sampled"], rng.random()
     name = names[int((at >= np.cumsum([*recipe.sets.values()])).sum())]
@@ -130,11 +136,10 @@ def draw(
         sources = np.full(len(evidence.kinds) if evidence else 1, column)
         if evidence and rng.random() < recipe.patchwork:
             card, sources = evidence.patchwork(columns, rng)
-        changes: dict[str, Any] = {"id": f"model-{rng.integers(10**6):06d}"} if recipe.names else {}
+        changes: dict[str, Any] = {"id": _name("model", rng)} if recipe.names else {}
         if recipe.prices != 1:
             factor, changes["usd_per_mtok_cached_in"] = recipe.prices ** rng.uniform(-1, 1), None
-            for price in ("usd_per_mtok_in", "usd_per_mtok_out"):
-                changes[price] = float(f"{getattr(card, price) * factor:.4g}")
+            changes |= {name: float(f"{usd * factor:.4g}") for name, usd in _prices(card).items()}
         if rng.random() >= recipe.descriptions:
             changes |= {"description": "", "strengths": ()}
         if evidence and recipe.probes:
@@ -162,13 +167,9 @@ def records(
         reasons: by query id, the rationale that stands before a policy; without one, `rationale` counts.
     """
     if strays := [q for q in queries if q.split != (recipe.split if kind == "rl" else "train")]:
-        raise RecordError(
-            f"{len(strays)} questions are of another split, such as {strays[0]!r}; train on split train alone"
-        )
+        raise RecordError(f"{len(strays)} questions are of another split, such as {strays[0]!r}; train on train alone")
     if kind != "rl" and evidence is None:
-        raise RecordError(
-            f"{kind} records need recorded outcomes of the pool's models; collect them, or make rl records"
-        )
+        raise RecordError(f"{kind} records need recorded outcomes of the pool's models; collect them first")
     says_lam, template = recipe.say_lam and max(recipe.lam) > 0, prompts.version(recipe.style, recipe.mode)
     for turn in range(len(recipe.curriculum) or recipe.repetitions):
         for query in queries:
@@ -181,11 +182,8 @@ def records(
             if kind != "rl" and evidence:
                 reason = (reasons or {}).get(query.id) or rationale(query.text)
                 parts = _labelled(kind, read, recipe, cards, lam, reason, evidence, row, columns)
-            shown = [
-                {"id": c.id, "model": evidence and evidence.pool.ids[i]} for c, i in zip(cards, columns, strict=True)
-            ]
-            for one, card in zip(shown, cards, strict=True):
-                one |= {price: getattr(card, price) for price in ("usd_per_mtok_in", "usd_per_mtok_out")}
+            real = [evidence.pool.ids[i] if evidence else None for i in columns]
+            shown = [{"id": c.id, "model": m, **_prices(c)} for c, m in zip(cards, real, strict=True)]
             common = {"kind": kind, "query": query.id, "style": recipe.style, "mode": recipe.mode, "template": template}
             common |= {"set": name, "lam": lam if says_lam else None, "question_chars": len(query.text)}
             common |= {"tools": read.tools or None, "pool": shown}
@@ -196,10 +194,8 @@ def records(
 
 def _labelled(kind, read, recipe, cards, lam, reason, evidence, row, columns) -> list[dict[str, Any]]:
     """What the SFT record, or each DPO record, of one prompt adds to it; none if an outcome is missing."""
-    value, tokens_in, tokens_out = (
-        m[row, columns] for m in (evidence.quality, evidence.tokens_in, evidence.tokens_out)
-    )
-    usd = np.array([c.usd(i, o) for c, i, o in zip(cards, tokens_in, tokens_out, strict=True)])
+    value, *tokens = (m[row, columns] for m in (evidence.quality, evidence.tokens_in, evidence.tokens_out))
+    usd = np.array([card.usd(*used) for card, *used in zip(cards, *tokens, strict=True)])
     if np.isnan(value + usd).any():
         return []
     calls = {c.id: place for place, c in enumerate(cards)}  # the model that each choice calls
@@ -219,10 +215,8 @@ def _labelled(kind, read, recipe, cards, lam, reason, evidence, row, columns) ->
     turns = [replies[choice]]
     if recipe.style == "tool" and recipe.mode == "agent":
         heard = {"call": 1, "model": choice, "response": evidence.answers[row, columns[calls[choice]]]}
-        turns += [
-            {"role": "tool", "content": json.dumps(heard, ensure_ascii=False)},
-            prompts.use(prompts.SELECT, call=1),
-        ]
+        turns.append({"role": "tool", "content": json.dumps(heard, ensure_ascii=False)})
+        turns.append(prompts.use(prompts.SELECT, call=1))
     return [{"messages": [*read.messages, *turns], "choice": choice}]
 
 
