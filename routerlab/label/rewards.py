@@ -79,6 +79,7 @@ class Resolved(NamedTuple):
     how: str  # direct, select, call, last_call, or why there is no answer
     usd: float
     valid: bool
+    number: int | None = None  # of the call whose response is the answer
 
 
 def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", router_usd: float = 0.0) -> Resolved:
@@ -102,7 +103,7 @@ def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", r
         if step.kind == "call" and step.answer is not None:
             responses[step.number] = last = step
             if mode == "simple":
-                return Resolved(step.answer, "call", spent + rest, True)
+                return Resolved(step.answer, "call", spent + rest, True, step.number)
         elif step.kind == "text" and step.turn not in busy:
             direct = step
         elif step.kind == "select":
@@ -111,13 +112,13 @@ def resolve(steps: Sequence[Step], mode: Literal["agent", "simple"] = "agent", r
                 if other.turn == step.turn and other.kind == "call" and other.answer is not None:
                     responses[other.number] = other
             if (chosen := responses.get(step.number)) is not None:
-                return Resolved(chosen.answer, "select", spent + rest, True)
+                return Resolved(chosen.answer, "select", spent + rest, True, step.number)
     if any(s.kind == "select" and s.turn == steps[-1].turn for s in steps):
         return Resolved(None, "selected a response that is not there", spent, False)
     if direct is not None and (last is None or direct.turn > last.turn):
         return Resolved(direct.answer, "direct", spent, True)
     if last is not None:
-        return Resolved(last.answer, "last_call", spent, True)
+        return Resolved(last.answer, "last_call", spent, True, last.number)
     return Resolved(None, "no call worked and nothing was answered", spent, False)
 
 
