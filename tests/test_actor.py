@@ -225,7 +225,7 @@ def judged(pocket):
 
 
 def test_the_actor_is_not_below_the_blend_and_above_controls(judged):
-    """Measured with the kept weights: area .685, the blend's .682."""
+    """Measured: area .682, as the blend's."""
     measures = judged.measures()
     gap = measures["actor"]["area"] - measures["blend"]["area"]
     assert gap[0] > -0.005
@@ -237,15 +237,17 @@ def test_the_actor_is_not_below_the_blend_and_above_controls(judged):
 
 @pytest.fixture(scope="module")
 def unseen(pocket):
-    return bench.shares(bench.unseen(pocket, training.HELD_OUT, LMRouter.load(KEPT / "unseen"), 100))
+    return bench.shares(bench.unseen(pocket, training.HELD_OUT, LMRouter.load(KEPT / "unseen"), 100, seed=1))
 
 
-def test_unseen_models_at_new_prices_keep_most_of_the_gain(unseen):
+def test_an_unseen_model_at_new_prices_keeps_most_of_the_gain(unseen):
+    """Measured: 97 % of the gain of a blend fitted to that pool. Each model in turn: benchmarks/actor.py."""
     assert unseen["actor"][0] >= 0.92
 
 
 def test_the_actor_reads_more_than_a_lookup_in_the_card(unseen):
-    assert unseen["actor"][0] > unseen["card lookup"][0]
+    gap = unseen["actor"] - unseen["card lookup"]
+    assert np.quantile(gap[1:], 0.025) > 0  # measured: 97 against 85 %
 
 
 def test_a_causal_model_scores_replies_with_the_prompt_computed_once(pocket):

@@ -12,7 +12,7 @@ def add(verb: AddVerb) -> None:
 
 
 def actor(args: argparse.Namespace) -> int:
-    """Train the actors `known`, on all embedded models, and `unseen`, without the best of them, from seeds."""
+    """Train the actors `known`, on all embedded models, and `unseen`, without one of them, from seeds."""
     from routerlab.core.runs import root
     from routerlab.train.actor import make
 

@@ -26,7 +26,7 @@ from routerlab.routers.actor import TYPICAL_TOKENS, Actor, measured, pad
 from routerlab.routers.lm import LMRouter
 from routerlab.routers.protocol import RouterError
 
-HELD_OUT = ("pocket-think",)  # the best model of the pool, for the actor `unseen`
+HELD_OUT = ("pocket-max",)  # never seen by the actor `unseen`
 
 
 def recipe(**changes) -> SimpleNamespace:
