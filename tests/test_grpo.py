@@ -44,7 +44,7 @@ def trainer(data, plays, tmp_path_factory):
     make_fresh(recipe, [json.dumps(plays)], base := out / "base")
     config = configure("rl", recipe, out, False)
     opened = open_model(recipe, base), open_tokenizer(recipe, base)
-    return make_trainer("rl", opened, recipe, config, plays, data.table)
+    return make_trainer("rl", opened, recipe, config, plays, data.table, print)
 
 
 def script(trainer, monkeypatch, turns):

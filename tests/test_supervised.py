@@ -115,7 +115,7 @@ def a_trainer(stage, base, files, out, *changes):
     tokenizer = open_tokenizer(recipe, base)
     config = configure(stage, recipe, out, False)
     records = read_records(files / f"{stage}.jsonl", stage)[:4]
-    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None)
+    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None, print)
 
 
 def log_probability(model, prompt, reply):
@@ -370,7 +370,9 @@ def test_a_real_model_learns_and_its_adapter_gives_the_same_logits_when_reloaded
     config = configure("sft", recipe, tmp_path / "run", False)
     tokenizer = open_tokenizer(recipe, tmp_path / "base")
     records = read_records(files / "sft.jsonl", "sft")
-    trainer = make_trainer("sft", (open_model(recipe, tmp_path / "base"), tokenizer), recipe, config, records, None)
+    trainer = make_trainer(
+        "sft", (open_model(recipe, tmp_path / "base"), tokenizer), recipe, config, records, None, print
+    )
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert len(losses) == 20

@@ -212,15 +212,7 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     return config
 
 
-def make_trainer(
-    stage: str,
-    opened: tuple[Any, Any],
-    recipe: Recipe,
-    config: Any,
-    records: list[dict],
-    table: OutcomeTable | None,
-    say: Callable[[str], object] = print,
-) -> Any:
+def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records: list, table: Any, say: Any) -> Any:
     """The trainer of a stage; an adapter is added unless the model has one already or is trained whole. Arguments as of
     `train`, and `opened`, the model and its tokenizer."""
     model, tokenizer = opened
@@ -229,7 +221,7 @@ def make_trainer(
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
     if stage == "rl":
         texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
-        return GRPO(model, table, Play(**recipe.play), train_dataset=Dataset.from_list(texts), **shared)
+        return GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
     rows = dataset(stage, records, tokenizer, config.max_length, say)
     if stage == "sft":
         return SFT(model, train_dataset=rows, **shared)
