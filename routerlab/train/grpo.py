@@ -82,7 +82,7 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         size, inputs, rows = int(self.num_generations or 1), list(inputs), self.given
-        rng = np.random.default_rng([self.args.seed, self._step, self.accelerator.process_index])
+        rng = np.random.default_rng([self.args.seed, self.state.global_step, self.accelerator.process_index])
         again, rollouts = [*range(len(inputs))], [{}] * len(inputs)
         for refill in range(self.play.refills + 1):
             # A process with nothing to replace plays too and drops it: FSDP needs the same number of turns everywhere.
