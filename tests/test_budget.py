@@ -7,7 +7,7 @@ import selectors
 
 import pytest
 
-from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s
+from routerlab.collect.limits import Budget, BudgetError, Limiter, backoff_s
 
 
 async def spend(seed, concurrency=256):

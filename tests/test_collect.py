@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import BackendError, PocketBackend, backend
-from routerlab.collect.budget import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.grades import grade_calls
 from routerlab.collect.ledger import Ledger
+from routerlab.collect.limits import Limiter
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
 from routerlab.collect.run import collect
@@ -875,7 +875,7 @@ def test_a_refusal_that_an_older_version_called_final_is_asked_again(tmp_path, m
 
 
 def test_a_provider_that_never_comes_back_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("routerlab.collect.outage.PATIENCE_S", 1.0)
+    monkeypatch.setattr("routerlab.collect.limits.PATIENCE_S", 1.0)
     calls, pool, settings = calls_and_pool(6)
     answers = [CallError("unreachable", Scope.RETRY, "no connection to h:1")] * 99 + [Reply("1", "stop", 1, 1, 0.1)]
     where = Scripted(lambda call: answers.pop())
@@ -1026,8 +1026,10 @@ def test_the_contract_is_sent_kept_and_counted(tmp_path):
     assert {c.prompt for c in where.asked} == {"plain/1+contract/1"}
     assert made.lenient == 0.5
     assert "50% of the answers do not follow the contract" in str(made)
-    again = collect(queries, pool, where, run, Settings(contract="none"), show="none")
+    again = collect(queries, pool, where, run, show="none")
     assert (again.asked, len(where.asked)) == (0, 4), "a run keeps the contract it began with"
+    with pytest.raises(CollectError, match="began with the contract 'contract/1'.*leave out --contract"):
+        collect(queries, pool, where, run, Settings(contract="none"), show="none")
     plain = Scripted(say)
     plain.follows_instructions = True
     off = collect(queries, pool, plain, Run(tmp_path / "s"), Settings(contract="none"), show="none")

@@ -18,7 +18,7 @@ from routerlab.routers.baselines import (
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import LengthFeatures, RandomFeatures
 from routerlab.routers.learned import Linear, Ridge
-from routerlab.routers.lm import LMRouter, read_policy
+from routerlab.routers.lm import PolicyWriter
 from routerlab.routers.protocol import Router, RouterError
 
 POOL = pool_of(("small", "middle", "large"))
@@ -350,7 +350,7 @@ def test_every_router_satisfies_the_one_protocol(giveaway, cascade):
 
 def _language_model():
     policies = dict.fromkeys(Policy, "small")
-    return LMRouter(lambda messages: [("Standard_Query", 0.0)] * len(messages), policies, "large")
+    return PolicyWriter(lambda messages: [("Standard_Query", 0.0)] * len(messages), policies, Policy.COMPLEX)
 
 
 def test_a_cascade_goes_on_where_the_answer_gives_itself_away(giveaway, cascade):
@@ -445,24 +445,6 @@ def test_a_cascade_refuses_what_it_cannot_play(giveaway, cascade):
         cascade.route(queries, pool_of(models), other)
 
 
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        ("It is easy.\nStandard_Query", Policy.STANDARD),
-        ("  Complex_Query \n\n", Policy.COMPLEX),
-        ("Standard_Query\nAmbiguous_Query", Policy.AMBIGUOUS),
-        ("Standard_Query\nbecause it is easy", None),
-        ("Policy: Standard_Query", None),
-        ("standard_query", None),
-        ("Standard_Query.", None),
-        ("", None),
-        (" \n ", None),
-    ],
-)
-def test_only_the_last_line_is_read(text, policy):
-    assert read_policy(text) is policy
-
-
 MAP = {Policy.STANDARD: "cheap", Policy.COMPLEX: "dear", Policy.AMBIGUOUS: "cheap"}
 
 
@@ -475,7 +457,7 @@ def test_a_language_model_routes_is_charged_and_guesses_are_counted():
         return written[: len(messages)]
 
     queries, pool = _asked(3), pool_of(("dear", "cheap"))
-    router = LMRouter(write, MAP, fallback="dear")
+    router = PolicyWriter(write, MAP, default=Policy.COMPLEX)
     assert isinstance(router, Router)
     made = router.route(queries, pool)
     assert made.choice.tolist() == [1, 0, 0]
@@ -492,8 +474,8 @@ def test_a_language_model_routes_is_charged_and_guesses_are_counted():
 def test_a_language_model_router_refuses_what_does_not_fit():
     queries, pool = _asked(2), pool_of(("dear", "cheap"))
     with pytest.raises(RouterError, match="2 questions, 1 texts; write one for each"):
-        LMRouter(lambda m: [("Standard_Query", 0.0)], MAP, "dear").route(queries, pool)
+        PolicyWriter(lambda m: [("Standard_Query", 0.0)], MAP, Policy.COMPLEX).route(queries, pool)
     with pytest.raises(RouterError, match="no model for Ambiguous_Query; map every policy to one"):
-        LMRouter(lambda m: [], {p: MAP[p] for p in list(Policy)[:2]}, "dear")
+        PolicyWriter(lambda m: [], {p: MAP[p] for p in list(Policy)[:2]}, Policy.COMPLEX)
     with pytest.raises(PoolError, match="'gone' is not in pool"):
-        LMRouter(lambda m: [], MAP, "gone").route(queries, pool)
+        PolicyWriter(lambda m: [], MAP | {Policy.COMPLEX: "gone"}, Policy.COMPLEX).route(queries, pool)

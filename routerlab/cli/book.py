@@ -1,40 +1,18 @@
 """Verbs on notebooks: execute them without a browser, tidy them."""
 
 import argparse
-from pathlib import Path
 
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(run, "run", "execute the notebooks in order, each in a fresh kernel")
-    parser.add_argument("--only", metavar="00,03", default="", help="these notebooks, by number or name (default: all)")
-    parser.add_argument(
-        "--profile",
-        choices=("pocket", "live", "gpu"),
-        default="pocket",
-        help="pocket: embedded models; live: providers; gpu: models on your GPUs (default: pocket)",
-    )
-    parser.add_argument(
-        "-p",
-        nargs=2,
-        metavar=("NAME", "VALUE"),
-        action="append",
-        default=[],
-        dest="values",
-        help="set a parameter the notebook declares",
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where executed notebooks go (default: data/runs/book)"
-    )
-    parser.add_argument("--update", action="store_true", help="also tidy the results and put them back into notebooks/")
-
+    add_flags(parser, "run")
+    pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
+    parser.add_argument("-p", dest="values", help="set a parameter the notebook declares", **pair)
     verb(doctor, "doctor", "list what is installed, what it makes possible, and what to try next")
-
-    parser = verb(tidy, "tidy", "drop from notebooks what differs between runs")
-    parser.add_argument("paths", metavar="NOTEBOOK", type=Path, nargs="*", help="default: all in notebooks/")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is not tidy")
+    add_flags(verb(tidy, "tidy", "drop from notebooks what differs between runs"), "tidy")
 
 
 def run(args: argparse.Namespace) -> int:

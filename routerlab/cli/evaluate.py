@@ -1,116 +1,130 @@
 """The verbs that fit and score routers: on one table, and on many."""
 
 import argparse
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import routerlab
-from routerlab.cli.shared import AddVerb, from_zero, say
+from routerlab.cli.serve import from_log
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    parser.add_argument(
-        "--table", default="pocket", help="pocket, a run, a folder, or a file of a known layout (default: pocket)"
-    )
-    parser.add_argument("--bench", help="only this benchmark of a RouteLLM file: mmlu, gsm8k")
-    parser.add_argument("--against", metavar="ROUTER", help="compare the others with this one (default: the leader)")
-    parser.add_argument("--out", metavar="RUN", help="keep points, summary and routers in this run")
-    parser.add_argument("--splits", type=int, default=1, metavar="N", help="N splits by near-duplicates (default: 1)")
-    parser.add_argument("--hold-out", metavar="COLUMN=VALUE", help="train without these questions and test on them")
-    _shared(parser)
+    add_flags(parser, "eval", "contest", "log")
     parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
-    parser.add_argument("tables", nargs="+", help="runs, folders of tables or runs, or files of a known layout")
-    _shared(parser)
+    add_flags(parser, "leaderboard", "contest")
 
 
-def _shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--routers",
-        default="all",
-        help="names and folders of saved routers, with commas; `list` prints the names (default: all)",
-    )
-    parser.add_argument("--encoder", metavar="WHERE", help="a sentence encoder for the features: a folder or a package")
-    parser.add_argument("--category", metavar="COLUMN", help="the column with the kind of a question (default: found)")
-    parser.add_argument(
-        "--missing",
-        choices=("available", "drop-questions", "drop-models"),
-        default="available",
-        help="with missing answers: call only models that answered, or drop questions or models (default: available)",
-    )
-    parser.add_argument("--seed", type=from_zero, default=0, help="of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=int, default=2000, help="of the test questions (default: 2000)")
-    parser.add_argument(
-        "--trainings",
-        type=int,
-        default=1,
-        metavar="N",
-        help="refit stochastic routers with N seeds; intervals include seed variance (default: 1)",
-    )
-
-
-def evaluate(given: argparse.Namespace) -> int:
+def evaluate(args: argparse.Namespace) -> int:
     """Fit routers on the training split of a recorded table, choose their operating points on validation, and score
     them on the test split: the area under each frontier, its gain over the random mix of single models, what is saved
     at the best single model's quality, and the differences to the leader, with 95 % intervals."""
     from routerlab.contest import breakdown, setup, verdict
     from routerlab.contest.run import KINDS
 
-    if given.routers == "list":
+    if args.routers == "list":
         print("\n".join(KINDS))
         return 0
-    _check(given)
-    data = _table(given.table, given.bench)
-    rival = _rival(given.against, list(KINDS) if given.routers == "all" else given.routers.split(","))
-    salts = [None] if given.splits == 1 and not given.hold_out else [f"split {k}" for k in range(given.splits)]
-    contests = []
+    if args.log:
+        return from_log(args)
+    _check(args)
+    data = _table(args.table, args.bench)
+    if args.looking:
+        return _looking(data, args.seed)
+    rival = _rival(args.against, list(KINDS) if args.routers == "all" else args.routers.split(","))
+    salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
+    contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
     for salt in salts:
-        parts = setup.with_splits(data, say, salt=salt, hold_out=given.hold_out)
-        contests.append(_contest(given, parts))
+        parts = setup.with_splits(data, say_once, salt=salt, hold_out=args.hold_out)
+        contests.append(_contest(args, parts, say_once))
     results = contests[0]
     rival = rival or results.chosen()[0].name  # the best on validation, not on the test
     if len(contests) > 1:
         print(f"{results.test.table}, {len(contests)} splits; means over splits, [95 % intervals over splits]")
-        summary = verdict.over_splits(contests, given.resamples)
+        summary = verdict.over_splits(contests, args.resamples)
         _print(summary)
     else:
-        summary = _report(given, data, results, rival)
+        summary = _report(args, data, results, rival)
+    report = _policies(args.policies, results, rival, args.resamples) if args.policies else None
     for router, why in results.left_out.items():
         say(f"{router} cannot run and is left out: {why}")
-    if given.out:
-        print(f"kept in {breakdown.keep(results, routerlab.Run(given.out), summary)}")
+    if args.out:
+        if report:
+            routerlab.Run(args.out).write("comparison.json", report.as_json())
+        print(f"kept in {breakdown.keep(results, routerlab.Run(args.out), summary)}")
     return 0
 
 
-def leaderboard(given: argparse.Namespace) -> int:
+def _looking(data: Any, seed: int) -> int:
+    """Print what a router would gain by the answers of each model, and of the cheapest two, three … models."""
+    import numpy as np
+
+    from routerlab.contest.setup import with_splits
+    from routerlab.evaluate.frontier import lam_grid
+    from routerlab.evaluate.looking import looking
+    from routerlab.routers.cascade import answer_codes, signs_of
+    from routerlab.routers.features import Tfidf
+    from routerlab.routers.learned import linear
+    from routerlab.sources.split import clusters
+
+    train = with_splits(data, say).split("train")
+    both = train.table.matrix("quality"), train.table.matrix("usd")
+    kept = np.flatnonzero(~np.isnan(sum(both)).any(1))
+    queries, names = [train.queries[i] for i in kept], train.table.models
+    table = train.table.select([q.id for q in queries])
+    quality, usd = (m[kept] for m in both)
+    order = np.argsort(usd.mean(0)).tolist()
+    sets = [[m] for m in order] + [order[:k] for k in range(2, len(order))]
+    texts = [q.text for q in queries]
+    say(f"{len(sets)} sets of models seen, {len(queries)} training questions")
+    about = {
+        "fit": linear,
+        "lams": lam_grid(usd, 40),
+        "rng": np.random.default_rng(seed),
+        "clusters": clusters(queries),
+    }
+    x, seen = Tfidf().fit(texts).views(texts).dense, (signs_of(table), answer_codes(table))
+    lines = looking(x, *seen, (quality, usd), sets, **about)
+    print(f"area of a linear router that sees no answers: {lines[0].without}; what seeing answers adds:")
+    width = max(len(", ".join(names[m] for m in line.models)) for line in lines)
+    print(f"{'answers seen of':{width}}  {'for free':26}  paid for")
+    for line in lines:
+        print(f"{', '.join(names[m] for m in line.models):{width}}  {line.free!s:26}  {line.paid}")
+    print("[95 % intervals over training questions]; a cascade or an agent can pay only if what is free gains")
+    return 0
+
+
+def leaderboard(args: argparse.Namespace) -> int:
     """Fit and score routers on every table, and print for each router its gain in area over the random mix of single
     models on each table with its 95 % interval, its mean rank, the tables it wins, and on how many a single model is at
     least as good and as cheap as its frugal point."""
     from routerlab.contest import leaderboard as board
 
-    _check(given)
+    _check(args)
     contests = {}
-    for name, data in _tables(given.tables):
+    for name, data in _tables(args.tables):
         say(f"table {name}")
-        contests[name] = _contest(given, data)
-    _print(board.leaderboard(contests, given.resamples))
+        contests[name] = _contest(args, data, say)
+    _print(board.leaderboard(contests, args.resamples))
     for table, models in board.all_dominated(contests).items():
         print(f"on {table} every router is dominated by always calling {' or '.join(models)}")
     print("gain: mean quality over costs less that of the random mix of single models; [95 % intervals]")
     return 0
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     from routerlab.routers.protocol import RouterError
 
     for name in ("resamples", "splits"):
-        if getattr(given, name, 1) < 1:
-            raise RouterError(f"--{name} {getattr(given, name)}; give a whole number from 1")
+        if getattr(args, name, 1) < 1:
+            raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1")
 
 
-def _contest(given: argparse.Namespace, data: Any) -> Any:
+def _contest(args: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
     from routerlab.contest.run import contest
     from routerlab.core.runs import root
     from routerlab.routers.encoder import Encoder
@@ -118,17 +132,17 @@ def _contest(given: argparse.Namespace, data: Any) -> Any:
 
     return contest(
         data,
-        given.routers if given.routers == "all" else given.routers.split(","),
-        features=Encoder(given.encoder, root() / "data" / "runs" / "embeddings") if given.encoder else Tfidf(),
-        seed=given.seed,
-        trainings=given.trainings,
-        category=given.category,
-        missing=given.missing,
+        args.routers if args.routers == "all" else args.routers.split(","),
+        features=Encoder(args.encoder, root() / "data" / "runs" / "embeddings") if args.encoder else Tfidf(),
+        seed=args.seed,
+        trainings=args.trainings,
+        category=args.category,
+        missing=args.missing,
         say=say,
     )
 
 
-def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
+def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
     """Print the tables and verdicts of one contest; returns its summary."""
     from routerlab.contest import verdict
     from routerlab.evaluate.stats import Interval
@@ -145,7 +159,7 @@ def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> A
         f"{1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} (the cheapest model, "
         f"{names[results.cheapest]}) to {high:.4g}, costs in training"
     )
-    summary = results.table(given.resamples).join(results.operating_points())
+    summary = results.table(args.resamples).join(results.operating_points())
     summary["fit s"] = summary.pop("fit s")
     _print(summary)
     print(
@@ -160,12 +174,30 @@ def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> A
     for router, models in results.dominated().items():
         if models:
             print(f"{router} is dominated by always calling {' or '.join(models)}")
-    if len(results.against(rival, resamples=given.resamples)):
+    if len(results.against(rival, resamples=args.resamples)):
         print(f"differences to {rival}; equal cost: US$ {1000 * results.equal_usd:.4g} per 1,000")
-        _print(verdict.differences(results, rival, given.resamples))
-    for line in verdict.sentences(results, rival, given.resamples):
+        _print(verdict.differences(results, rival, args.resamples))
+    for line in verdict.sentences(results, rival, args.resamples):
         print(line)
     return summary
+
+
+def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
+    """Print how a router's policies for two models do beside always calling one of these."""
+    from routerlab.contest import two_models
+    from routerlab.routers.protocol import RouterError
+
+    if models.count(",") != 1:
+        raise RouterError(f"--policies {models}; name two models, the medium and the large one, with a comma between")
+    medium, large = (m.strip() for m in models.split(","))
+    (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
+    policies = two_models.policies_of(results, entry, medium, large)
+    report = two_models.policy_report(results, policies.tolist(), medium, large, resamples=resamples)
+    print(f"policies of {entry.name} for {medium} and {large} (Complex goes to {large})")
+    _print(report.by_policy)
+    _print(report.routing)
+    print("the published two-model system expects a saving of {:.0%} to {:.0%}".format(*two_models.PUBLISHED_SAVING))
+    return report
 
 
 def _print(frame: Any) -> None:
@@ -203,11 +235,11 @@ def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
     """Every table that is named, and those in the folders that are named; a file with several benchmarks is as many."""
     from routerlab.sources import tables
 
-    found: list[tuple[str, Any]] = []
+    recorded: list[tuple[str, Any]] = []
     for name in names:
         folder = Path(name)
         inside = folder.is_dir() and not (folder / "manifest.json").is_file()
-        for path in sorted(folder.iterdir()) if inside else [name]:
+        for path in sorted(folder.iterdir()) if inside else [Path(name)]:
             try:
                 data = _table(str(path))
             except ValueError as error:
@@ -215,18 +247,14 @@ def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
                     raise
                 say(f"{path} is left out: {error}")
                 continue
-            benches = (
-                sorted({str(q.meta["bench"]) for q in data.queries if "bench" in q.meta})
-                if Path(path).is_file()
-                else []
-            )
-            several = benches if len(benches) > 1 else [None]
-            found += [
-                (f"{Path(path).stem}{f':{b}' if b else ''}", _table(str(path), b) if b else data) for b in several
-            ]
-    if not found:
+            benches = {str(q.meta["bench"]) for q in data.queries if "bench" in q.meta} if path.is_file() else set()
+            if len(benches) > 1:
+                recorded += [(f"{path.stem}:{bench}", _table(str(path), bench)) for bench in sorted(benches)]
+            else:
+                recorded.append((path.stem, data))
+    if not recorded:
         raise tables.SourceError(f"no table in {', '.join(names)}; name runs, or files of a known layout")
-    return found
+    return recorded
 
 
 def _cost(card: dict) -> str:

@@ -5,24 +5,15 @@ import asyncio
 import hashlib
 
 import routerlab
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    parser = verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades")
-    parser.add_argument("action", choices=["audit"], help="what to do")
-    parser.add_argument("--judge", required=True, metavar="MODEL", help="the judge: a model of the pool")
-    parser.add_argument("--pool", required=True, help="a YAML file, or a name in data/pools")
-    parser.add_argument("--backend", default="litellm", help="litellm or openai:URL (default: litellm)")
-    parser.add_argument("--table", default="pocket", help="graded answers to judge: pocket or a run (default: pocket)")
-    parser.add_argument("--limit", type=int, default=100, help="so many questions of the table (default: 100)")
-    parser.add_argument("--run", required=True, help="keep the judge's calls in this run, so that none is paid twice")
-    parser.add_argument("--budget-usd", type=float, help="never spend more than this, in all")
-    parser.add_argument("--max-tokens", type=int, default=512, help="of each reply of the judge (default: 512)")
+    add_flags(verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades"), "judge")
 
 
-def judge(given: argparse.Namespace) -> int:
+def judge(args: argparse.Namespace) -> int:
     """Ask a judge about attacked wrong answers, about pairs of answers in both orders, and about answers that a
     verifier has graded; print how often each goes wrong. Every call is in the run's ledger and none is paid twice. The
     exit status is 3 if it stopped before its end."""
@@ -30,20 +21,20 @@ def judge(given: argparse.Namespace) -> int:
     from routerlab.collect.backends import backend
     from routerlab.collect.calls import Call
     from routerlab.collect.ledger import Ledger
+    from routerlab.collect.settings import call_of
     from routerlab.core.recorded import recorded
     from routerlab.grade.judge import PROMPT
     from routerlab.grade.judge_audit import audit
 
-    pool = routerlab.Pool.load(given.pool).subset([given.judge])
-    card, where, data = pool.cards[0], backend(given.backend), recorded(given.table)
-    settings = Settings(budget_usd=given.budget_usd, max_tokens=given.max_tokens)
-    pairs, gold = _material(data, given.limit)
+    pool = routerlab.Pool.load(args.pool).subset([args.judge])
+    card, where, data = pool.cards[0], backend(args.backend), recorded(args.table)
+    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens, prompt=PROMPT)
+    pairs, gold = _material(data, args.limit)
     calls: dict[str, Call] = {}
 
     def call(messages: list[dict[str, str]]) -> Call:
         name = hashlib.blake2b(messages[-1]["content"].encode(), digest_size=8).hexdigest()
-        about = {"max_tokens": given.max_tokens, "prompt": PROMPT, "prices": card.as_of.isoformat()}
-        return Call(name, card.id, card.provider_id, tuple(messages), **about)
+        return call_of(card, name, messages, settings)
 
     async def note(messages: list[dict[str, str]]) -> str:  # first all prompts, to ask them side by side
         calls[call(messages).key] = call(messages)
@@ -60,7 +51,7 @@ def judge(given: argparse.Namespace) -> int:
         finally:
             await where.close()
 
-    with Ledger.open(routerlab.Run(given.run).folder / "ledger.jsonl") as ledger:
+    with Ledger.open(routerlab.Run(args.run).folder / "ledger.jsonl") as ledger:
         try:
             asyncio.run(session())
         except CollectError as error:

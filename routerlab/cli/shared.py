@@ -1,23 +1,40 @@
-"""Shared by the verbs: how a verb is added, how progress is printed, how numbers are read."""
+"""Shared by the verbs: how a verb is added and its flags are read, how progress is printed, where keys come from."""
 
 import argparse
+import datetime as dt
+import functools
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+
+
+@functools.cache
+def _flags() -> dict[str, list[dict[str, Any]]]:
+    import tomllib
+
+    return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
+
+
+def add_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """Add the flags of these groups of `flags.toml`."""
+    for flag in (flag for group in groups for flag in _flags()[group]):
+        options: dict[str, Any] = flag | ({"type": TYPES[flag["type"]]} if "type" in flag else {})
+        parser.add_argument(options.pop("name"), **options)
+
+
+def flags_of(given: argparse.Namespace, group: str) -> dict[str, Any]:
+    """The values of the flags of a group, those that were given."""
+    names = (flag["name"].lstrip("-").replace("-", "_") for flag in _flags()[group])
+    return {name: value for name in names if (value := getattr(given, name))}
 
 
 def say(line: str) -> None:
     """Print progress and remarks to stderr; results alone go to stdout."""
     print(line, file=sys.stderr, flush=True)
-
-
-def from_zero(text: str) -> int:
-    """A whole number, 0 or larger, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
-    return int(text)
 
 
 def read_env() -> None:
@@ -29,3 +46,57 @@ def read_env() -> None:
     for folder in (Path.cwd(), root()):
         if (folder / ".env").is_file():
             load_dotenv(folder / ".env")
+
+
+def from_zero(text: str) -> int:
+    """A whole number, 0 or larger, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
+    return int(text)
+
+
+def _number(low: float, high: float, what: str, read: type = float) -> Callable[[str], float]:
+    """A reader of numbers of this range, for argparse."""
+
+    def reader(text: str) -> float:
+        try:
+            value = read(text) if len(text) < 30 else math.inf
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} is no {what} from {low:g} to {high:g}")
+        return value
+
+    return reader
+
+
+def _day(text: str) -> dt.date:
+    """A date, for argparse."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day; give it as YYYY-MM-DD") from None
+
+
+def _shares(text: str) -> dict[str, float]:
+    """The shares of train, validation and test: three numbers with commas."""
+    try:
+        train, validation, test = map(float, text.split(","))
+    except ValueError:
+        message = f"{text!r} are no shares; give train,validation,test, such as 80,0,20"
+        raise argparse.ArgumentTypeError(message) from None
+    return {"train": train, "validation": validation, "test": test}
+
+
+TYPES: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "path": Path,
+    "from zero": from_zero,
+    "whole": _number(1, 10**9, "whole number", int),
+    "at once": _number(1, 1024, "number of calls in flight", int),
+    "dollars": _number(1e-12, 1e6, "number of US dollars"),
+    "seconds": _number(0.001, 86400, "number of seconds"),
+    "day": _day,
+    "shares": _shares,
+}

@@ -1,112 +1,65 @@
-"""Verbs on tables, questions and pools."""
+"""Verbs on tables and pools."""
 
 import argparse
 import datetime as dt
 from pathlib import Path
 
 import routerlab
-from routerlab.cli.collect import add_backend, dollars
 from routerlab.cli.ledger import answers, check_finished, ping
-from routerlab.cli.shared import AddVerb, say
+from routerlab.cli.shared import AddVerb, add_flags, flags_of, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
-    parser = verb(show, "show", "print what a recorded table holds, a line a model")
-    parser.add_argument(
-        "table", nargs="?", default="pocket", help="pocket, a run in data/runs, or a folder (default: pocket)"
-    )
-    parser.add_argument("--split", help="only this split of its queries")
-    parser.add_argument("--answers", action="store_true", help="also its questions, answers, grades and why")
-    parser.add_argument("--grade", metavar="GRADE", choices=GRADES, help="with --answers: only these")
-
+    add_flags(verb(show, "show", "print what a recorded table holds, a line a model"), "show")
     parser = verb(import_, "import", "make a run of a table of outcomes: CSV, TSV, JSON, JSONL or Parquet")
-    parser.add_argument("file", metavar="FILE", help="a row for each question, or for each question and model")
-    parser.add_argument("--run", required=True, help="name of the run: a folder in data/runs")
-    parser.add_argument("--layout", help="of a published table (default: found by its columns); see data/layouts")
-    for name, metavar, what in FLAGS:
-        parser.add_argument(f"--{name}", metavar=metavar, help=what)
-    parser.add_argument("--models", metavar="A,B", help="of a wide table, where the pattern of --quality fits more")
-    parser.add_argument("--keep", metavar="A,B", help="columns to keep with each question, such as its category")
-    parser.add_argument("--bench", help="only the questions of this benchmark, of a layout that names one")
-    parser.add_argument(
-        "--questions", metavar="FILE", help="texts of the questions, where the table has only their ids"
-    )
-    parser.add_argument("--pool", help="cards of the models: a YAML file, or a name in data/pools")
-    parser.add_argument("--prices", metavar="CSV", help="in place of a pool: model, usd_per_mtok_in, usd_per_mtok_out")
-    parser.add_argument("--as-of", metavar="DATE", type=_day, help="the day of --prices, YYYY-MM-DD (default: today)")
-    parser.add_argument(
-        "--split", metavar="SHARES", type=_shares, help="split the questions: train,validation,test, such as 80,0,20"
-    )
-
-    parser = verb(data, "data", "list the benchmarks, or split questions leak-proof")
-    parser.add_argument("what", choices=("list", "split"))
-    parser.add_argument("source", nargs="?", default="pocket", help="as for collect")
-    parser.add_argument("--folder", metavar="DIR", type=Path, help="where the raw files of benchmarks lie")
-    parser.add_argument("--shares", type=_shares, default="70,10,20", help="train,validation,test (default: 70,10,20)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write the split questions there")
-
+    add_flags(parser, "import", "columns")
     parser = verb(pools, "pools", "compare a pool's prices with public price maps, or ask its models for one token")
-    parser.add_argument("what", choices=("check", "ping"))
-    parser.add_argument("pool", help="a YAML file, or a name in data/pools")
-    add_backend(parser, "litellm")
-    parser.add_argument("--budget-usd", type=dollars, default=0.05, help="of a ping (default: 0.05)")
+    add_flags(parser, "pools", "connection")
 
 
-GRADES = ("CORRECT", "INCORRECT", "IDK", "truncated", "grading", "judge")  # the last three are errors
-
-
-FLAGS = (
-    ("question", "COL", "column of the question's text"),
-    ("quality", "COL", "0 to 1, or true and false; of a wide table a pattern such as ok/{model}"),
-    ("model", "COL", "column of the model's name, if each row is one question and one model"),
-    ("answer", "COL", "column of the reference answer"),
-    ("verifier", "NAME", "what can grade answers again (default: recorded, which cannot)"),
-    ("usd", "COL", "column or pattern of what a call cost, in US dollars"),
-    ("tokens-in", "HOW", "a column or pattern, a number, A=1,B=2 for models, or characters (estimates)"),
-    ("tokens-out", "HOW", "a column or pattern, a number, or A=1,B=2 for models"),
-    ("text", "COL", "column or pattern of the models' answers"),
-)
-
-
-def show(given: argparse.Namespace) -> int:
+def show(args: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
-    check_finished(given.table)
-    found = routerlab.recorded(given.table)
-    found = found.split(given.split) if given.split else found
-    print(found.table)
-    print(found.table.summary().to_string(float_format="{:.4g}".format))
-    if given.answers:
-        answers(found, given.grade)
-    if stopped := found.card.get("stopped"):
+    from routerlab.grade.verify import lenient_note
+
+    check_finished(args.table)
+    recorded = routerlab.recorded(args.table)
+    recorded = recorded.split(args.split) if args.split else recorded
+    print(recorded.table)
+    print(recorded.table.summary().to_string(float_format="{:.4g}".format))
+    if note := lenient_note(recorded):
+        print(note)
+    if args.answers:
+        answers(recorded, args.grade)
+    if stopped := recorded.card.get("stopped"):
         say(f"this run stopped before its end: {stopped}")
     return 0
 
 
-def import_(given: argparse.Namespace) -> int:
+def import_(args: argparse.Namespace) -> int:
     """Make a run of a table that others recorded. Which column holds what is said by flags, or by the layout of a
     published table; flags win. Costs come from the table (--usd), or from prices (--pool, --prices) and tokens."""
     from dataclasses import replace
 
     from routerlab.sources import tables
 
-    run = routerlab.Run(given.run)
+    run = routerlab.Run(args.run)
     if (run.folder / "ledger.jsonl").exists():
         raise tables.SourceError(f"{run.folder} holds what was collected; give the run another name")
-    named = {name.replace("-", "_"): getattr(given, name.replace("-", "_")) for name, _, _ in FLAGS}
-    named |= {n: [x for x in (getattr(given, n) or "").split(",") if x] for n in ("models", "keep")}
-    named |= {n: _tokens(named[n]) for n in ("tokens_in", "tokens_out") if named[n]}
+    named = flags_of(args, "columns")
+    named |= {n: [x for x in named[n].split(",") if x] for n in ("models", "keep") if n in named}
+    named |= {n: _tokens(named[n]) for n in ("tokens_in", "tokens_out") if n in named}
     named = {name: value for name, value in named.items() if value}
-    if given.question and given.quality and not given.layout:
+    if args.question and args.quality and not args.layout:
         layout = tables.Layout(**named)
     else:
-        layout = tables.find(given.file) if not given.layout else tables.by_name(given.layout)
+        layout = tables.find(args.file) if not args.layout else tables.by_name(args.layout)
         layout = replace(layout, **{**(layout.estimates or {}), **named})
-    pool = given.pool
-    if given.prices:
-        pool = tables.pool_of(Path(given.file).stem, given.prices, as_of=given.as_of or dt.date.today(), context=1)
-    table = tables.import_table(given.file, layout, pool, bench=given.bench, questions=given.questions)
-    table = tables.save(table, run, given.split)
+    pool = args.pool
+    if args.prices:
+        pool = tables.pool_of(Path(args.file).stem, args.prices, as_of=args.as_of or dt.date.today(), context=1)
+    table = tables.import_table(args.file, layout, pool, bench=args.bench, questions=args.questions)
+    table = tables.save(table, run, args.split)
     print(table)
     for why in ("repeated", "unanswered"):
         print(f"{table.card[f'{why}_questions_dropped']} {why} questions dropped")
@@ -124,52 +77,14 @@ def _tokens(text: str) -> str | float | dict[str, float]:
         return text
 
 
-def _day(text: str) -> dt.date:
-    """A date, for argparse."""
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day; give it as YYYY-MM-DD") from None
-
-
-def _shares(text: str) -> dict[str, float]:
-    """The shares of train, validation and test: three numbers with commas."""
-    try:
-        train, validation, test = map(float, text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} are no shares; give train,validation,test, such as 80,0,20"
-        ) from None
-    return {"train": train, "validation": validation, "test": test}
-
-
-def data(given: argparse.Namespace) -> int:
-    """List the benchmarks by name, or put near-duplicate questions of a source into one split and print
-    the leakage that its own splits had."""
-    from routerlab.sources import benchmarks, split
-
-    if given.what == "list":
-        print(benchmarks.listing())
-        return 0
-    queries = benchmarks.load(given.source, folder=given.folder)
-    print("before:", split.leakage(queries))
-    queries = split.split(queries, given.shares)
-    print("after:", split.leakage(queries))
-    if given.out:
-        from routerlab.core.queries import to_arrow
-
-        routerlab.Run(given.out.parent).write_table(given.out.name, to_arrow(queries))
-    return 0
-
-
-def pools(given: argparse.Namespace) -> int:
+def pools(args: argparse.Namespace) -> int:
     """Compare a pool's dated prices with those litellm and genai-prices carry, and print every
     disagreement, what they do not know, and how many prices agree; the exit status is 1 if there is a disagreement.
     With `ping` ask each model for one token under a budget, and print which answer, how fast and at what cost."""
-    if given.what == "ping":
-        return ping(given)
+    if args.what == "ping":
+        return ping(args)
     from routerlab.sources import prices
 
-    compared = prices.compare(routerlab.Pool.load(given.pool))
+    compared = prices.compare(routerlab.Pool.load(args.pool))
     print(prices.report(compared))
     return int(any(d.theirs is not None and not d.agrees for d in compared))

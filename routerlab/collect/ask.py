@@ -9,14 +9,13 @@ import contextlib
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from routerlab.collect.backends import Backend
-from routerlab.collect.budget import Budget, BudgetError, Limiter, backoff_s, sum_usd
 from routerlab.collect.calls import Call, CallError, Reply, Scope
 from routerlab.collect.ledger import Ledger
-from routerlab.collect.outage import Outage
+from routerlab.collect.limits import Budget, BudgetError, Limiter, Outage, backoff_s, sum_usd
 from routerlab.collect.progress import Progress
 from routerlab.collect.settings import CollectError, Settings, plan, worst_case_usd
 from routerlab.core.pools import ModelCard, Pool
@@ -37,7 +36,6 @@ async def ask(
     *,
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
-    rng: random.Random | None = None,
 ) -> None:
     """Ask what the ledger does not hold yet. Returns when all calls are settled. If the budget, an error of the run or
     `stop` ends it earlier, it sets `stop`, so that no waiting call is sent any more, lets calls in flight be written
@@ -51,32 +49,31 @@ async def ask(
         settings: budget, pace and attempts.
         progress: counts what happens, and shows what the provider says.
         stop: set it to stop the run.
-        rng: draws the waits between attempts.
     """
-    todo = list({c.key: c for c in calls if c.key not in ledger.results}.values())
     progress = progress or Progress(len(calls), where="none")
-    session = _Session(pool, backend, ledger, settings, progress, stop or asyncio.Event(), rng or random.Random(0))
+    session = _Session(pool, backend, ledger, settings, progress, stop or asyncio.Event())
     size = min(backend.batch, session.at_once)
-    batches = iter(_batches(todo, size))
+    batches = _batches({c.key: c for c in calls if c.key not in ledger.results}.values(), size)
     await asyncio.gather(*(session.work(batches) for _ in range(max(1, session.at_once // size))))
-    if (error := session.error) is not None:
-        if isinstance(error, BudgetError):
+    match session.error:
+        case BudgetError() as error:
             raise CollectError(str(error)) from error
-        if isinstance(error, CallError):
+        case CallError() as error:
             over = session.budget.over_usd
             more = f"; all calls together cost ${over:.6f} more than was reserved for them" if over else ""
             raise CollectError(
                 f"the run stopped at {error}{more}: every further call would fail the same way. Correct the cause and "
                 f"run the same command again; {len(ledger.results)} answers are kept"
             ) from error
-        raise error
+        case BaseException() as error:
+            raise error
     if session.stop.is_set():
         raise CollectError(
             f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command again to go on"
         )
 
 
-def _batches(calls: Sequence[Call], size: int) -> Iterator[list[Call]]:
+def _batches(calls: Iterable[Call], size: int) -> Iterator[list[Call]]:
     """Runs of calls to one model, at most `size` long."""
     for _, group in itertools.groupby(calls, lambda call: call.model):
         while batch := list(itertools.islice(group, size)):
@@ -93,7 +90,6 @@ class _Session:
     settings: Settings
     progress: Progress
     stop: asyncio.Event
-    rng: random.Random
     error: BaseException | None = None  # the first that ended the session
 
     def __post_init__(self) -> None:
@@ -103,15 +99,13 @@ class _Session:
         rates = settings.requests_per_minute, settings.tokens_per_minute
         self.limiters = defaultdict(lambda: Limiter(*rates, concurrency=self.at_once, sleep=self.pause))
         self.outages = defaultdict(lambda: Outage(self.pause))
-
-    async def stopped(self, within_s: float) -> bool:
-        """Wait, and return whether the run was stopped meanwhile."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), within_s)
-        return self.stop.is_set()
+        self.rng = random.Random(0)  # of the waits between attempts
 
     async def pause(self, seconds: float) -> None:
-        if await self.stopped(seconds):
+        """Wait; raises _StoppedError if the run was stopped meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        if self.stop.is_set():
             raise _StoppedError
 
     async def work(self, batches: Iterator[list[Call]]) -> None:
@@ -143,21 +137,12 @@ class _Session:
                     self.progress.retry(error, down)
                 else:
                     self.progress.tell(usd, error)
-            if self.budget.over_usd:
-                raise self._over(outcomes)
-            wait_s = 0.0 if down or not batch else backoff_s(attempt, self.rng, max(waits_s))
-            if await self.stopped(wait_s):
-                return
+            if self.budget.over_usd:  # a provider that reports more than was reserved: the budget cannot be kept
+                call, usd, _ = max(outcomes, key=lambda outcome: outcome[1])
+                about = f"{call.model} reports ${usd:.6f} for a call of at most {call.max_tokens} output tokens"
+                raise CallError("over_reserved", Scope.RUN, about)
+            await self.pause(0.0 if down or not batch else backoff_s(attempt, self.rng, max(waits_s)))
             attempt += not down
-
-    def _over(self, outcomes: Sequence[tuple[Call, float, Reply | CallError]]) -> CallError:
-        """The error of a provider that reports more than was reserved, so that the budget cannot be kept."""
-        call, usd, _ = max(outcomes, key=lambda outcome: outcome[1])
-        return CallError(
-            "over_reserved",
-            Scope.RUN,
-            f"{call.model} reports ${usd:.6f} for a call of at most {call.max_tokens} output tokens",
-        )
 
     async def attempt(self, batch: list[Call]) -> list[tuple[Call, float, Reply | CallError]]:
         """Send a batch once: (call, usd charged, reply or error) for each of its calls."""
@@ -181,9 +166,10 @@ class _Session:
                 numbers = await asyncio.gather(*map(self.ledger.intent, keys, most, about))
                 with self.progress.flying(len(batch)):
                     outcomes = await self.backend.answer(batch)
-            outcomes = [_priced(o, self.pool[c.model]) for c, o in zip(batch, outcomes, strict=True)]
-            _pace(limiter, outcomes)
-            usd = [_usd(self.pool[c.model], o, m) for c, o, m in zip(batch, outcomes, most, strict=True)]
+            for outcome in outcomes:
+                limiter.note(outcome)
+            priced = [_priced(self.pool[c.model], o, m) for c, o, m in zip(batch, outcomes, most, strict=True)]
+            usd, outcomes = [usd for usd, _ in priced], [outcome for _, outcome in priced]
             await asyncio.gather(*map(self.ledger.result, keys, numbers, usd, outcomes))
             charged = sum_usd(usd)
             return list(zip(batch, usd, outcomes, strict=True))
@@ -191,37 +177,23 @@ class _Session:
             self.budget.settle(reserved, charged)
 
 
-def _pace(limiter: Limiter, outcomes: Sequence[Reply | CallError]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, Reply):
-            limiter.succeeded()
-        elif outcome.kind in {"rate_limited", "overloaded"}:
-            limiter.slowed(outcome.retry_after_s)
-
-
 def _server(call: Call) -> str:
     """Calls with the same limits: those to one server, or to one provider."""
     return call.base_url or call.provider_id.partition("/")[0]
 
 
-def _priced(outcome: Reply | CallError, card: ModelCard) -> Reply | CallError:
-    """The outcome; an answer with estimated tokens gets their price, which is its row's cost."""
-    if isinstance(outcome, Reply) and outcome.estimated:
-        return replace(outcome, usd=card.usd(outcome.tokens_in, outcome.tokens_out))
-    return outcome
-
-
-def _usd(card: ModelCard, outcome: Reply | CallError, reserved: float) -> float:
-    """The charge for an attempt: what the server says it cost, its tokens at the card's prices, or its reservation."""
-    if isinstance(outcome, Reply):
-        if outcome.estimated:
-            return reserved
-        return (
-            card.usd(outcome.tokens_in, outcome.tokens_out, outcome.tokens_cached)
-            if outcome.usd is None
-            else outcome.usd
-        )
-    if outcome.tokens is not None:
-        tokens_in, cached, tokens_out = outcome.tokens
-        return card.usd(tokens_in, tokens_out, cached)
-    return reserved if outcome.unsure else 0.0
+def _priced(card: ModelCard, outcome: Reply | CallError, reserved: float) -> tuple[float, Reply | CallError]:
+    """(the charge for an attempt, its outcome). The charge is what the server says the call cost, its tokens at the
+    card's prices, or its reservation. An answer with estimated tokens gets their price, which is its row's cost.
+    """
+    match outcome:
+        case Reply(estimated=True):
+            return reserved, replace(outcome, usd=card.usd(outcome.tokens_in, outcome.tokens_out))
+        case Reply(usd=float(usd)):
+            return usd, outcome
+        case Reply():
+            return card.usd(outcome.tokens_in, outcome.tokens_out, outcome.tokens_cached), outcome
+        case CallError(tokens=(tokens_in, cached, tokens_out)):
+            return card.usd(tokens_in, tokens_out, cached), outcome
+        case _:
+            return reserved if outcome.unsure else 0.0, outcome

@@ -1,13 +1,14 @@
 """`Call` (a question to a model), `Reply` (its answer), and `CallError` with its class."""
 
-import datetime as dt
+import contextlib
 import enum
 import json
 import math
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 
 from blake3 import blake3
 
@@ -54,8 +55,7 @@ def _most_bytes(text: str) -> int:
     """Bytes of a text, or of the normal form a tokenizer may bring it to, if that is longer."""
     if text.isascii():
         return len(text)
-    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))
-    return max(len(t.encode()) for t in (text, *forms))
+    return max(len(form.encode()) for form in (text, *(unicodedata.normalize(f, text) for f in ("NFC", "NFKC"))))
 
 
 @dataclass(frozen=True)
@@ -142,20 +142,24 @@ _WORDS = {  # in the body of a 400, 413 or 422; more exact than the status
 def from_status(status: int, body: str = "", retry_after: str | None = None, secret: str = "") -> CallError:
     """The error of an HTTP answer that is not 200, with the provider's own words; `secret` is the key that was sent."""
     kind, scope = _STATUS.get(status) or _STATUS.get(status // 100, _STATUS[4])
-    said, body = scrub(words(body), secret), body.lower()
+    said, wait_s = scrub(words(body), secret), _seconds(retry_after)
     if status in (400, 413, 422):
-        kind = next((k for k, words in _WORDS.items() if any(w in body for w in words)), kind)
-    if status == 429 and "insufficient_quota" in body:
+        kind = next((k for k, signs in _WORDS.items() if any(sign in body.lower() for sign in signs)), kind)
+    if status == 429 and "insufficient_quota" in body.lower():
         kind, scope = "payment_required", Scope.RUN
-    wait_s = _seconds(retry_after)
     if (wait_s or 0) > PATIENCE_S:  # a daily quota, not a rate limit
         return CallError(kind, Scope.RUN, f"HTTP {status}, which asks to wait {wait_s:.0f} s", said)
     return CallError(kind, scope, f"HTTP {status}", said, retry_after_s=wait_s)
 
 
 # By name, so that none of these libraries is imported for it. aiohttp, httpx (below litellm) and the system:
-_UNSENT = {"ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectionTimeoutError", "gaierror"}
-_BROKEN = {"ClientError", "TransportError", "IncompleteRead", "OSError", "EOFError"}
+_UNSENT = {"ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectionTimeoutError"}
+_UNSENT |= {"gaierror", "ConnectionRefusedError"}
+_SIGNS = {
+    "timeout": {"TimeoutError"},
+    "truncated_json": {"JSONDecodeError", "UnicodeDecodeError"},
+    "reset": {"ClientError", "TransportError", "IncompleteRead", "OSError", "EOFError"},
+}
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -174,20 +178,17 @@ def from_exception(error: BaseException, where: str = "") -> CallError:
         where: host and port of the server, for the message.
     """
     causes = list(chain(error))
+    named = (f"{c.host}:{c.port}" for c in causes if hasattr(c, "host") and hasattr(c, "port"))  # type: ignore
     for cause in causes:
+        name, names = type(cause).__name__, {c.__name__ for c in type(cause).__mro__}
         if isinstance(cause, CallError):
             return cause
-        name, names = type(cause).__name__, {c.__name__ for c in type(cause).__mro__}
-        if names & _UNSENT or isinstance(cause, ConnectionRefusedError):
-            named = (f"{c.host}:{c.port}" for c in causes if hasattr(c, "host") and hasattr(c, "port"))  # type: ignore
-            where = next(named, where)
-            return CallError("unreachable", Scope.RETRY, f"no connection to {where or 'the provider'} ({name})")
-        if isinstance(cause, TimeoutError) or "timeout" in name.lower():
-            return CallError("timeout", Scope.RETRY, name)
-        if isinstance(cause, json.JSONDecodeError | UnicodeDecodeError):
-            return CallError("truncated_json", Scope.RETRY, name)
-        if names & _BROKEN:
-            return CallError("reset", Scope.RETRY, name)
+        if names & _UNSENT:
+            where = next(named, where or "the provider")
+            return CallError("unreachable", Scope.RETRY, f"no connection to {where} ({name})")
+        for kind, signs in _SIGNS.items():
+            if names & signs or (kind == "timeout" and "timeout" in name.lower()):
+                return CallError(kind, Scope.RETRY, name)
     if "APIConnectionError" in {c.__name__ for c in type(error).__mro__}:  # of litellm, without a cause
         return CallError("reset", Scope.RETRY, type(error).__name__)
     raise error
@@ -195,13 +196,7 @@ def from_exception(error: BaseException, where: str = "") -> CallError:
 
 def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds, from a number or an HTTP date; None if it is neither."""
-    try:
-        wait_s = float(text or "nan")
-    except ValueError:
-        try:
-            then = parsedate_to_datetime(text or "")
-        except (ValueError, OverflowError):
-            return None
-        then = then if then.tzinfo else then.replace(tzinfo=dt.UTC)  # "-0000" means UTC
-        wait_s = (then - dt.datetime.now(dt.UTC)).total_seconds()
-    return max(0.0, wait_s) if math.isfinite(wait_s) else None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        date = parsedate_tz(text or "")
+        wait_s = mktime_tz(date) - time.time() if date else float(text or "nan")
+        return max(0.0, wait_s) if math.isfinite(wait_s) else None

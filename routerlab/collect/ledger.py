@@ -1,4 +1,4 @@
-"""The append-only log of calls: the only truth about money spent.
+"""The append-only log of calls, from which all spending is computed.
 
 An `intent` is on the disk before a call is sent, a `result` once it returned. An intent without a result is a call
 whose outcome is unknown: it stays charged at its reservation. Every record also holds the total charged so far, so a
@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from routerlab.collect.budget import UNIT, units
 from routerlab.collect.calls import UNSURE, CallError, Reply, Scope
 from routerlab.collect.ledger_format import HEADER, LedgerError, Recovery, Scan, encode, scan
+from routerlab.collect.limits import UNIT, units
 from routerlab.core.runs import write_atomic
 
 AGAIN = frozenset({"bad_request"})  # errors of a row that another setting may avoid: the next session tries again

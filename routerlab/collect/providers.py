@@ -21,20 +21,26 @@ from routerlab.collect.scrub import scrub
 from routerlab.core.pools import ModelCard
 
 _LOCAL_PREFIXES = {"vllm", "hosted_vllm", "llamacpp", "ollama"}
-_COMPLETION = "max_completion_tokens"
+_COMPLETION = "max_completion_tokens"  # some models take the limit of their output in this field only
+_FIXED_TEMPERATURE = re.compile(r"temperature.*(only|default|support|allow|must be|fixed)")
 
 
 @dataclass
 class _Provider:
-    """What both backends share: a request of its own for each call, and what was learned of each model's requests."""
+    """What both backends share: how a call becomes a request, and which fields each model was found to need."""
 
+    base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
+    key_env: str = ""  # the environment variable that holds the key
     timeout_s: float = 120.0
     concurrency: int = 32
     limit_field: str = "max_tokens"  # the request's field for the most output tokens
     batch = 1
     follows_instructions = True
     _learned: defaultdict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict), repr=False)
+
+    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
+        return f"{type(self).__name__}({_host(self.base_url)!r})"
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         return list(await asyncio.gather(*map(self._answer, calls)))
@@ -43,9 +49,8 @@ class _Provider:
         """Send a call, and again if the provider refused a field of the request that can be sent otherwise."""
         while True:
             learned = dict(self._learned[call.model])
-            name = learned.get("name", self._name(call))
             fields = {
-                "model": name,
+                "model": learned.get("name", self._name(call)),
                 "messages": [dict(m) for m in call.messages],
                 "temperature": learned.get("temperature", call.temperature),
                 learned.get("limit_field", self.limit_field): call.max_tokens,
@@ -53,8 +58,7 @@ class _Provider:
             }
             # Another request needs another key, or a provider may refuse it as a changed one.
             outcome = await self._send(call, fields, f"{call.key}-{len(learned)}" if learned else call.key)
-            lesson = _lesson(outcome, fields) if isinstance(outcome, CallError) else {}
-            if not lesson:
+            if not (lesson := _lesson(outcome, fields) if isinstance(outcome, CallError) else {}):
                 break
             self._learned[call.model] |= lesson
         if isinstance(outcome, Reply) and fields["temperature"] != call.temperature:
@@ -72,34 +76,28 @@ class _Provider:
 
 def _lesson(error: CallError, fields: Mapping[str, Any]) -> dict[str, Any]:
     """What to send otherwise, by a provider's words on a request it refused, and so did not bill."""
-    said, prefix = error.said.lower(), "openai/"
-    if error.kind == "not_found" and fields["model"].startswith(prefix):  # a name for litellm, not the server's
-        return {"name": fields["model"].removeprefix(prefix)}
-    if error.kind not in {"bad_request", "unsupported"}:
-        return {}
-    if _COMPLETION in said and _COMPLETION not in fields:
+    said, refused = error.said.lower(), error.kind in {"bad_request", "unsupported"}
+    if error.kind == "not_found" and fields["model"].startswith("openai/"):  # a name for litellm, not the server's
+        return {"name": fields["model"].removeprefix("openai/")}
+    if refused and _COMPLETION in said and _COMPLETION not in fields:
         return {"limit_field": _COMPLETION}
-    if re.search(r"temperature.*(only|default|support|allow|must be|fixed)", said) and fields["temperature"] != 1.0:
+    if refused and _FIXED_TEMPERATURE.search(said) and fields["temperature"] != 1.0:
         return {"temperature": 1.0}
     return {}
 
 
-@dataclass
+@dataclass(repr=False)
 class OpenAIBackend(_Provider):
-    """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp."""
+    """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp; without a `key_env` the key is in
+    OPENAI_API_KEY.
+    """
 
-    base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
-    key_env: str = ""  # the environment variable that holds the key; if empty, OPENAI_API_KEY
     most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
     _session: Any = None
 
     def __post_init__(self) -> None:
-        if self.base_url:
-            self.base_url = checked_url(self.base_url)
-
-    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
-        return f"OpenAIBackend({_host(self.base_url)!r})"
+        self.base_url = checked_url(self.base_url) if self.base_url else ""
 
     def check(self, cards: Iterable[ModelCard]) -> None:
         """Raise BackendError for a model without an address, or whose key is in no environment variable."""
@@ -108,8 +106,7 @@ class OpenAIBackend(_Provider):
                 raise BackendError(
                     f"model {card.id!r} has no address: give base_url in its pool, or --backend openai:URL"
                 )
-            url = checked_url(card.base_url or self.base_url)
-            name = card.key_env or self.key_env
+            url, name = checked_url(card.base_url or self.base_url), card.key_env or self.key_env
             local = urlsplit(url).scheme == "http" or _is_local(_host(url))
             if not os.environ.get(name or "OPENAI_API_KEY") and (name or not local):
                 raise BackendError(
@@ -148,7 +145,7 @@ class OpenAIBackend(_Provider):
                     content += chunk
                 else:
                     answer.close()
-                    raise CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
+                    return CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
                 if answer.status != 200:
                     wait = answer.headers.get("Retry-After")
                     return from_status(answer.status, content.decode(errors="replace"), wait, secret)
@@ -169,36 +166,32 @@ class OpenAIBackend(_Provider):
             self._session = None
 
 
-@dataclass
+@dataclass(repr=False)
 class LiteLLMBackend(_Provider):
     """Any provider that litellm knows, by its provider id; litellm neither retries nor prices here."""
 
-    _: KW_ONLY
-    base_url: str = ""
-    key_env: str = ""
-
-    def __repr__(self) -> str:  # without the path of a URL, which may hold a key
-        return f"LiteLLMBackend({_host(self.base_url)!r})"
-
     def check(self, cards: Iterable[ModelCard]) -> None:
         """Raise BackendError for a model that litellm does not know, or whose key is in no environment variable."""
-        cards = list(cards)
-        missing = missing_keys([c.provider_id for c in cards if not (c.key_env or self.key_env)])
-        missing |= {
-            c.provider_id: [name] for c in cards if (name := c.key_env or self.key_env) not in {"", *os.environ}
-        }
+        keys = [(card.provider_id, card.key_env or self.key_env) for card in cards]
+        missing = missing_keys([model for model, name in keys if not name])
+        missing |= {model: [name] for model, name in keys if name and name not in os.environ}
         if missing:
             names = "; ".join(f"{model!r} needs {', '.join(keys)}" for model, keys in missing.items())
             raise BackendError(f"{names}: set these environment variables, here or in a file .env")
 
     async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
-        litellm = load_litellm()
-        url, secret = call.base_url or self.base_url, os.environ.get(call.key_env or self.key_env, "")
-        own = {name: value for name, value in (("base_url", url), ("api_key", secret)) if value}
-        headers, limits = {"Idempotency-Key": key}, {"num_retries": 0, "max_retries": 0, "timeout": self.timeout_s}
-        started = time.perf_counter()
+        litellm, started = load_litellm(), time.perf_counter()
+        secret = os.environ.get(call.key_env or self.key_env, "")
+        own = {"base_url": call.base_url or self.base_url, "api_key": secret}
         try:
-            completion = await litellm.acompletion(**fields, **limits, extra_headers=headers, **own)
+            completion = await litellm.acompletion(
+                **fields,
+                **{name: value for name, value in own.items() if value},
+                extra_headers={"Idempotency-Key": key},
+                num_retries=0,
+                max_retries=0,
+                timeout=self.timeout_s,
+            )
             return read_completion(completion.model_dump(), time.perf_counter() - started, call)
         except Exception as error:  # classified, or raised again
             return _litellm_error(litellm.exceptions, error, scrub(str(error), secret))
@@ -208,31 +201,30 @@ def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
     """The class of what litellm raised. It raises InternalServerError also for a connection that failed or broke, for
     half an answer and for a missing key, which the chain of causes tells apart.
     """
-    status, response = getattr(error, "status_code", None), getattr(error, "response", None)
+    status, headers = getattr(error, "status_code", None), getattr(getattr(error, "response", None), "headers", None)
     if isinstance(error, known.UnsupportedParamsError):
         return CallError("unsupported", Scope.RUN, "litellm does not send such a request", said)
     if isinstance(error, CallError | known.Timeout | known.APIConnectionError) or not isinstance(status, int):
         return from_exception(error)
-    answered = status < 500 or "HTTPStatusError" in {type(c).__name__ for c in chain(error)}
-    if not answered:
+    if status >= 500 and "HTTPStatusError" not in {type(cause).__name__ for cause in chain(error)}:
         try:
             return from_exception(error)
         except Exception:
             if re.search(r"credentials|api.?key", said, re.I):
                 return CallError("unauthorized", Scope.RUN, "", said)
             return CallError("server_error", Scope.RETRY, "", said, unsure=True)  # it may have been billed
-    headers = getattr(response, "headers", None) or {}
-    return replace(from_status(status, str(error), headers.get("retry-after")), said=said)
+    return replace(from_status(status, str(error), (headers or {}).get("retry-after")), said=said)
 
 
 def checked_url(url: str) -> str:
     """A base URL without its last slash; one that no call can be sent to, or that holds a secret, is refused."""
     try:
         parts = urlsplit(url)
-        plain = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+        usable = usable and not (parts.username or parts.query)
     except ValueError:
-        plain = parts = None
-    if not plain or not parts or parts.username or parts.query:
+        usable = False
+    if not usable:
         raise BackendError(
             "a base URL is http(s)://host/v1, without a user or a query; put the key into an environment variable and "
             "name it in key_env (OPENAI_API_KEY)"
@@ -242,8 +234,8 @@ def checked_url(url: str) -> str:
 
 def _host(url: str, port: bool = False) -> str:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{host}:{parts.port or {'https': 443}.get(parts.scheme, 80)}" if port else host
+    number = f":{parts.port or (443 if parts.scheme == 'https' else 80)}" if port else ""
+    return f"{parts.hostname or ''}{number}"
 
 
 def _is_local(host: str) -> bool:

@@ -18,6 +18,7 @@ from routerlab.routers import baselines, groups, learned, nonlinear, store
 from routerlab.routers.blend import Blend
 from routerlab.routers.cascade import Cascade
 from routerlab.routers.features import Features, Tfidf
+from routerlab.routers.lm import LMRouter
 from routerlab.routers.protocol import RouterError, ScoreRouter
 from routerlab.sources.split import clusters
 
@@ -152,6 +153,9 @@ class _AmongAnswered(ScoreRouter):
         known = ~np.isnan(self._answers.select([q.id for q in queries]).matrix("quality"))
         return tuple(np.where(known, scores[:, columns], np.nan) for scores in self._router.predict(queries))
 
+    def own_usd(self, queries):
+        return self._router.own_usd(queries)
+
 
 def _enter(
     router: Any,
@@ -170,6 +174,8 @@ def _enter(
     """
     if seed is not None:
         router.seed = seed
+    if isinstance(router, LMRouter):
+        router = router.of(train.pool)  # it reads the cards and prices of this table's pool
     started = time.perf_counter()
     if not router.models:
         router.fit(train.queries, train.table)

@@ -30,12 +30,15 @@ def short(value: object) -> str:
 
 
 class Skill(NamedTuple):
-    """How often a model was right on questions of one kind: measured on `n` of them, at the latest on `as_of`."""
+    """How often a model was right on questions of one kind: measured on `n` of them, at the latest on `as_of`; and how
+    many tokens it wrote on average, if that was noted.
+    """
 
     kind: str
     accuracy: float
     n: int
     as_of: dt.date
+    tokens_out: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
@@ -35,6 +36,20 @@ class Recorded(NamedTuple):
             raise RunError(f"no split {name!r} in this table; it has {', '.join(splits)}")
         part = splits[name]
         return self._replace(queries=part, table=self.table.select([q.id for q in part]))
+
+    def priced(self, pool: Pool) -> "Recorded":
+        """This table for a pool of the same models with other prices or in another order: what an answer would have
+        cost follows from its tokens.
+        """
+        rows, models = self.table.rows, np.array(self.table.rows["model"].to_pylist(), object)
+        counts = [rows[n].to_numpy() for n in ("tokens_in", "tokens_out", "tokens_cached")]
+        usd = rows["usd"].to_numpy().copy()
+        for card in pool:
+            at = models == card.id
+            usd[at] = np.asarray(card.usd(*(c[at] for c in counts)))
+        at = rows.schema.get_field_index("usd")
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(usd, rows.schema.field(at).type, from_pandas=True))
+        return self._replace(pool=pool, table=OutcomeTable(rows, pool.ids), sha256="")
 
     def complete(self) -> "Recorded":
         """The queries that every model answered in every try; the pool's order of models. What is missing cannot be

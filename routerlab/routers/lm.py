@@ -1,52 +1,166 @@
-"""A router that is a language model: it reads the question and writes a reason and a policy; a map from policies to
-models names the model.
-"""
+"""Routers that are language models: one scores every candidate of a pool from its card, one writes a policy as text."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
-from routerlab.core.pools import Pool
+from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
 from routerlab.label.oracle import Policy
-from routerlab.label.rationale import prompt
-from routerlab.routers.protocol import RouterError
+from routerlab.routers import prompts
+from routerlab.routers.prompts import Style
+from routerlab.routers.protocol import RouterError, ScoreRouter
 
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
 
 
-class LMRouter:
-    """`write` takes the messages of every query and returns for each the generated text and what generating it cost
-    (USD); it may be a model in this process or one at a URL. `models` maps every policy to a model, and can be changed
-    without training.
+class LMRouter(ScoreRouter):
+    """A router that reads the question and the cards of a pool, also of one it has never seen, and calls the model with
+    the highest quality - lam * usd. What reading costs is charged.
 
-    A text whose last line is no policy is sent to `fallback`, and `unread` counts those, so that a guess stays visible.
+    `reader` is an `Actor` or a `CausalReader`: from texts and cards, `read` gives quality estimates and costs (both
+    questions x candidates), `own_usd` what reading costs (USD a question). `pool` has the cards that it needs. Of
+    another pool, a model with the same id and no skills takes those of `pool`; prices are always those of the pool that
+    is routed among.
     """
 
-    def __init__(self, write: Write, models: Mapping[Policy, str], fallback: str, name: str = "language model") -> None:
+    name = "actor"
+
+    def __init__(self, reader: Any, pool: Pool, lam: float = 0.0) -> None:
+        super().__init__(lam)
+        self.reader, self.pool, self.models = reader, pool, pool.ids
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The router of a kept actor."""
+        from routerlab.routers.actor import Actor
+
+        return cls(Actor.load(folder), Pool.load(Path(folder) / "pool.yaml"))
+
+    def of(self, pool: Pool) -> Self:
+        """This router for another pool."""
+        cards = [
+            replace(c, skills=self.pool[c.id].skills) if not c.skills and c.id in self.pool else c for c in pool.cards
+        ]
+        other = copy.copy(self)
+        other.pool, other.models = Pool(pool.name, cards), pool.ids
+        return other
+
+    def decisions(self, queries, pool, lams, answers=None):
+        return ScoreRouter.decisions(self.of(pool), queries, pool, lams, answers)
+
+    def own_usd(self, queries):
+        return self.reader.own_usd([q.text for q in queries], self.pool.cards)
+
+    def _predict(self, queries):
+        return self.reader.read([q.text for q in queries], self.pool.cards)
+
+
+class CausalReader:
+    """A Hugging Face causal language model that reads a prompt of `routers.prompts`. Its quality estimate is the
+    probability of the reply that calls a candidate, among the replies that call one.
+
+    Args: the `model` and its tokenizer `words`; the `style` of the prompt; the price of its input `usd_per_mtok`; the
+    length that an answer is taken to have where a card's skills do not say it.
+    """
+
+    def __init__(self, model: Any, words: Any, style: Style = "compact", usd_per_mtok=0.0, tokens_out=200.0) -> None:
+        if style == "oracle":
+            raise RouterError("replies of style oracle name policies, not models; give its `write` to a PolicyWriter")
+        self.model, self.words, self.usd_per_mtok, self.tokens_out = model.eval(), words, usd_per_mtok, tokens_out
+        self.style: Style = style
+
+    @classmethod
+    def load(cls, name: str | Path, style: Style = "compact", *, online: bool = False) -> Self:
+        """A model by its folder or hub id; nothing is fetched unless `online`."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model, words = (
+            kind.from_pretrained(name, local_files_only=not online) for kind in (AutoModelForCausalLM, AutoTokenizer)
+        )
+        return cls(model, words, style)
+
+    def read(self, questions, cards):
+        quality = np.array([self._probabilities(q, cards) for q in questions]).reshape(len(questions), len(cards))
+        tokens_in = np.array([len(self.words(q)["input_ids"]) for q in questions], float).reshape(-1, 1)
+        weights = [np.array([[s.n, s.tokens_out or self.tokens_out] for s in c.skills]).reshape(-1, 2) for c in cards]
+        tokens_out = [np.average(w[:, 1], weights=w[:, 0]) if len(w) else self.tokens_out for w in weights]
+        usd = [c.usd(tokens_in, out) for c, out in zip(cards, tokens_out, strict=True)]
+        return quality, np.hstack(usd)
+
+    def own_usd(self, questions, cards):
+        return np.array([len(self._prompt(q, cards)) for q in questions]) * self.usd_per_mtok / 1e6
+
+    def write(self, messages: Sequence[list[dict[str, str]]], most: int = 64) -> list[tuple[str, float]]:
+        """For a PolicyWriter: its likeliest text, of `most` tokens at most, for each list of messages, and the cost."""
+        import torch
+
+        texts = []
+        for one in messages:
+            asked = torch.tensor([self.words.apply_chat_template(one, add_generation_prompt=True, return_dict=False)])
+            with torch.inference_mode():
+                made = self.model.generate(asked.to(self.model.device), do_sample=False, max_new_tokens=most)
+            text = self.words.decode(made[0, asked.shape[1] :], skip_special_tokens=True)
+            texts.append((text, made.shape[1] * self.usd_per_mtok / 1e6))
+        return texts
+
+    def _prompt(self, question: str, cards: Sequence[ModelCard]) -> list[int]:
+        shown = prompts.prompt(self.style, question, cards)
+        about = {"tools": shown.tools or None, "add_generation_prompt": True, "return_dict": False}
+        return self.words.apply_chat_template(shown.messages, **about)
+
+    def _probabilities(self, question: str, cards: Sequence[ModelCard]) -> np.ndarray:
+        """Of the reply that calls each candidate. The prompt is computed once; all replies continue it as one batch."""
+        import torch
+
+        replies = [prompts.reply(self.style, c.id, cards)["content"] for c in cards]
+        if self.style == "tool":
+            replies = [
+                f'<tool_call>{{"name": "{prompts.tool_name(c.id)}", "arguments": {{}}}}</tool_call>' for c in cards
+            ]
+        rows = [torch.tensor(self.words(r, add_special_tokens=False)["input_ids"]) for r in replies]
+        ends = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(self.model.device)
+        with torch.inference_mode():
+            asked = torch.tensor([self._prompt(question, cards)], device=self.model.device)
+            start = self.model(asked, use_cache=True)
+            start.past_key_values.batch_repeat_interleave(len(cards))
+            after = self.model(ends.clamp(min=0), past_key_values=start.past_key_values).logits
+            logits = torch.cat([start.logits[:, -1:].expand(len(cards), -1, -1), after[:, :-1]], 1)
+            logp = logits.float().log_softmax(-1).gather(2, ends.clamp(min=0)[..., None])[..., 0]
+        return (logp * (ends >= 0)).sum(1).softmax(0).cpu().numpy()
+
+
+class PolicyWriter:
+    """A language model that writes a reason and a policy; `models` maps every policy to a model, and can be changed
+    without training.
+
+    `write` takes the messages of every query and returns for each the generated text and what generating it cost
+    (USD); it may be a model in this process or one at a URL. A text that does not end in a policy takes `default`, and
+    `unread` counts those, so that a guess stays visible.
+    """
+
+    def __init__(
+        self, write: Write, models: Mapping[Policy, str], default: Policy, name: str = "language model"
+    ) -> None:
         if absent := [p.value for p in Policy if p not in models]:
             raise RouterError(f"no model for {', '.join(absent)}; map every policy to one")
-        self.write, self.models, self.fallback, self.name = write, dict(models), fallback, name
+        self.write, self.models, self.default, self.name = write, dict(models), default, name
         self.unread = 0
 
     def route(self, queries: Sequence[Query], pool: Pool, answers: OutcomeTable | None = None) -> Decisions:
         """For each query the model of `pool` that its policy is mapped to."""
-        place = {m: pool.ids.index(pool[m].id) for m in {*self.models.values(), self.fallback}}
-        texts = self.write([prompt(q.text) for q in queries])
+        place = {p: pool.ids.index(pool[m].id) for p, m in self.models.items()}
+        texts = self.write([prompts.prompt("oracle", q.text, pool.cards).messages for q in queries])
         if len(texts) != len(queries):
             raise RouterError(f"{len(queries)} questions, {len(texts)} texts; write one for each")
-        policies = [read_policy(text) for text, _ in texts]
+        policies = [prompts.read("oracle", {"content": text}, pool.cards) for text, _ in texts]
         self.unread = sum(p is None for p in policies)
-        choice = [place[self.fallback if p is None else self.models[p]] for p in policies]
+        choice = np.array([place[Policy(p or self.default)] for p in policies], np.int64)
         spent = np.array([usd for _, usd in texts])
-        ids = tuple(q.id for q in queries)
-        return Decisions(ids, pool.ids, np.array(choice, np.int64), self.name, own_usd=spent)
-
-
-def read_policy(text: str) -> Policy | None:
-    """The policy that stands alone on the last line; None if there is none."""
-    lines = text.strip().splitlines()
-    last = lines[-1].strip() if lines else ""
-    return Policy(last) if last in set(Policy) else None
+        return Decisions(tuple(q.id for q in queries), pool.ids, choice, self.name, own_usd=spent)

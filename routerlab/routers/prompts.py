@@ -45,7 +45,7 @@ EXAMPLE = ModelCard("a", "a", "budget", 0.1, 0.4, 1000, dt.date(2025, 1, 1))
 
 
 class Prompt(NamedTuple):
-    """The messages that a router reads and, of style `tool`, its functions in OpenAI's format."""
+    """What a router reads. `tools` are its functions in OpenAI's format; other styles than `tool` have none."""
 
     messages: list[Message]
     tools: list[dict[str, Any]]
@@ -74,9 +74,9 @@ def prompt(
     cost weight `lam` (quality per US$; None: the prompt does not say it); the `mode` of style `tool`.
     """
     cost = "" if lam is None else f"A right answer is worth US$ {1 / lam:.3g}." if lam > 0 else "Costs do not matter."
+    if style == "compact" and len(cards) > len(SLOTS):
+        raise RouterError(f"{len(cards)} models; style compact has {len(SLOTS)} slots: draw smaller pools")
     if style == "compact":
-        if len(cards) > len(SLOTS):
-            raise RouterError(f"{len(cards)} models; style compact has {len(SLOTS)} slots: draw smaller pools")
         lines = [f"{slot} {describe(card)}" for slot, card in zip(SLOTS, cards, strict=False)]
         return Prompt([{"role": "user", "content": "\n".join([*lines, cost, question])}], [])
     if style == "oracle":
@@ -89,11 +89,9 @@ def prompt(
 
 
 def tools(cards: Sequence[ModelCard], mode: Mode = "simple") -> list[dict[str, Any]]:
-    """The functions of style `tool`, in OpenAI's format: `call_<model>` with a system prompt and a temperature, both
-    optional, and in agent mode `select_response` with the number of a call (1 is the first).
+    """`call_<model>` for each card, with a system prompt and a temperature, and in agent mode `select_response`.
 
-    Where answers are replayed from a table, or come from the embedded models, both arguments change nothing; records
-    made of such tables leave them out, so that nothing is learned about them.
+    Both arguments are optional. Recorded answers and embedded models do not depend on them, so records leave them out.
     """
     system = {"type": "string", "description": "instructions for the model", "maxLength": 2000}
     given = {"system_prompt": system, "temperature": {"type": "number", "minimum": 0, "maximum": 2}}
@@ -105,7 +103,7 @@ def tools(cards: Sequence[ModelCard], mode: Mode = "simple") -> list[dict[str, A
     return [*listed, chosen] if mode == "agent" else listed
 
 
-def _function(name: str, description: str, properties: Mapping[str, Any], required: list[str]) -> dict[str, Any]:
+def _function(name: str, description: str, properties: Mapping[str, Any], required: list[str]):
     parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
@@ -116,7 +114,7 @@ def choices(style: Style, cards: Sequence[ModelCard]) -> list[str]:
 
 
 def reply(style: Style, choice: str, cards: Sequence[ModelCard], rationale: str = "") -> Message:
-    """The assistant's message that decides on one of `choices`; `rationale` stands before the route of style oracle."""
+    """The message that decides on one of `choices`; `rationale` stands before the route of style oracle."""
     if style == "oracle":
         return {"role": "assistant", "content": f"{rationale}\n<route>{Policy(choice)}</route>".strip()}
     if style == "compact":
@@ -139,24 +137,21 @@ def read(style: Style, message: Mapping[str, Any], cards: Sequence[ModelCard]) -
     if style == "oracle":
         last = re.sub(r"^<route>(.*)</route>$", r"\1", text.splitlines()[-1].strip()) if text else ""
         return last if last in set(Policy) else None
-    names = SLOTS if style == "compact" else [tool_name(c.id) for c in cards]
-    by_name = dict(zip(names, (c.id for c in cards), strict=False))
     if style == "compact":
-        return by_name.get(text)
+        return {slot: c.id for slot, c in zip(SLOTS, cards, strict=False)}.get(text)
     calls = [c.get("function", c) for c in message.get("tool_calls") or []]
     if not calls and (tagged := re.fullmatch(r"<tool_call>(.*)</tool_call>", text, re.S)):
         try:
             calls = [json.loads(tagged[1])]
         except (ValueError, RecursionError):
             return None
-    return by_name.get(str(calls[0].get("name"))) if len(calls) == 1 and isinstance(calls[0], Mapping) else None
+    names = {tool_name(c.id): c.id for c in cards}
+    return names.get(str(calls[0].get("name"))) if len(calls) == 1 and isinstance(calls[0], Mapping) else None
 
 
 @functools.cache
 def version(style: Style, mode: Mode = "simple") -> str:
-    """The version of a style's templates, a hash of all that they render of one card. Records carry it; do not serve a
-    router with other templates than it was trained with.
-    """
+    """The version of a style's templates: a hash of all that they render of one card. Records carry it."""
     rendered = prompt(style, "q", [EXAMPLE], 1.0, mode), reply(style, choices(style, [EXAMPLE])[0], [EXAMPLE], "r")
     digest = hashlib.blake2b(json.dumps(rendered, sort_keys=True).encode(), digest_size=4).hexdigest()
     return f"{style}-{mode}/1:{digest}" if style == "tool" else f"{style}/1:{digest}"

@@ -119,7 +119,12 @@ class ScoreRouter(Tunable):
                 raise PoolError(f"{self.name} has learned nothing about {model!r}; it knows {', '.join(self.models)}")
         columns = [self.models.index(model) for model in pool.ids]
         quality, usd, ids = quality[:, columns], usd[:, columns], tuple(q.id for q in queries)
-        return [Decisions(ids, pool.ids, decide(quality, usd, lam), self.name) for lam in lams]
+        own = self.own_usd(as_queries(queries))
+        return [Decisions(ids, pool.ids, decide(quality, usd, lam), self.name, own_usd=own) for lam in lams]
+
+    def own_usd(self, queries: Sequence[Query]) -> float | np.ndarray:
+        """What routing itself costs a query (USD); reading features is free."""
+        return 0.0
 
     def operating_points(self, queries, table, count):
         """Cost weights whose mean costs on these queries are evenly spread on a log scale."""

@@ -13,6 +13,7 @@ from routerlab.core.runs import Run
 from routerlab.routers import baselines, encoder, features, groups, learned, newcomers, nonlinear
 from routerlab.routers.blend import Blend
 from routerlab.routers.learned import Learned
+from routerlab.routers.lm import LMRouter
 from routerlab.routers.protocol import RouterError
 
 _LINEAR = (learned.Linear, learned.Ridge, learned.KNN, learned.Logistic, Blend)
@@ -59,6 +60,8 @@ def load(folder: str | Path) -> Learned:
     from safetensors.numpy import load as from_safetensors
 
     run = Run(Path(folder).resolve())
+    if "actor.json" in run.manifest():
+        return LMRouter.load(run.folder)  # pyright: ignore
     if "router.json" not in run.manifest():
         raise RouterError(f"no router in {run.folder}; save one with `routerlab eval --out NAME` or routers.store.save")
     content = json.loads(run.path("router.json").read_text())

@@ -7,11 +7,9 @@ Outcomes of other training questions reach a card as measured skills; those of t
 
 import datetime as dt
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +22,25 @@ from routerlab.label.rationale import rationale
 from routerlab.routers import prompts
 from routerlab.sources.split import leakage
 
-Kind = Literal["sft", "dpo", "rl"]
-
 
 class RecordError(ValueError):
     """Records that cannot be made, or must not be trained on; the message says what to change."""
 
 
-def schema(kind: Kind) -> pa.Schema:
+def schema(kind: str) -> pa.Schema:
     """The columns of a file of records; messages, `pool` and `tools` are JSON.
 
     `pool` lists the models in the order shown: the `id` in the prompt, the recorded `model` whose outcomes it has on
-    this question (null without a table), its prices. `lam` is in the prompt or null. With the last `question_chars` of
-    its last message a prompt ends in the question. `choice` is the policy or the shown model of the reply. `weight` of
-    a pair is the gap in value - lam * usd between what its replies call.
+    this question (null without a table), its prices. `lam` stands in the prompt, or is null. A prompt ends with the
+    question, of `question_chars` characters. `choice` is the policy or the shown model that the reply names. `weight`
+    of a pair is the gap in quality - lam * usd between what its two replies call.
     """
-    own = {"sft": ["messages", "choice"], "dpo": ["prompt", "chosen", "rejected"], "rl": ["prompt"]}[kind]
-    texts = ["kind", "id", "query", "style", "mode", "template", "set", "pool", "tools", *own]
-    numbers = [("lam", pa.float64()), ("question_chars", pa.int64()), ("weight", pa.float64())]
-    columns = [*((name, pa.string()) for name in texts), *numbers[: 3 if kind == "dpo" else 2]]
-    return pa.schema(columns, {"schema": f"records-{kind}/1"})
+    known = {"sft": ["messages", "choice"], "dpo": ["prompt", "chosen", "rejected"], "rl": ["prompt"]}
+    if kind not in known:
+        raise RecordError(f"no records of kind {kind!r}; there are {', '.join(known)}")
+    texts = ["kind", "id", "query", "style", "mode", "template", "set", "pool", "tools", *known[kind]]
+    numbers = {"lam": pa.float64(), "question_chars": pa.int64()} | ({"weight": pa.float64()} if kind == "dpo" else {})
+    return pa.schema(dict.fromkeys(texts, pa.string()) | numbers, {"schema": f"records-{kind}/1"})
 
 
 @dataclass(frozen=True)
@@ -67,110 +64,88 @@ class Recipe:
     probes: int = 0  # questions that the skills of a card are measured on; 0: cards without skills
     patchwork: float = 0.0  # the share of models replaced by a patchwork
     held_out: Sequence[str] = ()  # models that no record shows
+    split: str = "train"  # of the questions; only rl records have another
     seed: int = 42
 
 
-class Shown(NamedTuple):
-    """A model as a record shows it. `sources` holds, for each kind of question, the column of the recorded model whose
-    outcomes it has: the same for all kinds, unless the model is a patchwork.
-    """
-
-    card: ModelCard
-    sources: np.ndarray
-
-
-@dataclass(frozen=True)
 class Evidence:
-    """Recorded outcomes of training questions, and the kind of each question."""
+    """Recorded outcomes of questions that have kinds. Skills are measured on those of the training split alone."""
 
-    data: Recorded
-    kinds: Sequence[str]
-    as_of: dt.date
-
-    @cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Quality and tokens (questions x models), grades, names of kinds, each question's kind, right answers and
-        answers by kind and model.
-        """
-        arrays = {name: self.data.table.matrix(name) for name in ("quality", "tokens_in", "tokens_out")}
-        names, kind = np.unique(np.asarray(self.kinds), return_inverse=True)
-        member = np.eye(len(names), dtype=np.int64)[kind].T
-        right, count = member @ (arrays["quality"] >= 0.5), member @ ~np.isnan(arrays["quality"])
-        texts = {"grades": self.data.table.grades(), "answers": self.data.table.text("answer")}
-        return arrays | texts | {"names": names, "kind": kind, "right": right, "count": count}
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """The row of each question by its id."""
-        return {query: row for row, query in enumerate(self.data.table.queries)}
+    def __init__(self, data: Recorded, kinds: Sequence[str], as_of: dt.date) -> None:
+        self.pool, self.as_of, table = data.pool, as_of, data.table  # as_of: of the skills measured on them
+        self.rows = {query: row for row, query in enumerate(table.queries)}
+        self.quality, self.tokens_in, self.tokens_out = map(table.matrix, ("quality", "tokens_in", "tokens_out"))
+        self.grades, self.answers = table.grades(), table.text("answer")
+        self.kinds, self.kind = np.unique(np.asarray(kinds), return_inverse=True)
+        self.train = np.array([q.split == "train" for q in data.queries])
+        member = (np.eye(len(self.kinds), dtype=np.int64)[self.kind] * self.train[:, None]).T
+        self.right, self.count = member @ (self.quality >= 0.5), member @ ~np.isnan(self.quality)  # kinds x models
 
     def skills(self, sources: np.ndarray, probes: int, rng: np.random.Generator, row: int = -1) -> tuple[Skill, ...]:
-        """Accuracy by kind on `probes` random recorded questions, as many of each kind, never on question `row`."""
-        arrays, kinds = self.arrays, np.arange(len(self.arrays["names"]))
-        right, count = arrays["right"][kinds, sources], arrays["count"][kinds, sources]
-        if row >= 0:
-            own = arrays["quality"][row, sources[kind := arrays["kind"][row]]]
+        """Accuracy by kind on `probes` random recorded questions, as many of each kind, never on question `row`, of a
+        model that has on each kind of question the outcomes of one column of the table (`sources`).
+        """
+        places = np.arange(len(self.kinds))
+        right, count = self.right[places, sources], self.count[places, sources]
+        if row >= 0 and self.train[row]:
+            own = self.quality[row, sources[kind := self.kind[row]]]
             right[kind], count[kind] = right[kind] - (own >= 0.5), count[kind] - (not np.isnan(own))
-        size = np.minimum(-(-probes // len(kinds)), count)
-        measured = zip(arrays["names"], rng.hypergeometric(right, count - right, size), size, strict=True)
+        size = np.minimum(-(-probes // len(places)), count)
+        measured = zip(self.kinds, rng.hypergeometric(right, count - right, size), size, strict=True)
         return tuple(Skill(str(k), round(int(hits) / int(n), 2), int(n), self.as_of) for k, hits, n in measured if n)
 
-    def patchwork(self, name: str, columns: Sequence[int], rng: np.random.Generator) -> Shown:
-        """A model that is, on each kind of question, a random one of these columns; its price lies between theirs."""
-        sources = rng.choice(columns, len(self.arrays["names"]))
-        cards = [self.data.pool.cards[c] for c in columns]
-        prices = np.array([(c.usd_per_mtok_in, c.usd_per_mtok_out) for c in cards])
-        low, high = np.log(np.maximum([prices.min(0), prices.max(0)], 1e-6))
-        price_in, price_out = np.exp(low + rng.random() * (high - low)).round(4).tolist()
-        tier = cards[int(np.abs(np.log(np.maximum(prices[:, 1], 1e-6) / max(price_out, 1e-6))).argmin())].tier
-        card = ModelCard(name, name, tier, price_in, price_out, max(c.context for c in cards), self.as_of)
-        return Shown(card, sources)
+    def patchwork(self, columns: Sequence[int], rng: np.random.Generator) -> tuple[ModelCard, np.ndarray]:
+        """The card of a patchwork model and, for each kind of question, the random one of these columns that it is. Its
+        price lies between theirs, at one place for input and output; its tier is that of the model nearest in price.
+        """
+        cards = [self.pool.cards[c] for c in columns]
+        prices = np.log([(max(c.usd_per_mtok_in, 1e-6), max(c.usd_per_mtok_out, 1e-6)) for c in cards])
+        price = prices.min(0) + rng.random() * np.ptp(prices, axis=0)
+        nearest, name = cards[int(np.abs(prices - price).sum(1).argmin())], f"patchwork-{rng.integers(10**6):06d}"
+        usd_in, usd_out = np.exp(price).round(4).tolist()
+        card = ModelCard(name, name, nearest.tier, usd_in, usd_out, nearest.context, self.as_of)
+        return card, rng.choice(columns, len(self.kinds))
 
 
-def draw(pool: Pool, recipe: Recipe, rng: np.random.Generator, repetition: int = 0) -> tuple[str, Pool]:
-    """A random pool by the recipe, without held-out models, and the name of its fixed set (or `sampled`)."""
-    name, at = "sampled", rng.random()
-    shares = np.cumsum([*recipe.sets.values(), 0.0])
-    if recipe.curriculum:
-        name = recipe.curriculum[repetition]
-    elif at < shares[-1]:
-        name = list(recipe.sets)[int(np.searchsorted(shares, at, side="right"))]
-    chosen = pool.subset(name) if name != "sampled" else pool
-    kept = chosen.subset([i for i in chosen.ids if i not in recipe.held_out])
-    if name == "sampled" and recipe.tiers:
-        kept = kept.sample({t: (low, high) for t, (low, high) in recipe.tiers.items()}, rng)
-    return name, kept
+def draw(
+    pool: Pool, recipe: Recipe, rng: np.random.Generator, evidence: Evidence | None = None, row: int = -1, turn: int = 0
+) -> tuple[str, list[ModelCard], list[int]]:
+    """The pool that one record shows.
 
+    Args: the `pool` to draw from; the `recipe`; the generator `rng`; the `evidence` on cards and patchworks; the `row`
+    of the question in it; the number of the repetition, `turn`.
 
-def show(chosen: Pool, recipe: Recipe, rng: np.random.Generator, evidence: Evidence | None, row: int) -> list[Shown]:
-    """The pool's models as a record shows them: some replaced by patchworks, then prices, skills, descriptions, names
-    and order drawn by the recipe.
+    Returns: the name of its fixed set (or `sampled`), its cards, and for each the column of the recorded model whose
+    outcomes it has on this question.
     """
-    columns = [evidence.data.pool.ids.index(c.id) for c in chosen] if evidence else [0] * len(chosen)
-    models, kinds = [], len(evidence.arrays["names"]) if evidence else 1
-    for place, (card, column) in enumerate(zip(chosen, columns, strict=True)):
-        one = Shown(card, np.full(kinds, column))
+    names, at = [*recipe.sets, "sampled"], rng.random()
+    name = names[int((at >= np.cumsum([*recipe.sets.values()])).sum())]
+    name = recipe.curriculum[turn] if recipe.curriculum else name
+    chosen = pool if name == "sampled" else pool.subset(name)
+    chosen = chosen.subset([i for i in chosen.ids if i not in recipe.held_out])
+    chosen = chosen.sample(recipe.tiers, rng) if name == "sampled" and recipe.tiers else chosen
+    columns = [evidence.pool.ids.index(c.id) for c in chosen] if evidence else [0] * len(chosen)
+    models = []
+    for card, column in zip(chosen, columns, strict=True):
+        sources = np.full(len(evidence.kinds) if evidence else 1, column)
         if evidence and rng.random() < recipe.patchwork:
-            one = evidence.patchwork(f"patchwork-{place}", columns, rng)
-        factor = recipe.prices ** rng.uniform(-1, 1)
-        price_in, price_out = (
-            float(f"{p * factor:.4g}") for p in (one.card.usd_per_mtok_in, one.card.usd_per_mtok_out)
-        )
-        changes: dict[str, Any] = {"usd_per_mtok_in": price_in, "usd_per_mtok_out": price_out}
+            card, sources = evidence.patchwork(columns, rng)
+        changes: dict[str, Any] = {"id": f"model-{rng.integers(10**6):06d}"} if recipe.names else {}
         if recipe.prices != 1:
-            changes["usd_per_mtok_cached_in"] = None
+            factor, changes["usd_per_mtok_cached_in"] = recipe.prices ** rng.uniform(-1, 1), None
+            for price in ("usd_per_mtok_in", "usd_per_mtok_out"):
+                changes[price] = float(f"{getattr(card, price) * factor:.4g}")
         if rng.random() >= recipe.descriptions:
             changes |= {"description": "", "strengths": ()}
         if evidence and recipe.probes:
-            changes["skills"] = evidence.skills(one.sources, recipe.probes, rng, row)
-        if recipe.names:
-            changes["id"] = f"model-{rng.integers(10**6):06d}"
-        models.append(Shown(replace(one.card, **changes), one.sources))
-    return [models[i] for i in rng.permutation(len(models))] if recipe.order else models
+            changes["skills"] = evidence.skills(sources, recipe.probes, rng, row)
+        models.append((replace(card, **changes), int(sources[evidence.kind[row] if evidence else 0])))
+    order = rng.permutation(len(models)) if recipe.order else range(len(models))
+    return name, [models[i][0] for i in order], [models[i][1] for i in order]
 
 
 def records(
-    kind: Kind,
+    kind: str,
     queries: Sequence[Query],
     pool: Pool,
     recipe: Recipe,
@@ -181,85 +156,73 @@ def records(
 
     Args:
         kind: sft, dpo or rl; the first two need `evidence`.
-        queries: training questions; of another split they are refused.
+        queries: of split train, or of the recipe's split for rl; others are refused.
         pool, recipe: what pools are drawn from, and how.
         evidence: outcomes of at least these questions by the models of the pool.
         reasons: by query id, the rationale that stands before a policy; without one, `rationale` counts.
     """
-    if strays := [q for q in queries if q.split != "train"]:
-        raise RecordError(f"{len(strays)} questions are not of split train, such as {strays[0]!r}; train on no others")
+    if strays := [q for q in queries if q.split != (recipe.split if kind == "rl" else "train")]:
+        raise RecordError(
+            f"{len(strays)} questions are of another split, such as {strays[0]!r}; train on split train alone"
+        )
     if kind != "rl" and evidence is None:
         raise RecordError(
             f"{kind} records need recorded outcomes of the pool's models; collect them, or make rl records"
         )
-    log_lam = np.log(recipe.lam) if min(recipe.lam) > 0 else None
-    for repetition in range(len(recipe.curriculum) or recipe.repetitions):
+    says_lam, template = recipe.say_lam and max(recipe.lam) > 0, prompts.version(recipe.style, recipe.mode)
+    for turn in range(len(recipe.curriculum) or recipe.repetitions):
         for query in queries:
-            rng = np.random.default_rng([recipe.seed, int(query.id, 16), repetition])
-            name, chosen = draw(pool, recipe, rng, repetition)
+            rng = np.random.default_rng([recipe.seed, int(query.id, 16), turn])
+            lam = float(f"{np.exp(rng.uniform(*np.log(np.maximum(recipe.lam, 1e-9)))):.3g}") if max(recipe.lam) else 0.0
             row = evidence.rows[query.id] if evidence else -1
-            models = show(chosen, recipe, rng, evidence, row)
-            lam = 0.0 if log_lam is None else float(f"{np.exp(rng.uniform(*log_lam)):.3g}")
-            said = lam if log_lam is not None and recipe.say_lam else None
-            cards = [m.card for m in models]
-            read = prompts.prompt(recipe.style, query.text, cards, said, recipe.mode)
-            columns = [int(m.sources[evidence.arrays["kind"][row]]) for m in models] if evidence else []
-            real = [evidence.data.pool.ids[c] for c in columns] if evidence else [None] * len(models)
-            about = {
-                "kind": kind,
-                "query": query.id,
-                "set": name,
-                "style": recipe.style,
-                "mode": recipe.mode,
-                "lam": said,
-            }
-            about |= {"template": prompts.version(recipe.style, recipe.mode), "question_chars": len(query.text)}
-            about["tools"] = json.dumps(read.tools) if read.tools else None
-            about["pool"] = json.dumps(
-                [
-                    {
-                        "id": c.id,
-                        "model": m,
-                        "usd_per_mtok_in": c.usd_per_mtok_in,
-                        "usd_per_mtok_out": c.usd_per_mtok_out,
-                    }
-                    for c, m in zip(cards, real, strict=True)
-                ]
-            )
+            name, cards, columns = draw(pool, recipe, rng, evidence, row, turn)
+            read = prompts.prompt(recipe.style, query.text, cards, lam if says_lam else None, recipe.mode)
             parts: list[dict[str, Any]] = [{"prompt": read.messages}]
             if kind != "rl" and evidence:
                 reason = (reasons or {}).get(query.id) or rationale(query.text)
                 parts = _labelled(kind, read, recipe, cards, lam, reason, evidence, row, columns)
+            shown = [
+                {"id": c.id, "model": evidence and evidence.pool.ids[i]} for c, i in zip(cards, columns, strict=True)
+            ]
+            for one, card in zip(shown, cards, strict=True):
+                one |= {price: getattr(card, price) for price in ("usd_per_mtok_in", "usd_per_mtok_out")}
+            common = {"kind": kind, "query": query.id, "style": recipe.style, "mode": recipe.mode, "template": template}
+            common |= {"set": name, "lam": lam if says_lam else None, "question_chars": len(query.text)}
+            common |= {"tools": read.tools or None, "pool": shown}
             for number, part in enumerate(parts):
-                texts = {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in part.items()}
-                yield {"id": f"{query.id}-{repetition}-{number}", **about, **texts}
+                record = {"id": f"{query.id}-{turn}-{number}", **common, **part}
+                yield {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in record.items()}
 
 
 def _labelled(kind, read, recipe, cards, lam, reason, evidence, row, columns) -> list[dict[str, Any]]:
     """What the SFT record, or each DPO record, of one prompt adds to it; none if an outcome is missing."""
-    quality, tokens_in, tokens_out = (evidence.arrays[n][row, columns] for n in ("quality", "tokens_in", "tokens_out"))
+    value, tokens_in, tokens_out = (
+        m[row, columns] for m in (evidence.quality, evidence.tokens_in, evidence.tokens_out)
+    )
     usd = np.array([c.usd(i, o) for c, i, o in zip(cards, tokens_in, tokens_out, strict=True)])
-    if np.isnan(quality + usd).any():
+    if np.isnan(value + usd).any():
         return []
     calls = {c.id: place for place, c in enumerate(cards)}  # the model that each choice calls
-    net = quality - lam * usd
-    choice = cards[choose(quality[None], usd[None], lam)[0]].id
+    choice = cards[choose(value[None], usd[None], lam)[0]].id
     if recipe.style == "oracle":
-        grades = evidence.arrays["grades"][row, columns][None]
-        net, cheapest = utility(grades)[0] - lam * usd, int(usd.argmin())
-        dearer = int(np.where(np.arange(len(usd)) == cheapest, -np.inf, net).argmax())
+        grades = evidence.grades[row, columns][None]
+        value, cheapest = utility(grades)[0], int(usd.argmin())
+        dearer = int(np.where(np.arange(len(usd)) == cheapest, -np.inf, value - lam * usd).argmax())
         calls = {p.value: dearer if p == Policy.COMPLEX else cheapest for p in Policy}
         choice = str(label(grades, usd[None], lam=lam).policy[0])
     replies = {c: prompts.reply(recipe.style, c, cards, reason) for c in calls}
     if kind == "dpo":
+        net = value - lam * usd
         gaps = {c: float(net[calls[choice]] - net[place]) for c, place in calls.items()}
-        common = {"prompt": read.messages, "chosen": [replies[choice]]}
-        return [common | {"rejected": [replies[c]], "weight": gap} for c, gap in gaps.items() if gap > 1e-12]
+        pair = {"prompt": read.messages, "chosen": [replies[choice]]}
+        return [pair | {"rejected": [replies[c]], "weight": gap} for c, gap in gaps.items() if gap > 1e-12]
     turns = [replies[choice]]
     if recipe.style == "tool" and recipe.mode == "agent":
-        answer = evidence.arrays["answers"][row, columns[calls[choice]]]
-        heard = json.dumps({"call": 1, "model": choice, "response": answer}, ensure_ascii=False)
-        turns += [{"role": "tool", "content": heard}, prompts.use(prompts.SELECT, call=1)]
+        heard = {"call": 1, "model": choice, "response": evidence.answers[row, columns[calls[choice]]]}
+        turns += [
+            {"role": "tool", "content": json.dumps(heard, ensure_ascii=False)},
+            prompts.use(prompts.SELECT, call=1),
+        ]
     return [{"messages": [*read.messages, *turns], "choice": choice}]
 
 
@@ -270,14 +233,3 @@ def refuse_leaks(used: Sequence[Query], everything: Sequence[Query]) -> None:
         inside, outside = [q for q in group if q.id in ids], [q for q in group if q.split != "train"]
         if inside and outside:
             raise RecordError(f"{inside[0]!r} is a near-duplicate of {outside[0]!r}; split again: routerlab data split")
-
-
-def tells_answer(reason: str, query: Query, answers: Sequence[str | None]) -> bool:
-    """Whether a written rationale holds, as words of its own, the reference or a model's answer that the question does
-    not.
-    """
-    return any(
-        re.search(rf"(?<!\w){re.escape(a)}(?!\w)", reason, re.I) and a.casefold() not in query.text.casefold()
-        for a in {(x or "").strip() for x in (query.reference, *answers)}
-        if a
-    )

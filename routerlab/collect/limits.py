@@ -1,15 +1,20 @@
-"""Limits of a run: a hard cap on money, and the pace a provider allows."""
+"""Limits of a run: a hard cap on money, the pace a provider allows, and waiting while a provider is down."""
 
 import asyncio
 import contextlib
 import math
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
+from routerlab.collect.calls import CallError, Reply
+
 UNIT = 10**12  # money is counted in whole 1e-12 dollars, so that no rounding can overspend
+SIGNS = frozenset({"unreachable", "reset", "server_error", "overloaded"})  # kinds of error that an outage gives
+MANY = 3  # such errors in a row, without an answer between them, are an outage
+PATIENCE_S = 300.0  # how long to wait for a provider that has answered before
+FIRST_S = 3.0  # and for one that never did: mostly a wrong address
 
 
 class BudgetError(RuntimeError):
@@ -28,7 +33,7 @@ class Budget:
         self._cap = None if cap_usd is None else math.floor(cap_usd * UNIT)
         self._spent, self._reserved = math.ceil(spent_usd * UNIT), 0
         self.over_usd = 0.0  # charged beyond reservations, by a provider that ignored the limits
-        self._changed: deque[asyncio.Future[None]] = deque()
+        self._changed = asyncio.Event()
 
     @property
     def spent_usd(self) -> float:
@@ -49,9 +54,8 @@ class Budget:
                     f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and the next call "
                     f"may cost ${usd:.6f}. Raise the budget and run the same command again; it goes on from here"
                 )
-            change = asyncio.get_running_loop().create_future()
-            self._changed.append(change)
-            await change
+            self._changed.clear()
+            await self._changed.wait()
         self._reserved += amount
 
     def settle(self, reserved_usd: float, usd: float) -> None:
@@ -60,10 +64,7 @@ class Budget:
         self._reserved -= reserved
         self._spent += actual
         self.over_usd += max(0, actual - reserved) / UNIT
-        while self._changed:
-            change = self._changed.popleft()
-            if not change.done():
-                change.set_result(None)
+        self._changed.set()
 
 
 def units(usd: float) -> int:
@@ -127,6 +128,13 @@ class Limiter:
             async with self._gate:
                 self._gate.notify_all()
 
+    def note(self, outcome: Reply | CallError) -> None:
+        """Adapt to how a call ended."""
+        if isinstance(outcome, Reply):
+            self.succeeded()
+        elif outcome.kind in {"rate_limited", "overloaded"}:
+            self.slowed(outcome.retry_after_s)
+
     def succeeded(self) -> None:
         """A call succeeded: one more at once after a whole window of them, and a shorter pause."""
         self.window = min(self.concurrency, self.window + 1 / max(self.window, 1))
@@ -159,3 +167,45 @@ def backoff_s(attempt: int, rng: random.Random, retry_after_s: float | None = No
     0.5, 1, 2, ..., at most 30.
     """
     return (retry_after_s or 0.0) + rng.uniform(0, min(30.0, 0.5 * 2 ** (attempt - 1)))
+
+
+@dataclass
+class Outage:
+    """Whether one provider is down. While it is, one call at a time is sent to see if it answers again: after 0.5 s, 1,
+    2, 4, then every 5 s.
+    """
+
+    sleep: Callable[[float], Awaitable[None]]
+    answered: bool = False  # whether the provider ever answered in this run
+    began: float | None = None  # None: it is up
+    given_up: bool = False  # patience ran out: calls use up their attempts again
+    _row: int = 0  # errors in a row
+    _next: float = 0.0  # when to send the next call
+    _wait_s: float = 0.5
+    _trying: bool = False
+
+    async def ready(self) -> None:
+        """Wait until a call may be sent."""
+        while self.began is not None and not self.given_up:
+            if not self._trying and time.monotonic() >= self._next:
+                self._trying = True
+                return
+            await self.sleep(min(0.25, max(0.01, self._next - time.monotonic())))
+
+    def note(self, outcomes: Sequence[Reply | CallError]) -> bool:
+        """Note how calls ended. Returns whether they failed because of an outage, and are to be sent again."""
+        errors = [o for o in outcomes if isinstance(o, CallError) and o.kind in SIGNS]
+        self._trying = False
+        if len(errors) < len(outcomes):
+            self.answered, self.began, self.given_up, self._row, self._wait_s = True, None, False, 0, 0.5
+            return False
+        self._row, now = self._row + len(errors), time.monotonic()
+        if self.given_up or not (errors[-1].kind == "unreachable" or (self.answered and self._row >= MANY)):
+            return False
+        if self.began is None:
+            self.began = now
+        elif now >= self._next:
+            self._wait_s = min(5.0, 2 * self._wait_s)
+        self._next = max(self._next, now + self._wait_s)
+        self.given_up = now - self.began >= (PATIENCE_S if self.answered else FIRST_S)
+        return not self.given_up
