@@ -72,6 +72,7 @@ def run_on_ray(work: Callable[[dict], None], arguments: Sequence[str], workers: 
 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # on a busy machine its agents start slowly
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
     ray.init(**local)

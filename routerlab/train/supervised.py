@@ -39,6 +39,7 @@ from routerlab.train.recipes import (
     real_bf16,
     rendered,
 )
+from routerlab.train.shared_prefix import share_prefixes
 
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
@@ -219,13 +220,17 @@ def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records
     whole = recipe.method == "full" or isinstance(model, PeftModel)
     lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
-    if stage == "rl":
-        texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
-        return GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
-    rows = dataset(stage, records, tokenizer, config.max_length, say)
     if stage == "sft":
-        return SFT(model, train_dataset=rows, **shared)
-    return DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+        return SFT(model, train_dataset=dataset(stage, records, tokenizer, config.max_length, say), **shared)
+    if stage == "dpo":
+        rows = dataset(stage, records, tokenizer, config.max_length, say)
+        trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+    else:
+        texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
+        trainer = GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
+    if recipe.share_prompts:
+        share_prefixes(trainer.model, trainer.ref_model)
+    return trainer
 
 
 def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str, Path | None]:
