@@ -44,7 +44,7 @@ def trainer(data, plays, tmp_path_factory):
     make_fresh(recipe, [json.dumps(plays)], base := out / "base")
     config = configure("rl", recipe, out, False)
     opened = open_model(recipe, base), open_tokenizer(recipe, base)
-    return make_trainer("rl", opened, recipe, config, plays, data.table)
+    return make_trainer("rl", opened, recipe, config, plays, data.table, print)
 
 
 def script(trainer, monkeypatch, turns):
@@ -134,7 +134,11 @@ def test_flat_groups_are_refilled_and_small_differences_are_not_blown_up(trainer
 
 @pytest.mark.parametrize("name", ["pocket-cpu", "qwen2.5-7b-8gpu"])
 def test_two_steps_on_a_random_model_log_their_streams(name, data, plays, tmp_path):
-    recipe = read_recipe(name, "rl", [*CHANGES, "gradient_accumulation_steps=1", "steps_per_generation=1"]).tiny()
+    recipe = read_recipe(
+        name,
+        "rl",
+        [*CHANGES, "gradient_accumulation_steps=1", "steps_per_generation=1", f"share_prompts={name == 'pocket-cpu'}"],
+    ).tiny()
     train("rl", recipe, plays, tmp_path, table=data.table)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2]

@@ -26,6 +26,7 @@ from routerlab.core.runs import root
 from routerlab.routers import prompts
 from routerlab.train.checkpoints import CheckpointError, read_metrics
 from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe, rendered
+from routerlab.train.shared_prefix import share_prefixes
 from routerlab.train.supervised import configure, dataset, encode, make_trainer, read_records, train
 
 RECIPES = ["pocket-cpu", "smol", "qwen2.5-1.5b", "gemma-2b", "phi-2", "qwen2.5-7b"]
@@ -115,7 +116,7 @@ def a_trainer(stage, base, files, out, *changes):
     tokenizer = open_tokenizer(recipe, base)
     config = configure(stage, recipe, out, False)
     records = read_records(files / f"{stage}.jsonl", stage)[:4]
-    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None)
+    return make_trainer(stage, (open_model(recipe, base), tokenizer), recipe, config, records, None, print)
 
 
 def log_probability(model, prompt, reply):
@@ -170,6 +171,9 @@ def test_the_dpo_loss_equals_a_hand_computation_and_trls_at_weight_one(base, fil
         theirs = DPOTrainer._compute_loss(trainer, trainer.model, plain, False)
         assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(theirs.item(), rel=1e-6)
         assert abs(weighted - theirs.item()) > 1e-4
+        share_prefixes(trainer.model, trainer.ref_model)  # what `share_prompts` of a recipe does
+        batch = next(iter(trainer.get_train_dataloader()))
+        assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(weighted, rel=1e-5)
 
 
 def test_records_that_are_too_long_are_counted_and_never_cut(base, files):
@@ -370,7 +374,9 @@ def test_a_real_model_learns_and_its_adapter_gives_the_same_logits_when_reloaded
     config = configure("sft", recipe, tmp_path / "run", False)
     tokenizer = open_tokenizer(recipe, tmp_path / "base")
     records = read_records(files / "sft.jsonl", "sft")
-    trainer = make_trainer("sft", (open_model(recipe, tmp_path / "base"), tokenizer), recipe, config, records, None)
+    trainer = make_trainer(
+        "sft", (open_model(recipe, tmp_path / "base"), tokenizer), recipe, config, records, None, print
+    )
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert len(losses) == 20

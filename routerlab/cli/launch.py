@@ -72,6 +72,7 @@ def run_on_ray(work: Callable[[dict], None], arguments: Sequence[str], workers: 
 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # on a busy machine its agents start slowly
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
     ray.init(**local)
@@ -163,7 +164,7 @@ def _this_machine() -> tuple[float, float]:
     for card, (memory, speed) in CARDS.items():
         if card in name:
             return memory, speed
-    square, begin = torch.rand(1024, 1024), time.perf_counter()
+    square, begin = torch.rand(1024, 1024), time.process_time()  # other programs do not count
     for _ in range(4):
         torch.mm(square, square)
-    return 0, 4 * 2 * 1024**3 / (time.perf_counter() - begin) / 2
+    return 0, 0.5 * 4 * 2 * 1024**3 / (time.process_time() - begin) * torch.get_num_threads()

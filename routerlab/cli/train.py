@@ -7,36 +7,14 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from routerlab.cli.shared import AddVerb, from_zero, read_env, say
-
-LAUNCHERS = ("local", "torchrun", "accelerate", "ray", "modal", "slurm")
+from routerlab.cli.shared import AddVerb, add_flags, read_env, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    parser = verb(train, "train", "train a language model as a router: supervised, by preferences, by rewards")
-    parser.add_argument("stage", choices=["sft", "dpo", "rl"], help="what to train by")
-    parser.add_argument("--recipe", required=True, help="a name in data/recipes, or a .yaml file")
-    parser.add_argument("--data", type=Path, help="records of that kind, Parquet or JSONL (`routerlab data records`)")
-    parser.add_argument("--out", type=Path, help="folder of the run; the same command goes on where it was stopped")
-    parser.add_argument("--from", dest="start", metavar="RUN", type=Path, help="train the model of this run further")
-    parser.add_argument("--table", metavar="RUN", help="for rl: the recorded table that answers, `pocket` or a run")
-    parser.add_argument(
-        "--set", dest="changes", metavar="KEY=VALUE", action="append", default=[], help="change a recipe"
+    add_flags(
+        verb(train, "train", "train a language model as a router: supervised, by preferences, by rewards"), "train"
     )
-    parser.add_argument("--launch", choices=LAUNCHERS, default="local", help="where it runs; slurm prints a script")
-    parser.add_argument("--gpus", type=from_zero, default=1, help="processes on a machine, one a GPU (default: 1)")
-    parser.add_argument("--nodes", type=from_zero, default=1, help="machines, for slurm (default: 1)")
-    parser.add_argument("--shard", action="store_true", help="divide the parameters among the processes (FSDP2)")
-    parser.add_argument("--plan", action="store_true", help="print memory and time needed, and do nothing")
-    parser.add_argument(
-        "--card",
-        choices=["here", "h100", "h200", "a100", "l4", "rtx4090"],
-        default="here",
-        help="the GPU of --plan (default: this machine)",
-    )
-    parser.add_argument("--rehearse", action="store_true", help="two steps with a tiny random model of the same kind")
-    parser.add_argument("--online", action="store_true", help="fetch the model if it is not on this machine")
 
 
 def train(args: argparse.Namespace) -> int:

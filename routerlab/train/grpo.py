@@ -62,35 +62,28 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
     """
 
     def __init__(
-        self, model: Any, table: OutcomeTable | None, play: Play, args: Any, train_dataset: Dataset, **given: Any
+        self, model: Any, table: OutcomeTable | None, play: Play, args: Any, rows: Dataset, **given: Any
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
-            raise TrainError(
-                "per_device_train_batch_size must be a multiple of num_generations, so that groups stay whole"
-            )
+            raise TrainError("per_device_train_batch_size must be a multiple of num_generations: groups stay whole")
         rewards: list[Any] = [self._reward]
         if play.overlong:
             rewards.append(get_soft_overlong_punishment(args.max_completion_length, play.overlong))
         if table is None:
             raise TrainError("reinforcement learning needs recorded outcomes; name a table with --table")
-        self.play, self.played, self.given = play, [], train_dataset
+        self.play, self.played, self.given = play, [], rows
         self.outcomes: dict[str, Any] = {n: table.matrix(n) for n in ("quality", "tokens_in", "tokens_out")}
-        rows = {query: row for row, query in enumerate(table.queries)}
-        self.outcomes |= {"answer": table.text("answer"), "models": table.models, "rows": rows}
-        super().__init__(
-            model, rewards, args=args, train_dataset=train_dataset, rollout_func=lambda *_: self._rollouts, **given
-        )
+        self.outcomes |= {"answer": table.text("answer"), "models": table.models}
+        self.outcomes["rows"] = {query: row for row, query in enumerate(table.queries)}
+        super().__init__(model, rewards, args=args, train_dataset=rows, rollout_func=lambda *_: self._rollouts, **given)
 
     def _reward(self, prompts: list, **_: Any) -> list[float]:
         return [float(linear(p.quality(), p.episode.outcome().usd, p.lam)) for p in self.played]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         size, inputs, rows = int(self.num_generations or 1), list(inputs), self.given
-        rng = np.random.default_rng(
-            [self.args.seed, self.state.global_step, self._step, self.accelerator.process_index]
-        )
-        again = [*range(len(inputs))]
-        rollouts: list[Any] = [None] * len(inputs)
+        rng = np.random.default_rng([self.args.seed, self.state.global_step, self.accelerator.process_index])
+        again, rollouts = [*range(len(inputs))], [{}] * len(inputs)
         for refill in range(self.play.refills + 1):
             # A process with nothing to replace plays too and drops it: FSDP needs the same number of turns everywhere.
             for place, rollout in zip(again, self._play([inputs[i] for i in again or [0]]), strict=False):
@@ -113,9 +106,7 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
         std = rewards.std(1, ddof=1, keepdims=True)
         advantages = (rewards - rewards.mean(1, keepdims=True)) / np.maximum(std, self.play.std_floor)
         if self.scale_rewards == "group" and not self.play.overlong:
-            output["advantages"] = torch.as_tensor(
-                advantages.ravel(), dtype=torch.float32, device=output["advantages"].device
-            )
+            output["advantages"] = torch.as_tensor(advantages.ravel()).to(output["advantages"])
         self._log_streams(refill, inputs)
         return output
 
@@ -132,9 +123,8 @@ class GRPO(WholeCheckpoints, GRPOTrainer):
         active = games
         while self._anywhere(len(active)):
             asked = active or games[:1]
-            turns, logprobs = self._generate_single_turn(
-                [g["prompt_ids"] + g["completion_ids"] for g in asked], None, {}, 1
-            )
+            so_far = [g["prompt_ids"] + g["completion_ids"] for g in asked]
+            turns, logprobs = self._generate_single_turn(so_far, None, {}, 1)
             for game, tokens, logps in zip(active, turns, logprobs or [None] * len(active), strict=False):
                 tokens = tokens[: most - len(game["completion_ids"])]
                 heard = game["replayed"].take(end.decode(tokens, skip_special_tokens=True))

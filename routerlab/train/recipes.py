@@ -48,6 +48,7 @@ class Recipe:
     method: str = "lora"  # full, lora or qlora (4-bit NF4 weights, trained through LoRA)
     dtype: str = "auto"  # of the weights; auto: bfloat16 where the hardware computes in it
     chat_template: str | None = None  # a template of TRL for models that have none, or none with tools
+    share_prompts: bool = False  # compute prompts that rows of a batch share once (dpo and rl; see shared_prefix)
     lora: dict[str, Any] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)

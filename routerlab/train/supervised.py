@@ -39,6 +39,7 @@ from routerlab.train.recipes import (
     real_bf16,
     rendered,
 )
+from routerlab.train.shared_prefix import share_prefixes
 
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
@@ -212,28 +213,24 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     return config
 
 
-def make_trainer(
-    stage: str,
-    opened: tuple[Any, Any],
-    recipe: Recipe,
-    config: Any,
-    records: list[dict],
-    table: OutcomeTable | None,
-    say: Callable[[str], object] = print,
-) -> Any:
+def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records: list, table: Any, say: Any) -> Any:
     """The trainer of a stage; an adapter is added unless the model has one already or is trained whole. Arguments as of
     `train`, and `opened`, the model and its tokenizer."""
     model, tokenizer = opened
     whole = recipe.method == "full" or isinstance(model, PeftModel)
     lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
-    if stage == "rl":
-        texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
-        return GRPO(model, table, Play(**recipe.play), train_dataset=Dataset.from_list(texts), **shared)
-    rows = dataset(stage, records, tokenizer, config.max_length, say)
     if stage == "sft":
-        return SFT(model, train_dataset=rows, **shared)
-    return DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+        return SFT(model, train_dataset=dataset(stage, records, tokenizer, config.max_length, say), **shared)
+    if stage == "dpo":
+        rows = dataset(stage, records, tokenizer, config.max_length, say)
+        trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+    else:
+        texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
+        trainer = GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
+    if recipe.share_prompts:
+        share_prefixes(trainer.model, trainer.ref_model)
+    return trainer
 
 
 def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str, Path | None]:
