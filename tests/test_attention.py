@@ -5,7 +5,16 @@ import copy
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from routerlab.routers import attention
 from routerlab.routers.attention import NAME, attend, attend_backward, pack, prefix_cache, score_candidates
@@ -156,16 +165,22 @@ def test_nothing_to_score_is_an_error(suffixes):
         pack([([], [[1]])])
 
 
-def test_models_with_soft_caps_and_windows_are_refused():
-    for config in (
-        Gemma2Config(**SIZES, num_attention_heads=4, num_key_value_heads=2, head_dim=16),
-        Qwen2Config(
-            **SIZES, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=8,
-            max_window_layers=0,
-        ),
-    ):  # fmt: skip
-        with pytest.raises(RouterError, match="set attn_implementation to sdpa"):
-            score_candidates(model_of(config), PREFIX, SUFFIXES)
+def test_models_whose_layers_do_more_are_refused():
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
+    for config, why in (
+        (Gemma2Config(**SIZES, **heads, head_dim=16), "attn_logit_softcapping"),
+        (Qwen2Config(**SIZES, **heads, **window), "sliding_window, sliding_attention"),
+        (MistralConfig(**SIZES, **heads, sliding_window=16), "sliding_window"),
+        (MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=1, state_size=4), "linear_attention"),
+        (BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=2), "attention interface"),
+    ):
+        model = AutoModelForCausalLM.from_config(config)
+        with pytest.raises(RouterError, match=f"has .*{why}"):
+            score_candidates(model, PREFIX, SUFFIXES)
+    model = model_of(LlamaConfig(**SIZES, **heads, attention_dropout=0.1)).train()
+    with pytest.raises(RouterError, match="dropout"):
+        score_candidates(model, PREFIX, SUFFIXES)
 
 
 def test_the_choice_of_a_kernel_says_why(capsys):

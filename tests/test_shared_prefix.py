@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -138,6 +138,20 @@ def test_dpo_gives_the_same_loss_and_gradients(model, words, tmp_path):
         slopes.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert float((slopes[1] - slopes[0]).norm() / slopes[0].norm()) < 1e-4
+
+
+def test_a_model_that_cannot_share_stays_as_it_is(capsys):
+    window = LlamaConfig(
+        vocab_size=31, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    window.sliding_window = 4
+    model = AutoModelForCausalLM.from_config(window, attn_implementation="sdpa")
+    add_fused_lm_head(model)
+    given = {name: value % 31 if name != "labels" else value for name, value in rows().items()}
+    before = model(**given, fused_lm_head=True).log_probs
+    share_prefixes(model)
+    assert torch.equal(model(**given, fused_lm_head=True).log_probs, before)
+    assert "sliding_window; only causal attention can share prefixes" in capsys.readouterr().err
 
 
 def test_generation_for_equal_prompts_samples_the_same(model, words):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -52,7 +52,6 @@ class Pack(NamedTuple):
     targets: torch.Tensor  # that token
     lengths: list[int]  # of the completions
     pieces: list[Piece]
-    longest: int  # tokens of the longest prefix with its completion
 
     def inputs(self) -> dict[str, Any]:
         """Arguments of a model."""
@@ -92,7 +91,7 @@ def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, dev
         rows, columns = (torch.tensor([list(x) for x in side], device=device) for side in zip(*pairs, strict=True))
         pieces.append(Piece(rows, columns, causal))
     row, where, predicts, targets = (torch.tensor(x, device=device) for x in (ids, positions, predicts, targets))
-    return Pack(row[None], where[None], predicts, targets, lengths, pieces, max(positions) + 1)
+    return Pack(row[None], where[None], predicts, targets, lengths, pieces)
 
 
 @functools.cache
@@ -203,14 +202,13 @@ def _back(piece: Piece, x: torch.Tensor) -> torch.Tensor:
 
 
 def shared_prefix_attention(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, pack=None, softcap=None, **others
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, pack=None, s_aux=None, **_others
 ):
     """transformers' attention function: over the pieces of a `pack`, and without one torch's ordinary attention."""
     if pack is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling)
-    window = others.get("sliding_window") or pack.longest
-    if dropout or softcap is not None or window < pack.longest or len(query) != 1:
-        raise RouterError("shared prefixes allow no dropout, soft caps or windows; set attn_implementation to sdpa")
+    if dropout or s_aux is not None:
+        raise RouterError("shared prefixes allow no attention dropout or sinks; set attn_implementation to sdpa")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     kernel = choose_kernel(query.device.type, query.dtype, query.shape[-1])
     out = _Pieces.apply(query, key, value, pack.pieces, scale, kernel)
@@ -221,26 +219,35 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def prefix_cache(model: PreTrainedModel, ids: Tokens) -> DynamicCache:
+def enable(model: PreTrainedModel) -> None:
+    """Let a model use this attention; an error if its layers do more than that, for they would mix completions."""
+    config = model.config.get_text_config()
+    more = [name for name in ("attn_logit_softcapping", "sliding_window") if getattr(config, name, None)]
+    more += {*(getattr(config, "layer_types", None) or [])} - {"full_attention"}
+    if more or model._is_stateful or not model._supports_attention_backend:
+        why = ", ".join(more) or "layers without transformers' attention interface"
+        raise RouterError(f"{type(model).__name__} has {why}; only causal attention can share prefixes")
+    model.set_attn_implementation(NAME)
+
+
+@torch.no_grad()
+def prefix_cache(model: PreTrainedModel, ids: Tokens) -> Any:
     """Keys and values of a prefix that many prompts begin with (the pool of models), for `score_candidates`."""
-    cache, row = DynamicCache(), torch.tensor([ids], device=model.device)
-    with torch.no_grad():
-        model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
+    row = torch.tensor([ids], device=model.device)
+    return model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
 
 
 def score_candidates(
-    model: PreTrainedModel, prefix_ids: Tokens, suffixes: Sequence[Tokens], cache: DynamicCache | None = None
+    model: PreTrainedModel, prefix_ids: Tokens, suffixes: Sequence[Tokens], cache: Any = None
 ) -> torch.Tensor:
     """The log-probability of each suffix after the prefix, which is computed once; with gradients where torch's are on.
-    `cache`, from `prefix_cache`, holds what comes before the prefix; it gets no gradients and stays as it is. The
-    `attn_implementation` of the model is set to "shared_prefix"."""
+    `cache`, from `prefix_cache`, holds what comes before the prefix; it gets no gradients and stays as it is."""
     if model.config._attn_implementation != NAME:
-        model.set_attn_implementation(NAME)
-    packed = pack([(prefix_ids, suffixes)], cache.get_seq_length() if cache else 0, model.device)
+        enable(model)
+    packed = pack([(prefix_ids, suffixes)], cache.get_seq_length() if cache is not None else 0, model.device)
     inputs = packed.inputs() | {"past_key_values": cache, "use_cache": cache is not None}
     logits = model(**inputs, logits_to_keep=packed.predicts).logits[0]
-    if cache:
+    if cache is not None:
         cache.crop(-packed.input_ids.shape[1])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     each = logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0].split(packed.lengths)

@@ -4,7 +4,9 @@ The trainers keep their losses, and their log-probabilities in chunks, which nev
 Only the model's forward pass changes: rows with equal prompts are packed, see `routerlab.routers.attention`.
 """
 
+import copy
 import functools
+import sys
 import types
 from typing import Any, cast
 
@@ -14,19 +16,24 @@ from transformers import DynamicCache
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from routerlab.routers.attention import NAME, Pack, pack
+from routerlab.routers.attention import Pack, enable, pack
+from routerlab.routers.protocol import RouterError
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
 def share_prefixes(*models: Any) -> None:
     """From now on these models, the `model` and `ref_model` of a TRL trainer, compute equal prompts once: for its loss
-    (GRPO, DPO, RLOO, KTO) and in generation. None is passed over."""
+    (GRPO, DPO, RLOO, KTO) and in generation. Others than causal decoders stay as they are; None is passed over."""
     for model in models:
         base = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
         if base is None or "generate" in vars(base):  # shared already
             continue
-        base.set_attn_implementation(NAME)
+        try:
+            enable(base)
+        except RouterError as error:
+            print(f"{error}; each row computes its own prompt", file=sys.stderr)
+            continue
         base.base_model.register_forward_hook(_predicting, with_kwargs=True)
         base.forward = types.MethodType(_packing(base.forward), base)
         base.generate = types.MethodType(_prefilled(base.generate), base)
@@ -94,7 +101,11 @@ def _prefilled(generate: Any) -> Any:
             base = self.base_model
             base(input_ids=rows, attention_mask=seen, position_ids=where, past_key_values=cache, use_cache=True)
         cache.batch_select_indices(which)
-        return generate(**given | {"past_key_values": cache, "use_cache": True})
+        if (settings := given.get("generation_config")) is None:
+            return generate(**given | {"past_key_values": cache, "use_cache": True})
+        settings = copy.copy(settings)
+        settings.use_cache = True
+        return generate(**given | {"past_key_values": cache, "generation_config": settings})
 
     return generating
 
