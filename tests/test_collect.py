@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from routerlab import Pool, Query, Run, recorded
 from routerlab.collect.ask import CollectError, Settings, ask, plan, worst_case_usd
 from routerlab.collect.backends import BackendError, PocketBackend, backend
-from routerlab.collect.limits import Limiter
 from routerlab.collect.calls import UNSURE, Call, CallError, Reply, Scope, from_status
 from routerlab.collect.grades import grade_calls
 from routerlab.collect.ledger import Ledger
+from routerlab.collect.limits import Limiter
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
 from routerlab.collect.run import collect
