@@ -47,7 +47,9 @@ class Pocket:
         self.task = OneCall(self.models, self.x["train"], self.quality, self.usd)
         self.test = OneCall(self.models, self.x["test"], *self.first["test"])
         rng, n = np.random.default_rng(5), len(self.x["test"])
-        self.drawn = Draw(np.arange(n), np.exp(rng.uniform(*np.log(LAMS), n)), np.ones((n, len(self.models)), bool))
+        self.drawn = Draw(
+            np.arange(n), np.geomspace(*LAMS, n)[rng.permutation(n)], np.ones((n, len(self.models)), bool)
+        )
         self.scale = 1 + self.drawn.lam * self.usd.mean()
         self.clusters = clusters(self.parts["test"].queries)
 

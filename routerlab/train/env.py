@@ -11,15 +11,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from routerlab.core.recorded import Recorded
 from routerlab.label.rewards import Resolved, Step, resolve
+from routerlab.routers.prompts import SELECT, Mode, tool_name
 
-SELECT = "select_response"
-Mode = Literal["agent", "simple"]
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.S)
 
 
@@ -42,14 +41,6 @@ class Call(NamedTuple):
     model: str
     system_prompt: str = ""
     temperature: float = 0.0
-
-
-def tool_names(models: Sequence[str]) -> dict[str, str]:
-    """The model of each tool name. Tool names have letters, digits, _ and - only, so other characters become _."""
-    names = {f"call_{re.sub(r'[^A-Za-z0-9_-]', '_', m)}": m for m in models}
-    if len(names) < len(models):
-        raise EnvError(f"two of the models {', '.join(models)} have the same tool name; rename one of them")
-    return names
 
 
 def read_tools(text: str) -> tuple[str, list[ToolCall]]:
@@ -81,11 +72,9 @@ class Episode:
     """
 
     def __init__(self, models: Sequence[str], max_turns: int = 3, mode: Mode = "agent", max_calls: int = 16) -> None:
-        if max_turns < 1:
-            raise EnvError(f"max_turns is {max_turns}; a router needs at least one turn")
         self.models, self.max_turns, self.max_calls = tuple(models), max_turns, max_calls
         self.mode: Mode = mode
-        self.names = tool_names(models)
+        self.names = {tool_name(m): m for m in models}
         self.steps: list[Step] = []
         self.called: dict[int, str] = {}
         self.turns = 0
@@ -109,13 +98,13 @@ class Episode:
         return calls
 
     def _use(self, tool: ToolCall) -> Call | None:
-        given = _decoded(tool.arguments)
-        problem, number, turn = "", len(self.called) + 1, self.turns
-        if tool.name != SELECT and tool.name not in self.names:
-            problem = f"there is no tool {tool.name[:80]!r}; the tools are {', '.join([*self.names, SELECT])}"
+        given, name = _decoded(tool.arguments), str(tool.name)
+        number, turn = len(self.called) + 1, self.turns
+        if name != SELECT and name not in self.names:
+            problem = f"there is no tool {name[:80]!r}; the tools are {', '.join([*self.names, SELECT])}"
         elif not isinstance(given, Mapping):
-            problem = f"the arguments of {tool.name} cannot be read; give a JSON object"
-        elif tool.name == SELECT:
+            problem = f"the arguments of {name} cannot be read; give a JSON object"
+        elif name == SELECT:
             chosen = str(given.get("call"))
             if re.fullmatch(r"\d{1,6}", chosen):
                 self.steps.append(Step("select", turn, number=int(chosen)))
@@ -128,11 +117,11 @@ class Episode:
             prompt, heat = given.get("system_prompt") or "", given.get("temperature") or 0.0
             if isinstance(prompt, str) and isinstance(heat, int | float) and 0 <= heat <= 2:
                 self._waiting[number] = len(self.steps), len(self.observations)
-                self.called[number] = self.names[tool.name]
+                self.called[number] = self.names[name]
                 self.steps.append(Step("call", turn, number=number))
                 self.observations.append((tool.id, ""))
                 return Call(number, self.called[number], prompt, float(heat))
-            problem = f"{tool.name} takes system_prompt, a text, and temperature, a number from 0 to 2"
+            problem = f"{name} takes system_prompt, a text, and temperature, a number from 0 to 2"
         self.steps.append(Step("unknown", turn))
         self.observations.append((tool.id, problem))
         return None
@@ -161,8 +150,8 @@ class Episode:
 
 @dataclass(frozen=True)
 class Replay:
-    """What every model did on each question (questions x models): answers to calls without calling anybody. A recorded
-    answer does not depend on the system prompt or temperature a router asks for.
+    """What every model did on each question (questions x models). A recorded answer does not depend on the system
+    prompt or temperature a router asks for.
     """
 
     models: tuple[str, ...]

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Settings:
     token_level: bool = False
     refills: int = 0
     overlong: tuple[int, int] | None = None  # the number of tokens from which the reward falls, and where it lacks 1
-    scale: str = "std"  # what advantages are divided by: the deviation of their group, or none
+    scale: Literal["std", "none"] = "std"  # what advantages are divided by: the deviation of their group, or none
     std_floor: float = 1e-3
     by_turn: bool = False  # costs of earlier turns do not count for a token
     entropy: float = 0.0  # weight of the mean entropy of a token in the objective; falls to 0 over the steps
@@ -82,19 +82,16 @@ class Rollouts(NamedTuple):
 
 
 class Task(Protocol):
-    """Questions with recorded outcomes."""
+    """Questions with recorded outcomes. `sample` gives a rollout for each row (without `rng` of the likeliest tokens),
+    `all_actions` the probability and the reward of every action (rows x actions) where a question has one call.
+    """
 
     models: tuple[str, ...]
     usd: np.ndarray  # of a call: questions x models
     sources: np.ndarray | None  # the source of each question, by which the log is broken down
 
-    def sample(self, policy: torch.nn.Module, draw: Draw, rng: np.random.Generator | None) -> Rollouts:
-        """A rollout for each row; without `rng` the likeliest token each time."""
-        ...
-
-    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]:
-        """The probability and the reward of every action (rows x actions), for tasks with one call a question."""
-        ...
+    def sample(self, policy: torch.nn.Module, draw: Draw, rng: np.random.Generator | None) -> Rollouts: ...
+    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 def policy_loss(
@@ -127,15 +124,14 @@ def token_advantages(batch: Rollouts, scored: np.ndarray, settings: Settings) ->
     """
     groups = scored.reshape(-1, settings.group)
     there = batch.turns >= 0
-    scale = "std" if settings.scale == "std" else "none"
     if not settings.by_turn:
-        whole = rewards.advantages(groups, scale=scale, std_floor=settings.std_floor)
+        whole = rewards.advantages(groups, scale=settings.scale, std_floor=settings.std_floor)
         return np.where(there, whole.reshape(-1, 1), 0)
     before = batch.lam[:, None] * (np.cumsum(batch.usd, 1) - batch.usd)
     to_go = (scored[:, None] + before).reshape(*groups.shape, -1)
     taken = (np.arange(before.shape[1]) <= batch.turns.max(1)[:, None]).reshape(to_go.shape)
     centred = to_go - (to_go * taken).sum(1, keepdims=True) / np.maximum(taken.sum(1, keepdims=True), 1)
-    spread = np.maximum(groups.std(1, ddof=1), settings.std_floor) if scale == "std" else np.ones(len(groups))
+    spread = np.maximum(groups.std(1, ddof=1), settings.std_floor) if settings.scale == "std" else np.ones(len(groups))
     credit = (centred / np.maximum(spread, 1e-12)[:, None, None]).reshape(before.shape)
     return np.where(there, np.take_along_axis(credit, np.maximum(batch.turns, 0), 1), 0)
 

@@ -7,7 +7,8 @@ import torch
 
 from routerlab.grade.verify import abstains
 from routerlab.label.rewards import RewardError
-from routerlab.train.env import SELECT, Episode, Replay, ToolCall, tool_names
+from routerlab.routers.prompts import SELECT, tool_name
+from routerlab.train.env import Episode, Replay, ToolCall
 from routerlab.train.rl import Draw, Reward, Rollouts
 
 
@@ -105,7 +106,7 @@ class AgentMode:
         self.replay, self.models, self.usd, self.sources = replay, replay.models, replay.usd, sources
         self.estimates = [np.asarray(e, float) for e in estimates]
         self.max_turns, self.max_tokens = max_turns, max_tokens
-        self.tools = [ToolCall(name) for name in tool_names(self.models)]
+        self.tools = [ToolCall(tool_name(m)) for m in self.models]
         said = np.where(replay.answers == None, "", replay.answers)  # noqa: E711 (elementwise)
         self.silent = np.vectorize(lambda a: not a or abstains(a) is not None, otypes=[bool])(said)
         self.said = np.unique(np.vectorize(lambda a: a.strip().lower(), otypes=[object])(said), return_inverse=True)[1]
