@@ -7,7 +7,6 @@ from typing import Any
 
 import routerlab
 from routerlab.cli.shared import AddVerb, add_flags
-from routerlab.core.runs import RunError
 
 
 def add(verb: AddVerb) -> None:
@@ -62,6 +61,7 @@ def split(given: argparse.Namespace) -> int:
 def keep_bands(given: argparse.Namespace) -> int:
     """Write the questions of some bands of difficulty. The band is that of the reference model's pass rate."""
     from routerlab.cli.records import bands_of
+    from routerlab.core.runs import RunError
 
     band, wanted = bands_of(given), given.band.split(",")
     queries = [q for q in routerlab.recorded(given.reference).queries if band[q.id] in wanted]

@@ -39,7 +39,7 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
     table = routerlab.recorded(given.reference).table
     if not given.model and len(table.models) > 1:
         raise RunError(f"name the reference model with --model: one of {', '.join(table.models)}")
-    bands = difficulty(table, given.model or table.models[0], temperature=given.at)["band"]
+    bands = difficulty(table, given.model or next(iter(table.models)), temperature=given.at)["band"]
     print(", ".join(f"{name} {count}" for name, count in bands.value_counts().items()))
     return {str(query): str(band) for query, band in bands.items()}
 
@@ -56,7 +56,7 @@ def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
     known = [f.name for f in fields(make.Recipe)]
     for key in read:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0)[0]
+            near = max(known, key=lambda name: difflib.SequenceMatcher(None, name, str(key)).ratio())
             raise make.RecordError(
                 f"{path.name}: no field {key!r}, did you mean {near!r}? There are {', '.join(known)}"
             )
@@ -210,22 +210,11 @@ def tokens(given: argparse.Namespace) -> int:
         rows = (row for batch in read.iter_batches(BATCH) for row in batch.to_pylist() if next(short))
         write_atomic(given.out, partial(stream, rows=rows, shape=read.schema_arrow))
     if given.figure:
-        draw(size, how, given.most, given.figure)
+        import pandas as pd
+
+        from routerlab.figures.plots import distributions
+
+        frame = pd.DataFrame({"tokens": size, "records": given.file.stem})
+        title = f"Half of the records have up to {np.median(size):,.0f} {how}"
+        distributions(title, frame, "tokens", "records", "Tokens of a record, functions included").savefig(given.figure)
     return 0
-
-
-def draw(size, how: str, most: int | None, path: Path) -> None:
-    """A histogram of the lengths of records, with the maximum that was asked for."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    from routerlab.figures.style import style
-
-    with style():
-        figure, axes = plt.subplots()
-        sns.histplot(x=size, bins=40, ax=axes)
-        axes.set(xlabel=f"{how[0].upper()}{how[1:]}", ylabel="Records", title="Length of a record, functions included")
-        if most:
-            axes.axvline(most, color="black", linestyle="--")
-        figure.savefig(path)
-        plt.close(figure)

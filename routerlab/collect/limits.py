@@ -5,7 +5,6 @@ import contextlib
 import math
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -34,7 +33,7 @@ class Budget:
         self._cap = None if cap_usd is None else math.floor(cap_usd * UNIT)
         self._spent, self._reserved = math.ceil(spent_usd * UNIT), 0
         self.over_usd = 0.0  # charged beyond reservations, by a provider that ignored the limits
-        self._changed: deque[asyncio.Future[None]] = deque()
+        self._changed = asyncio.Event()
 
     @property
     def spent_usd(self) -> float:
@@ -55,9 +54,8 @@ class Budget:
                     f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and the next call "
                     f"may cost ${usd:.6f}. Raise the budget and run the same command again; it goes on from here"
                 )
-            change = asyncio.get_running_loop().create_future()
-            self._changed.append(change)
-            await change
+            self._changed.clear()
+            await self._changed.wait()
         self._reserved += amount
 
     def settle(self, reserved_usd: float, usd: float) -> None:
@@ -66,10 +64,7 @@ class Budget:
         self._reserved -= reserved
         self._spent += actual
         self.over_usd += max(0, actual - reserved) / UNIT
-        while self._changed:
-            change = self._changed.popleft()
-            if not change.done():
-                change.set_result(None)
+        self._changed.set()
 
 
 def units(usd: float) -> int:

@@ -27,13 +27,14 @@ _FIXED_TEMPERATURE = re.compile(r"temperature.*(only|default|support|allow|must 
 
 @dataclass
 class _Provider:
-    """What both backends share: a request of its own for each call, and what was learned of each model's requests."""
+    """What both backends share: how a call becomes a request, and which fields each model was found to need."""
 
     base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
     key_env: str = ""  # the environment variable that holds the key
     timeout_s: float = 120.0
     concurrency: int = 32
+    limit_field: str = "max_tokens"  # the request's field for the most output tokens
     batch = 1
     follows_instructions = True
     _learned: defaultdict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict), repr=False)
@@ -52,7 +53,7 @@ class _Provider:
                 "model": learned.get("name", self._name(call)),
                 "messages": [dict(m) for m in call.messages],
                 "temperature": learned.get("temperature", call.temperature),
-                learned.get("limit_field", "max_tokens"): call.max_tokens,
+                learned.get("limit_field", self.limit_field): call.max_tokens,
                 **call.extra,
             }
             # Another request needs another key, or a provider may refuse it as a changed one.

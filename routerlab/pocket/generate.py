@@ -85,6 +85,27 @@ def answer(
     return [r for r in replies if r is not None]
 
 
+def hidden_states(folder: Path, questions: list[str], batch: int = 256) -> np.ndarray:
+    """What an embedded model makes of each question: the states of every layer at the last token, their mean and their
+    maximum over tokens, side by side (questions x 3 * layers * width).
+    """
+    model, words = load(folder)
+    ids = words([prompt(words, q) for q in questions], add_special_tokens=False)["input_ids"] if questions else []
+    order, rows = sorted(range(len(ids)), key=lambda i: len(ids[i])), [np.empty(0)] * len(ids)
+    for at in (order[start : start + batch] for start in range(0, len(order), batch)):
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in at], True)
+        length = torch.tensor([len(ids[i]) for i in at])
+        real = (torch.arange(tokens.shape[1]) < length[:, None])[..., None].to(model.device)
+        with torch.inference_mode():
+            layers = model(tokens.to(model.device), real[..., 0].long(), output_hidden_states=True).hidden_states[1:]
+        h = torch.cat(layers, -1)
+        last, mean = h[torch.arange(len(at)), length - 1], (h * real).sum(1) / real.sum(1)
+        views = torch.cat([last, mean, h.masked_fill(~real, -torch.inf).amax(1)], -1).cpu().numpy()
+        for i, row in zip(at, views, strict=True):
+            rows[i] = row
+    return np.stack(rows)
+
+
 def _draws(seed: int, question: str, count: int) -> np.ndarray:
     name = int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest())
     return np.random.default_rng([seed, name]).random(count, np.float32)

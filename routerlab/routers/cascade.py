@@ -40,7 +40,7 @@ class Cascade(Tunable):
         x, y = hull(cost, reached)
         on_hull = (cost <= x[-1]) & (reached >= np.interp(cost, x, y) - 1e-12)
         self.chain = sorted(np.flatnonzero(on_hull).tolist(), key=lambda m: cost[m])
-        views, signs = self._views(queries), _signs(outcomes)
+        views, signs = self._views(queries), signs_of(outcomes)
         if not np.ptp(signs.reshape(-1, signs.shape[-1]), axis=0).any():
             nothing = "this table keeps neither answers nor the length of them, so a cascade has nothing to look at"
             raise RouterError(f"{nothing}; leave it out")
@@ -64,7 +64,7 @@ class Cascade(Tunable):
             if models != known:
                 raise RouterError(f"cascade learned about {', '.join(known)}, not {', '.join(models)}")
         quality, usd = self._scores.predict(queries)
-        views, signs = self._views(queries), _signs(answers.select([q.id for q in queries]))
+        views, signs = self._views(queries), signs_of(answers.select([q.id for q in queries]))
         sure = {m: c.estimate(_with(views, signs[:, m]))[:, 0] for m, c in self._confidence.items()}
         ids = tuple(q.id for q in queries)
         return [Decisions(ids, known, *self._walk(quality - lam * usd, sure)) for lam in lams]
@@ -86,12 +86,22 @@ class Cascade(Tunable):
         return self._scores.features.views([q.text for q in queries])
 
 
-def _signs(table: OutcomeTable) -> np.ndarray:
+def signs_of(table: OutcomeTable) -> np.ndarray:
     """What is seen of an answer (queries x models x 3): log tokens, log characters, whether it abstains."""
     answers, tokens = table.text("answer"), np.nan_to_num(table.matrix("tokens_out"))
     length = np.array([[len(a or "") for a in row] for row in answers], np.float32).reshape(tokens.shape)
     abstained = np.array([[abstains(a or "") is not None for a in row] for row in answers], bool).reshape(tokens.shape)
     return np.stack([np.log1p(tokens), np.log1p(length), abstained], -1).astype(np.float32)
+
+
+def answer_codes(table: OutcomeTable) -> np.ndarray:
+    """A number for the text of each greedy answer (queries x models): equal for equal answers (but for case and outer
+    spaces), -1 for none and for an abstention.
+    """
+    answers = table.text("answer")
+    plain = np.array([[(a or "").strip().lower() for a in row] for row in answers], object).reshape(answers.shape)
+    codes = np.unique(plain.astype(str), return_inverse=True)[1].reshape(answers.shape)
+    return np.where((plain == "") | (signs_of(table)[..., 2] > 0), -1, codes)
 
 
 def _with(views: Views, signs: np.ndarray) -> Views:

@@ -98,8 +98,8 @@ def known(path: str | Path, bench: str | None = None) -> Recorded:
     """A table whose columns are those of one of `layouts()`. What it does not record and its layout can estimate is
     estimated, which its card says.
     """
-    found = find(path)
-    return import_table(path, replace(found, **found.estimates or {}), bench=bench)
+    layout = find(path)
+    return import_table(path, replace(layout, **layout.estimates or {}), bench=bench)
 
 
 def import_table(
@@ -153,9 +153,8 @@ def import_table(
             f"pool_of (--prices)"
         )
     row, queries = questions_of(frame, layout, path, questions)
-    return build(
-        how, queries, outcomes(frame, layout, models, row, path), pool.subset(m for m in pool.ids if m in models)
-    )
+    rows, pool = outcomes(frame, layout, models, row, path), pool.subset(m for m in pool.ids if m in models)
+    return build(how, queries, rows, models, layout, pool)
 
 
 def models_in(columns: Sequence[str], pattern: str) -> list[str]:
