@@ -49,3 +49,23 @@ def test_intervals_cover_the_truth_on_simulated_logs(pocket, explore, requests):
     assert (covered / simulations <= 0.98).all()
     assert (np.abs(errors) < 4 * widths / 3.92 / np.sqrt(simulations)).all(), "unbiased"
     assert widths[1] < widths[0], "a good guess narrows the interval"
+
+
+def test_drift_is_told_from_a_sample_of_the_same(pocket):
+    """The first test questions are no drift; made-up ones are, and so is a model that has become worse."""
+    from routerlab import OutcomeTable, Query
+    from routerlab.serve.offline import drift
+
+    test = pocket.split("test")
+    same = test._replace(queries=test.queries[:300], table=test.table.select([q.id for q in test.queries[:300]]))
+    assert drift(same, pocket) == []
+    others = [Query.ask(f"Quel temps fait-il à Berne le {day} mai ?") for day in range(50)]
+    assert drift(same._replace(queries=[*same.queries, *others]), pocket) == [
+        "15% of the questions are unlike those of pocket"
+    ]
+    rows = same.table.rows.to_pydict()
+    for place, model in enumerate(rows["model"]):
+        if model == "pocket-max":
+            rows["grade"][place], rows["quality"][place] = "INCORRECT", 0.0
+    (worse,) = drift(same._replace(table=OutcomeTable(rows, same.pool.ids)), pocket)
+    assert worse.startswith("pocket-max is right on 0.00")

@@ -387,3 +387,53 @@ def test_no_body_is_answered_with_status_500(tmp_path):
 
     asyncio.run(scenario())
     assert {200, 400} <= set(statuses)
+
+
+def test_a_litellm_router_adopts_a_policy_map(tmp_path):
+    from routerlab.collect.providers import load_litellm
+
+    litellm = load_litellm()
+    from routerlab.serve.litellm_plugin import RouterLabStrategy
+
+    async def scenario():
+        async with FakeModel() as up:
+            pool = pool_of(up, "a", "b")
+            (tmp_path / "map.yaml").write_text("rules:\n- keywords: {words: [hello], model: b}\nelse: a")
+            models = [
+                {
+                    "model_name": "router",
+                    "litellm_params": {"model": f"openai/{m}", "api_base": up, "api_key": "none"},
+                    "model_info": {"id": m},
+                }
+                for m in pool.ids
+            ]
+            router = litellm.Router(model_list=models, num_retries=0)
+            policy = PolicyMap.load(tmp_path / "map.yaml", pool)
+            router.set_custom_routing_strategy(RouterLabStrategy(policy, pool, router))
+            for text, wanted in (("hello there", "b"), ("good morning", "a")):
+                answer = await router.acompletion(model="router", messages=[{"role": "user", "content": text}])
+                assert answer.choices[0].message.content == f"{wanted} heard: {text}"
+
+    asyncio.run(scenario())
+
+
+def test_the_served_router_chooses_what_the_trained_actor_chooses(tmp_path, pocket):
+    """200 test questions, all at once: those that arrive while the router decides are decided together."""
+    from routerlab.core.runs import root
+    from routerlab.serve.choose import open_router
+
+    test = pocket.split("test")
+    actor = open_router(str(root() / "data" / "pocket" / "actor" / "known"), test.pool, lam=2000.0)
+    queries = test.queries[:200]
+
+    async def scenario():
+        async with FakeModel() as up:
+            day = test.pool.cards[0].as_of
+            cards = [replace(c, provider_id=c.id, base_url=up, as_of=day, context=4096) for c in test.pool]
+            async with serving(tmp_path, Pool("pocket", cards), actor) as (url, _, client):
+                bodies = [{"messages": [dict(m) for m in q.messages]} for q in queries]
+                answers = await asyncio.gather(*(ask(client, url, body) for body in bodies))
+        return [body["model"] for _, _, body in answers]
+
+    here = actor.route(queries, test.pool)
+    assert asyncio.run(scenario()) == [test.pool.ids[c] for c in here.choice]

@@ -53,6 +53,7 @@ def _server(given: argparse.Namespace) -> Any:
     chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)
     log = Log(routerlab.Run(given.run), keys)
+    log.run.write("pool.yaml", pool.to_yaml())
     return Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
 
 
@@ -181,14 +182,28 @@ def _asked(client: Any, model: str, scenario: dict, streamed: bool) -> dict[str,
     return {"passed": not failed, **told, "seconds": seconds, "answer": shown, "why": "".join(failed[:1])}
 
 
+def served(name: str) -> None:
+    """Bring the table of a served run up to date, and warn where its requests differ from the embedded table."""
+    if name == "pocket" or not (routerlab.Run(name).folder / "served.jsonl").is_file():
+        return
+    from routerlab.serve.offline import drift, refresh
+
+    data = refresh(routerlab.Run(name))
+    if data is not None and (before := routerlab.recorded("pocket")) and set(data.pool.ids) <= set(before.pool.ids):
+        for warning in drift(data, before):
+            say(f"drift: {warning}")
+
+
 def from_log(given: argparse.Namespace) -> int:
     """Print what each router would have reached on the requests of a served run, by its log alone."""
     from routerlab.serve.choose import open_router
-    from routerlab.serve.offline import evaluate_log, to_table
+    from routerlab.serve.log import LogError
+    from routerlab.serve.offline import evaluate_log, refresh
 
     run = routerlab.Run(given.log)
-    pool = routerlab.Pool.load(run.folder / "pool.yaml")
-    data = to_table(run, pool)
+    if (data := refresh(run)) is None:
+        raise LogError(f"{run.folder} has no log of served requests; name the --run of `routerlab serve`")
+    pool = data.pool
     routers = []
     for spec in given.routers.split(","):
         name, _, lam = spec.partition("@")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import routerlab
 from routerlab.cli.ledger import answers, check_finished, ping
+from routerlab.cli.serve import served
 from routerlab.cli.shared import AddVerb, add_flags, flags_of, say
 
 
@@ -22,6 +23,7 @@ def show(args: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
     from routerlab.grade.verify import lenient_note
 
+    served(args.table)
     check_finished(args.table)
     recorded = routerlab.recorded(args.table)
     recorded = recorded.split(args.split) if args.split else recorded

@@ -136,6 +136,8 @@ class Server:
             self.caller.cut(ask)
             message = f"no answer within {self.settings.timeout_s:g} s; ask for less, or raise --timeout"
             raise Refusal(504, message, "timeout", more=_cost(ask)) from None
+        except ConnectionError:  # the client left while it was written to
+            raise asyncio.CancelledError from None
         except Refusal as refusal:
             status, refusal.more = refusal.status, _cost(ask)
             raise

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
-from routerlab.core.recorded import Recorded, record
+from routerlab.core.recorded import Recorded, record, recorded
 from routerlab.core.runs import Run
 from routerlab.evaluate.offpolicy import Estimate, LogError, off_policy
 from routerlab.grade.verify import grade_many
 from routerlab.routers.features import Tfidf
 from routerlab.routers.learned import KNN
-from routerlab.serve.log import served
+from routerlab.serve.log import FILE, served
 from routerlab.serve.upstream import text_of
 
 
@@ -50,6 +51,38 @@ def to_table(run: Run, pool: Pool) -> Recorded:
     for i, verdict in zip(known, verdicts, strict=True):
         columns["grade"][i], columns["quality"][i], columns["error"][i] = verdict.grade, verdict.quality, verdict.error
     return record(run, [*queries.values()], pool, OutcomeTable(columns, pool.ids), {"how": "served requests"})
+
+
+def refresh(run: Run) -> Recorded | None:
+    """The table of a served run, written again if its log went on since; None for any other run."""
+    log, table = run.folder / FILE, run.folder / "outcomes.parquet"
+    if not log.is_file() or not log.stat().st_size:
+        return None
+    if table.is_file() and table.stat().st_mtime >= log.stat().st_mtime:
+        return recorded(run.folder)
+    return to_table(run, Pool.load(run.folder / "pool.yaml"))
+
+
+def drift(now: Recorded, before: Recorded) -> list[str]:
+    """Warnings where served requests differ from the table that a router was fitted on: questions less similar to the
+    training questions than 99 % of its test questions are, and models whose quality left its interval.
+    """
+    train, test = ([q.text for q in before.split(name).queries] for name in ("train", "test"))
+    features = Tfidf().fit(train)
+    known: Any = normalize(features.views(train).wide)
+    asked = [normalize(features.views(texts).wide) for texts in (test, [q.text for q in now.queries])]
+    nearest = [np.asarray((views @ known.T).max(1).todense()).ravel() for views in asked]
+    unlike = (nearest[1] < np.quantile(nearest[0], 0.01)).mean()
+    warnings = [f"{unlike:.0%} of the questions are unlike those of {before.pool.name}"] if unlike > 0.05 else []
+    for model in set(now.pool.ids) & set(before.pool.ids):
+        served_, table = (
+            values[~np.isnan(values)]
+            for values in (d.table.matrix("quality", None)[:, d.pool.ids.index(model)] for d in (now, before))
+        )
+        error = np.sqrt(sum(max(v.var(), 0.01) / max(len(v), 1) for v in (served_, table)))
+        if len(served_) >= 30 and abs(served_.mean() - table.mean()) > 3 * error:
+            warnings.append(f"{model} is right on {served_.mean():.2f} of {len(served_)}, before on {table.mean():.2f}")
+    return sorted(warnings)
 
 
 def _query(request: dict[str, Any]) -> Query:
