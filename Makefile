@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test lab pocket pocket-quick actor gpu bench faults mutants docs clean setup
+.PHONY: run test lab pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -47,6 +47,9 @@ bench: $(READY)  ## all benchmarks, into benchmarks/RESULTS.md
 
 faults: $(READY)  ## crash and fault drills at full length: 200 kills, 20,000 flipped bits, ...
 	$(BIN)/python tests/faults.py
+
+soak: $(READY)  ## ask a server 100,000 times while calls fail, then compare its books with the answers
+	$(BIN)/python tests/serve_soak.py
 
 mutants: $(READY)  ## change single lines of the package; the named tests must notice each change
 	$(BIN)/python tests/mutants.py
