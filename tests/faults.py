@@ -226,6 +226,18 @@ def outage_drill(seconds: float = 12.0) -> dict:
         return asyncio.run(session(Path(folder)))
 
 
+def training_drill(kills: int, folder: Path) -> dict:
+    """SIGKILL a training at random steps, then let it end, and compare its losses with one never killed."""
+    import numpy as np
+    from test_supervised import child, curve, killed, write_records
+
+    files = write_records(folder)
+    child(files, folder / "whole", "save_steps=2").join()
+    (folder / "killed").mkdir()
+    losses = np.array([curve(folder / "whole"), killed(files, folder / "killed", np.random.default_rng(0), kills)])
+    return {"kills": kills, "steps": losses.shape[1], "largest difference of a loss": float(np.ptp(losses, 0).max())}
+
+
 def main() -> None:
     if sys.argv[1:2] == ["client"]:
         asyncio.run(session(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))
@@ -238,6 +250,7 @@ def main() -> None:
         "odd endings": lambda _: money_drill(),
         "no connection": lambda _: connection_drill(),
         "outage": lambda _: outage_drill(),
+        "training": lambda folder: training_drill(10, folder),
     }
     for name in sys.argv[1:] or drills:
         drill = drills[name]

@@ -177,6 +177,16 @@ def test_a_patchwork_model_has_the_outcomes_of_one_real_model_in_each_kind(pocke
         assert (np.diff(short[along], axis=0) <= 1e-12).all()
 
 
+def test_cards_in_training_are_measured_outside_of_the_batch(pocket, rng):
+    given, how = training.lessons(pocket), training.recipe(probes=[5000, 5000])
+    batch, quality, tokens = np.arange(64), given.quality.copy(), given.tokens.copy()
+    quality[batch] = tokens[batch] = np.nan
+    drawn = training._random_cards(quality, tokens, given.kind, batch, how, rng)
+    assert drawn.isfinite().all()
+    others = [training.probed(pocket.pool[m], given.questions[64:], pocket.table) for m in given.models]
+    np.testing.assert_allclose(drawn, facts(others, given.kinds), atol=0.02)  # probes of all others: the card of these
+
+
 def test_skills_are_measured_on_the_probes_alone(pocket):
     train = pocket.split("train")
     probes = train.queries[:40]

@@ -197,3 +197,26 @@ def test_unknown_words_are_refused(capsys, bad):
     code, _, err = run(capsys, *bad)
     assert code == 2
     assert "invalid choice" in err
+
+
+@pytest.mark.parametrize("splits", ["1", "2"])
+def test_what_a_table_lacks_is_said_once(capsys, monkeypatch, splits):
+    from test_contest import _made, _two
+
+    data = _made(*_two(240))
+    monkeypatch.setattr("routerlab.cli.evaluate._table", lambda name, bench: data)
+    flags = ["--routers", "length", "--splits", splits, "--resamples", "20"]
+    code, _, err = run(capsys, "eval", *flags)
+    remarks = [line for line in err.splitlines() if "validation questions" in line]
+    assert code == 0
+    assert len(set(remarks)) == len(remarks) > 0
+
+
+def test_flags_that_are_data_are_read_as_their_kind():
+    args = cli.parser().parse_args(["collect", "--run", "r", "--limit", "3", "--rpm", "60", "--folder", "x"])
+    assert (args.limit, args.rpm, args.samples, args.timeout) == (3, 60.0, 1, 120.0)
+    assert args.folder.name == "x", "a path"
+    args = cli.parser().parse_args(["data", "split", "--shares", "80,0,20"])
+    assert args.shares == {"train": 80, "validation": 0, "test": 20}
+    args = cli.parser().parse_args(["run", "-p", "seed", "7", "-p", "lam", "1"])
+    assert args.values == [["seed", "7"], ["lam", "1"]]

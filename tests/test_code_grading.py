@@ -301,6 +301,49 @@ def test_what_pack_does_not_write_is_not_read(text):
         print(remote.unpack(json.loads(text)))
 
 
+NUMPY = """
+import numpy as np
+
+def is_floats(x):
+    if isinstance(x, np.ndarray):
+        return x.dtype == np.float64 or x.dtype == np.float32
+    return isinstance(x, float)
+
+def assertion(out, exp, atol):
+    exact_match = out == exp
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if not exact_match and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert exact_match
+
+def ref_func(xs):
+    return sum(xs) / len(xs)
+
+def check(candidate):
+    for inputs, expected in zip([[[1.0, 2.0]], [[3, 4, 5]], [[0.1] * 7]], [1.5, 4.0, 0.1]):
+        assertion(candidate(*inputs), expected, 0)
+        assertion(candidate(*inputs), ref_func(*inputs), 0)
+"""  # the form of HumanEval+ and MBPP+
+
+
+@boxed
+def test_tests_that_compare_with_numpy_grade_and_are_not_fooled():
+    answers = {
+        "def mean(xs): return sum(xs) / len(xs)": "match",
+        "import numpy as np\ndef mean(xs): return np.mean(xs)": "match",
+        "def mean(xs): return sum(xs) / len(xs) + 1e-3": "mismatch",
+        "import numpy as np\ndef mean(xs): return np.int64(4)": "mismatch",
+        "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef mean(xs): return 1.0": "mismatch",
+        "class E:\n    __eq__ = lambda s, o: True\ndef mean(xs): return E()": "unproxied",
+        "from numpy import float64 as F\nclass E(F):\n    __eq__ = lambda *a: 1\ndef mean(x): return E()": "mismatch",
+    }
+    query = ask({"test": NUMPY, "entry_point": "mean", "prompt": "def mean(xs):\n    '''Mean.'''\n"})
+    verdicts = grade_many([query] * len(answers), [f"```python\n{a}\n```" for a in answers], workers=2)
+    assert [v.why for v in verdicts] == list(answers.values())
+
+
 @boxed
 @pytest.mark.parametrize("data", ["humaneval", "mbpp"])
 def test_some_published_solutions_pass(datasets, data):

@@ -1026,8 +1026,10 @@ def test_the_contract_is_sent_kept_and_counted(tmp_path):
     assert {c.prompt for c in where.asked} == {"plain/1+contract/1"}
     assert made.lenient == 0.5
     assert "50% of the answers do not follow the contract" in str(made)
-    again = collect(queries, pool, where, run, Settings(contract="none"), show="none")
+    again = collect(queries, pool, where, run, show="none")
     assert (again.asked, len(where.asked)) == (0, 4), "a run keeps the contract it began with"
+    with pytest.raises(CollectError, match="began with the contract 'contract/1'.*leave out --contract"):
+        collect(queries, pool, where, run, Settings(contract="none"), show="none")
     plain = Scripted(say)
     plain.follows_instructions = True
     off = collect(queries, pool, plain, Run(tmp_path / "s"), Settings(contract="none"), show="none")

@@ -1,16 +1,19 @@
 """Grades of text answers: adversarial pairs, the contract, whole data sets, and texts made to be slow."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
-from routerlab.grade import contract
-from routerlab.grade.math_pool import WorkerError, grade_apart
+from routerlab.grade import contract, deadline, verify
+from routerlab.grade.answers import json_value, regex
+from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
@@ -179,10 +182,34 @@ def test_long_texts_made_to_be_slow_are_graded(verifier):
 
 def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
     evil, plain = ask("regex", pattern="(a+)+$"), ask("regex", pattern="^b")
-    late, then = grade_apart([(evil, "a" * 40 + "b"), (plain, "b")], 1, timeout_s=3.0)
+    late, then = grade_apart(regex, [(evil, "a" * 40 + "b"), (plain, "b")], 1, timeout_s=3.0)
     assert isinstance(late, WorkerError)
     assert "more than 3 s" in str(late)
     assert then == (1.0, "match")
+
+
+def test_every_verifier_of_the_package_has_a_deadline(monkeypatch):
+    """A pattern in a schema is ended like a formula, and the next answer is graded."""
+    evil = ask("json", schema={"type": "string", "pattern": "^(a+)+$"})
+    late, then = grade_apart(json_value, [(evil, '"' + "a" * 40 + 'b"'), (evil, '"aaa"')], 1, timeout_s=2.0)
+    assert "more than 2 s" in str(late)
+    assert then == (1.0, "match")
+    ended = []
+    monkeypatch.setattr(verify, "grade_apart", lambda check, jobs, workers: ended.append(check) or [(1.0, "match")])
+    for name in verify.VERIFIERS:
+        monkeypatch.setattr(verify, "_verdict", lambda result, answer: result)
+        grade(ask(name, "1"), "1")
+    assert ended == list(verify.VERIFIERS.values()), "none of them runs in this process"
+
+
+def test_processor_time_counts_and_not_the_time_of_a_busy_machine():
+    worker = deadline._Worker()
+    query = ask("exact", "1")
+    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match")
+    worker.process.send_signal(signal.SIGSTOP)
+    threading.Timer(2.0, worker.process.send_signal, [signal.SIGCONT]).start()
+    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match"), "it waited, and is graded"
+    worker.close()
 
 
 def test_a_run_is_graded_again_without_asking(tmp_path, capsys, pocket):

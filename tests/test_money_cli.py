@@ -253,6 +253,11 @@ def test_show_prints_answers_by_grade_and_how_to_go_on(capsys, home):
     assert "INCORRECT (mismatch" in out
     assert "this run stopped before its end: the budget of" in err
     assert "question: " not in run(capsys, "show", "r", "--answers", "--grade", "CORRECT")[1]
+    assert "100% of the answers do not follow the contract and were read leniently" in out
+    assert "contract" not in run(capsys, "show", "pocket")[1]
+    code, _, err = run(capsys, *command(home, url, "m", "--contract", "none"))
+    assert code == 1
+    assert "the run r began with the contract 'contract/1' and keeps it" in err
 
 
 def test_ping_says_who_answers_and_what_it_cost(capsys, home):

@@ -7,7 +7,12 @@ import socket
 import pytest
 
 from routerlab.core.pools import Pool
-from routerlab.sources.prices import Difference, check, compare, report
+from routerlab.sources.prices import Difference, compare, report
+
+
+def check(pool):
+    """Every disagreement of the pool's cards with the lists, and the models that a list does not know."""
+    return [difference for difference in compare(pool) if not difference.agrees]
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ from routerlab.grade import sandbox
 from routerlab.grade.sandbox import LIMITS, Limits, SandboxError, run_code
 from routerlab.grade.sandbox_fusion import Fusion, executor
 from routerlab.grade.seccomp import seccomp_filter
+from routerlab.grade.verify import grade_many
 
 boxed = pytest.mark.skipif(
     shutil.which("bwrap") is None,
@@ -371,6 +372,27 @@ def test_fusion_gives_what_bubblewrap_gives(fusion):
         "compile_timeout": 20.0,
         "memory_limit_MB": 512,
     }
+
+
+@boxed
+def test_functions_are_graded_on_a_fusion_server_with_tests_and_answer_apart(fusion):
+    tests = {"test_list": ["assert f(2) == 417", "assert f([1, 2]) == {1, 2}"]}
+    query = Query.ask("q", verifier="code", meta={"tests": tests})
+    programs = {
+        "def f(x): return 417 if x == 2 else set(x)": "match",
+        "def f(x): return 418 if x == 2 else set(x)": "mismatch",
+        "class E:\n    __eq__ = lambda s, o: True\ndef f(x): return E()": "unproxied",
+        "import sys, os\ndef f(x): os._exit(0)": "mismatch",
+        "def f(x): return 1 / 0": "crash",
+    }
+    before = len(fusion.asked)
+    verdicts = grade_many([query] * len(programs), [f"```python\n{p}\n```" for p in programs], sandbox=fusion.url)
+    assert [v.why for v in verdicts] == list(programs.values())
+    sent = [job["code"] + job["stdin"] for job in fusion.asked[before:]]
+    answers = [job for job in fusion.asked[before:] if "serve(" in job["code"].rpartition("\n\n\n")[2]]
+    assert len(answers) == len(programs)
+    assert sum("417" in job["code"] + job["stdin"] for job in answers) == 1, "only the answer that says so itself"
+    assert any("417" in text and "serve(" not in text.rpartition("\n\n\n")[2] for text in sent)
 
 
 @pytest.mark.parametrize(("word", "says"), [("BREAK", "pod lost"), ("CRASH", "500"), ("BABBLE", "does not answer")])

@@ -15,10 +15,11 @@ import pytest
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.grade import code as codes
-from routerlab.grade import math_pool as workers
+from routerlab.grade import deadline as workers
 from routerlab.grade import verify
 from routerlab.grade.answers import EVALUATE, Result, normal
 from routerlab.grade.contract import boxed
+from routerlab.grade.formulas import math
 from routerlab.grade.instructions import CHECKS, followed, sentences
 from routerlab.grade.numeric import numbers
 from routerlab.grade.sandbox import Ran, SandboxError
@@ -534,20 +535,21 @@ def test_math_that_takes_too_long_is_an_error_and_the_next_is_graded():
     slow = ask("math", "1")
     tower = "$" + "^{".join(["9"] * 12) + "}" * 11 + "$"
     jobs = [(slow, tower), (slow, "$1$"), (slow, "$2$")]
-    results = workers.grade_apart(jobs, 1, timeout_s=4.0)
+    results = workers.grade_apart(math, jobs, 1, timeout_s=4.0)
     assert isinstance(results[0], workers.WorkerError)
     assert results[1:] == [Result(1.0, "match"), Result(0.0, "mismatch")]
     # A process that does not answer at all is ended, and another one goes on.
-    late = workers.grade_apart([(slow, tower)] * 2, 1, timeout_s=0.0)
+    late = workers.grade_apart(math, [(slow, tower)] * 2, 1, timeout_s=0.0)
     assert all(isinstance(r, workers.WorkerError) and "more than 0 s" in str(r) for r in late)
 
 
 def test_the_deadline_of_an_answer_does_not_pay_for_the_import():
-    """A process that was asked nothing has the algebra loaded: on a busy machine that takes longer than an answer."""
-    code = "from routerlab.grade.math_pool import serve; serve()"
+    """A process that has graded no answer yet has the algebra loaded: that takes longer than an answer."""
+    code = "from routerlab.grade.deadline import serve; serve()"
     command = [sys.executable, "-X", "importtime", "-c", code]
-    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert json.loads(ran.stdout) == {"ready": True}
+    load = json.dumps(["routerlab.grade.formulas:math"]) + "\n"
+    ran = subprocess.run(command, input=load, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == {}, "loaded, and nothing graded"
     assert {"math_verify", "latex2sympy2_extended"} <= set(re.findall(r"\w+$", ran.stderr, re.M))
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import routerlab
-from routerlab.cli import book, collect, data, evaluate, grade, judge, ledger, pocket, route, tables
+from routerlab.cli import book, collect, data, evaluate, grade, judge, ledger, pocket, route, serve, tables, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(do=do)
         return one
 
-    for module in (book, tables, data, collect, ledger, grade, judge, evaluate, route, pocket):
+    verbs_of = book, tables, data, collect, ledger, grade, judge, evaluate, route, serve, pocket, train
+    for module in verbs_of:
         module.add(verb)
     return whole

@@ -7,49 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import routerlab
+from routerlab.cli.serve import from_log
 from routerlab.cli.shared import AddVerb, add_flags, say
 
 
 def add(verb: AddVerb) -> None:
     """Add these verbs to the command line."""
     parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    add_flags(parser, "eval", "contest")
+    add_flags(parser, "eval", "contest", "log")
     parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
     add_flags(parser, "leaderboard", "contest")
 
 
-def evaluate(given: argparse.Namespace) -> int:
+def evaluate(args: argparse.Namespace) -> int:
     """Fit routers on the training split of a recorded table, choose their operating points on validation, and score
     them on the test split: the area under each frontier, its gain over the random mix of single models, what is saved
     at the best single model's quality, and the differences to the leader, with 95 % intervals."""
     from routerlab.contest import breakdown, setup, verdict
     from routerlab.contest.run import KINDS
 
-    if given.routers == "list":
+    if args.routers == "list":
         print("\n".join(KINDS))
         return 0
-    _check(given)
-    data = _table(given.table, given.bench)
-    if given.looking:
-        return _looking(data, given.seed)
-    rival = _rival(given.against, list(KINDS) if given.routers == "all" else given.routers.split(","))
-    salts = [None] if given.splits == 1 and not given.hold_out else [f"split {k}" for k in range(given.splits)]
+    if args.log:
+        return from_log(args)
+    _check(args)
+    data = _table(args.table, args.bench)
+    if args.looking:
+        return _looking(data, args.seed)
+    rival = _rival(args.against, list(KINDS) if args.routers == "all" else args.routers.split(","))
+    salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
     contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
     for salt in salts:
-        parts = setup.with_splits(data, say_once, salt=salt, hold_out=given.hold_out)
-        contests.append(_contest(given, parts, say_once))
+        parts = setup.with_splits(data, say_once, salt=salt, hold_out=args.hold_out)
+        contests.append(_contest(args, parts, say_once))
     results = contests[0]
     rival = rival or results.chosen()[0].name  # the best on validation, not on the test
     if len(contests) > 1:
         print(f"{results.test.table}, {len(contests)} splits; means over splits, [95 % intervals over splits]")
-        summary = verdict.over_splits(contests, given.resamples)
+        summary = verdict.over_splits(contests, args.resamples)
         _print(summary)
     else:
-        summary = _report(given, data, results, rival)
+        summary = _report(args, data, results, rival)
+    report = _policies(args.policies, results, rival, args.resamples) if args.policies else None
     for router, why in results.left_out.items():
         say(f"{router} cannot run and is left out: {why}")
-    if given.out:
-        print(f"kept in {breakdown.keep(results, routerlab.Run(given.out), summary)}")
+    if args.out:
+        if report:
+            routerlab.Run(args.out).write("comparison.json", report.as_json())
+        print(f"kept in {breakdown.keep(results, routerlab.Run(args.out), summary)}")
     return 0
 
 
@@ -92,33 +98,33 @@ def _looking(data: Any, seed: int) -> int:
     return 0
 
 
-def leaderboard(given: argparse.Namespace) -> int:
+def leaderboard(args: argparse.Namespace) -> int:
     """Fit and score routers on every table, and print for each router its gain in area over the random mix of single
     models on each table with its 95 % interval, its mean rank, the tables it wins, and on how many a single model is at
     least as good and as cheap as its frugal point."""
     from routerlab.contest import leaderboard as board
 
-    _check(given)
+    _check(args)
     contests = {}
-    for name, data in _tables(given.tables):
+    for name, data in _tables(args.tables):
         say(f"table {name}")
-        contests[name] = _contest(given, data, say)
-    _print(board.leaderboard(contests, given.resamples))
+        contests[name] = _contest(args, data, say)
+    _print(board.leaderboard(contests, args.resamples))
     for table, models in board.all_dominated(contests).items():
         print(f"on {table} every router is dominated by always calling {' or '.join(models)}")
     print("gain: mean quality over costs less that of the random mix of single models; [95 % intervals]")
     return 0
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     from routerlab.routers.protocol import RouterError
 
     for name in ("resamples", "splits"):
-        if getattr(given, name, 1) < 1:
-            raise RouterError(f"--{name} {getattr(given, name)}; give a whole number from 1")
+        if getattr(args, name, 1) < 1:
+            raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1")
 
 
-def _contest(given: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
+def _contest(args: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
     from routerlab.contest.run import contest
     from routerlab.core.runs import root
     from routerlab.routers.encoder import Encoder
@@ -126,17 +132,17 @@ def _contest(given: argparse.Namespace, data: Any, say: Callable[[str], None]) -
 
     return contest(
         data,
-        given.routers if given.routers == "all" else given.routers.split(","),
-        features=Encoder(given.encoder, root() / "data" / "runs" / "embeddings") if given.encoder else Tfidf(),
-        seed=given.seed,
-        trainings=given.trainings,
-        category=given.category,
-        missing=given.missing,
+        args.routers if args.routers == "all" else args.routers.split(","),
+        features=Encoder(args.encoder, root() / "data" / "runs" / "embeddings") if args.encoder else Tfidf(),
+        seed=args.seed,
+        trainings=args.trainings,
+        category=args.category,
+        missing=args.missing,
         say=say,
     )
 
 
-def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
+def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
     """Print the tables and verdicts of one contest; returns its summary."""
     from routerlab.contest import verdict
     from routerlab.evaluate.stats import Interval
@@ -153,7 +159,7 @@ def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> A
         f"{1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} (the cheapest model, "
         f"{names[results.cheapest]}) to {high:.4g}, costs in training"
     )
-    summary = results.table(given.resamples).join(results.operating_points())
+    summary = results.table(args.resamples).join(results.operating_points())
     summary["fit s"] = summary.pop("fit s")
     _print(summary)
     print(
@@ -168,12 +174,30 @@ def _report(given: argparse.Namespace, data: Any, results: Any, rival: str) -> A
     for router, models in results.dominated().items():
         if models:
             print(f"{router} is dominated by always calling {' or '.join(models)}")
-    if len(results.against(rival, resamples=given.resamples)):
+    if len(results.against(rival, resamples=args.resamples)):
         print(f"differences to {rival}; equal cost: US$ {1000 * results.equal_usd:.4g} per 1,000")
-        _print(verdict.differences(results, rival, given.resamples))
-    for line in verdict.sentences(results, rival, given.resamples):
+        _print(verdict.differences(results, rival, args.resamples))
+    for line in verdict.sentences(results, rival, args.resamples):
         print(line)
     return summary
+
+
+def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
+    """Print how a router's policies for two models do beside always calling one of these."""
+    from routerlab.contest import two_models
+    from routerlab.routers.protocol import RouterError
+
+    if models.count(",") != 1:
+        raise RouterError(f"--policies {models}; name two models, the medium and the large one, with a comma between")
+    medium, large = (m.strip() for m in models.split(","))
+    (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
+    policies = two_models.policies_of(results, entry, medium, large)
+    report = two_models.policy_report(results, policies.tolist(), medium, large, resamples=resamples)
+    print(f"policies of {entry.name} for {medium} and {large} (Complex goes to {large})")
+    _print(report.by_policy)
+    _print(report.routing)
+    print("the published two-model system expects a saving of {:.0%} to {:.0%}".format(*two_models.PUBLISHED_SAVING))
+    return report
 
 
 def _print(frame: Any) -> None:

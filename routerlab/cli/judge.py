@@ -13,7 +13,7 @@ def add(verb: AddVerb) -> None:
     add_flags(verb(judge, "judge", "audit a judge: attacks, order of answers, agreement with gold grades"), "judge")
 
 
-def judge(given: argparse.Namespace) -> int:
+def judge(args: argparse.Namespace) -> int:
     """Ask a judge about attacked wrong answers, about pairs of answers in both orders, and about answers that a
     verifier has graded; print how often each goes wrong. Every call is in the run's ledger and none is paid twice. The
     exit status is 3 if it stopped before its end."""
@@ -21,20 +21,20 @@ def judge(given: argparse.Namespace) -> int:
     from routerlab.collect.backends import backend
     from routerlab.collect.calls import Call
     from routerlab.collect.ledger import Ledger
+    from routerlab.collect.settings import call_of
     from routerlab.core.recorded import recorded
     from routerlab.grade.judge import PROMPT
     from routerlab.grade.judge_audit import audit
 
-    pool = routerlab.Pool.load(given.pool).subset([given.judge])
-    card, where, data = pool.cards[0], backend(given.backend), recorded(given.table)
-    settings = Settings(budget_usd=given.budget_usd, max_tokens=given.max_tokens)
-    pairs, gold = _material(data, given.limit)
+    pool = routerlab.Pool.load(args.pool).subset([args.judge])
+    card, where, data = pool.cards[0], backend(args.backend), recorded(args.table)
+    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens, prompt=PROMPT)
+    pairs, gold = _material(data, args.limit)
     calls: dict[str, Call] = {}
 
     def call(messages: list[dict[str, str]]) -> Call:
         name = hashlib.blake2b(messages[-1]["content"].encode(), digest_size=8).hexdigest()
-        about = {"max_tokens": given.max_tokens, "prompt": PROMPT, "prices": card.as_of.isoformat()}
-        return Call(name, card.id, card.provider_id, tuple(messages), **about)
+        return call_of(card, name, messages, settings)
 
     async def note(messages: list[dict[str, str]]) -> str:  # first all prompts, to ask them side by side
         calls[call(messages).key] = call(messages)
@@ -51,7 +51,7 @@ def judge(given: argparse.Namespace) -> int:
         finally:
             await where.close()
 
-    with Ledger.open(routerlab.Run(given.run).folder / "ledger.jsonl") as ledger:
+    with Ledger.open(routerlab.Run(args.run).folder / "ledger.jsonl") as ledger:
         try:
             asyncio.run(session())
         except CollectError as error:

@@ -12,7 +12,7 @@ def add(verb: AddVerb) -> None:
     add_flags(verb(ledger, "ledger", "list the calls of a run whose outcome is unknown, and release them"), "ledger")
 
 
-def ledger(given: argparse.Namespace) -> int:
+def ledger(args: argparse.Namespace) -> int:
     """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
     the provider's bill can be released: they are charged no more."""
     import asyncio
@@ -21,28 +21,28 @@ def ledger(given: argparse.Namespace) -> int:
     from routerlab.collect.ledger import Ledger
     from routerlab.collect.ledger_format import LedgerError
 
-    path = routerlab.Run(given.run).folder / "ledger.jsonl"
-    held = Ledger.read(path)
-    if given.release:
-        chosen = [u for u in held.unknown if given.release in ("all", u["key"])]
+    path = routerlab.Run(args.run).folder / "ledger.jsonl"
+    log = Ledger.read(path)
+    if args.release:
+        chosen = [call for call in log.unknown if args.release in ("all", call["key"])]
         if not chosen:
-            raise LedgerError(f"no unknown call has the key {given.release!r}; list them without --release")
+            raise LedgerError(f"no unknown call has the key {args.release!r}; list them without --release")
         released = CallError("released", Scope.RETRY)
-        with Ledger.open(path) as held:
+        with Ledger.open(path) as log:
 
             async def release() -> None:
-                await asyncio.gather(*(held.result(u["key"], u["attempt"], 0.0, released) for u in chosen))
+                await asyncio.gather(*(log.result(c["key"], c["attempt"], 0.0, released) for c in chosen))
 
             asyncio.run(release())
-        print(f"released {len(chosen)} calls, ${sum(u['usd'] for u in chosen):.6f}")
-    print(f"{len(held.results)} answers and final errors; charged ${held.spent_usd:.6f} in all; {held.recovery}")
-    if held.lost_usd > 0:
-        print(f"${held.lost_usd:.6f} of it was charged in lines that are lost")
-    for call in held.unknown:
+        print(f"released {len(chosen)} calls, ${sum(call['usd'] for call in chosen):.6f}")
+    print(f"{len(log.results)} answers and final errors; charged ${log.spent_usd:.6f} in all; {log.recovery}")
+    if log.lost_usd > 0:
+        print(f"${log.lost_usd:.6f} of it was charged in lines that are lost")
+    for call in log.unknown:
         about = f"query {call.get('query')}  try {call.get('sample')}"
         print(f"{call['key']}  {call.get('model')}  {about}  ${call['usd']:.6f} reserved")
-    if held.unknown:
-        print(f"{len(held.unknown)} calls with an unknown outcome; ${held.unknown_usd:.6f} stay charged for them")
+    if log.unknown:
+        print(f"{len(log.unknown)} calls with an unknown outcome; ${log.unknown_usd:.6f} stay charged for them")
     return 0
 
 
@@ -77,26 +77,25 @@ def check_finished(name: str) -> None:
         )
 
 
-def ping(given: argparse.Namespace) -> int:
+def ping(args: argparse.Namespace) -> int:
     """Ask each model of a pool for one token; the exit status is 1 if one does not answer."""
     import asyncio
     import tempfile
     from pathlib import Path
 
     from routerlab.collect.ask import CollectError, Settings, ask, plan
-    from routerlab.collect.backends import Checked
     from routerlab.collect.calls import BackendError
     from routerlab.collect.ledger import Ledger
 
-    pool, failed = routerlab.Pool.load(given.pool), 0
-    settings = Settings(max_tokens=1, attempts=1, budget_usd=given.budget_usd, concurrency=1)
+    pool, failed = routerlab.Pool.load(args.pool), 0
+    settings = Settings(max_tokens=1, attempts=1, budget_usd=args.budget_usd, concurrency=1)
     query = routerlab.Query.ask("Reply with the word OK.", "OK")
 
     async def one(card, ledger) -> str | None:
-        where, calls = backend_of(given), plan([query], pool.subset([card.id]), settings)
+        where, calls = backend_of(args), plan([query], pool.subset([card.id]), settings)
         try:
-            if isinstance(where, Checked):
-                where.check([card])
+            if check := getattr(where, "check", None):
+                check([card])
             await ask(calls, pool, where, ledger, settings)
             row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
             if row.reply is None:

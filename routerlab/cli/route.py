@@ -1,6 +1,4 @@
-"""The verbs that use a saved router: `route` asks it about questions, `meet` teaches it a new model, `reprice` gives
-it new prices.
-"""
+"""The verbs that use a saved router: ask it about questions, teach it a new model, give it new prices."""
 
 import argparse
 from pathlib import Path
@@ -17,19 +15,19 @@ def add(verb: AddVerb) -> None:
     add_flags(verb(reprice, "reprice", what), "reprice")
 
 
-def route(given: argparse.Namespace) -> int:
+def route(args: argparse.Namespace) -> int:
     """Print for each question what a saved router predicts of every model (quality, US$, and their balance, quality -
     lam * US$) and which model it calls. With --answer that model is asked too."""
     from routerlab.routers.protocol import RouterError, as_queries
     from routerlab.routers.store import load
 
-    router = load(given.router)
-    router = router if given.lam is None else router.at(given.lam)
-    texts = [given.question]
-    if len(given.question) < 250 and Path(given.question).is_file():
-        texts = [line for line in Path(given.question).read_text(encoding="utf-8").splitlines() if line.strip()]
+    router = load(args.router)
+    router = router if args.lam is None else router.at(args.lam)
+    texts = [args.question]
+    if len(args.question) < 250 and Path(args.question).is_file():
+        texts = [line for line in Path(args.question).read_text(encoding="utf-8").splitlines() if line.strip()]
         if not texts:
-            raise RouterError(f"{given.question} has no questions; write one on each line")
+            raise RouterError(f"{args.question} has no questions; write one on each line")
     queries = list({q.id: q for q in as_queries(texts)}.values())
     chosen: dict[str, list] = {}
     frame, columns = router.frame(queries), ["model", "quality", "usd", "value"]
@@ -40,10 +38,10 @@ def route(given: argparse.Namespace) -> int:
         for model, quality, usd, value in lines.sort_values("value", ascending=False)[columns].to_numpy():
             print(f"     {model:24} quality {quality:6.3f}  US$ {usd:.3g}  balance {value:+.3f}")
     print(f"cost weight {router.lam:g}: the called model has the highest balance, quality - {router.lam:g} * US$")
-    return _answered(given, chosen) if given.answer else 0
+    return _answered(args, chosen) if args.answer else 0
 
 
-def _answered(given: argparse.Namespace, chosen: dict[str, list]) -> int:
+def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
     """Ask each chosen model its questions, in the run's ledger, and print answers and costs."""
     import numpy as np
 
@@ -51,11 +49,11 @@ def _answered(given: argparse.Namespace, chosen: dict[str, list]) -> int:
     from routerlab.collect.backends import backend
     from routerlab.collect.run import collect
 
-    pool, total = routerlab.Pool.load(given.pool), 0.0
+    pool, total = routerlab.Pool.load(args.pool), 0.0
     for model, queries in chosen.items():
-        run = routerlab.Run(f"{given.run}-{model.replace('/', '_')}")
-        left = None if given.budget_usd is None else max(given.budget_usd - total, 0.0)
-        done = collect(queries, pool.subset([model]), backend(given.backend), run, Settings(budget_usd=left))
+        run = routerlab.Run(f"{args.run}-{model.replace('/', '_')}")
+        left = None if args.budget_usd is None else max(args.budget_usd - total, 0.0)
+        done = collect(queries, pool.subset([model]), backend(args.backend), run, Settings(budget_usd=left))
         answers, usd = done.table.text("answer"), done.table.matrix("usd")
         total += float(np.nansum(usd))
         for query, answer, cost in zip(done.table.queries, answers[:, 0], usd[:, 0], strict=True):
@@ -68,7 +66,7 @@ def _answered(given: argparse.Namespace, chosen: dict[str, list]) -> int:
     return 0
 
 
-def meet(given: argparse.Namespace) -> int:
+def meet(args: argparse.Namespace) -> int:
     """Choose probes among the recorded training questions, ask the new model these, and write a router that knows one
     model more. No other model is asked, and nothing is fitted again. The exit status is 3 if asking stopped early."""
     from routerlab.collect.ask import Settings
@@ -77,37 +75,37 @@ def meet(given: argparse.Namespace) -> int:
     from routerlab.routers import newcomers, store
     from routerlab.routers.protocol import RouterError
 
-    router, pool = store.load(given.router), routerlab.Pool.load(given.pool).subset([given.model])
-    if given.model in router.models:
-        raise RouterError(f"the router knows {given.model!r} already; a new price or a smaller pool needs no probes")
-    train = routerlab.recorded(given.table).split("train")
+    router, pool = store.load(args.router), routerlab.Pool.load(args.pool).subset([args.model])
+    if args.model in router.models:
+        raise RouterError(f"the router knows {args.model!r} already; a new price or a smaller pool needs no probes")
+    train = routerlab.recorded(args.table).split("train")
     if absent := [m for m in router.models if m not in train.table.models]:
-        raise RouterError(f"{given.table} has no outcomes of {absent[0]}; name the table this router was fitted on")
+        raise RouterError(f"{args.table} has no outcomes of {absent[0]}; name the table this router was fitted on")
     groups = newcomers.groups_of(router, train.queries, train.table)
-    probes = newcomers.choose_probes(router, groups, train.queries, given.probes)
-    run = routerlab.Run(given.run or f"meet-{given.model.replace('/', '_')}")
-    settings = Settings(budget_usd=given.budget_usd, max_tokens=given.max_tokens)
-    done = collect(probes, pool, backend(given.backend), run, settings)
+    probes = newcomers.choose_probes(router, groups, train.queries, args.probes)
+    run = routerlab.Run(args.run or f"meet-{args.model.replace('/', '_')}")
+    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens)
+    done = collect(probes, pool, backend(args.backend), run, settings)
     print(done)
     if done.stopped:
         say(f"routerlab: {done.stopped}")
         return 3
-    met = newcomers.meet(router, groups, (train.queries, train.table), given.model, done.table)
-    card = {"data": train.sha256, "pool": train.pool.name, "met": given.model, "probes": given.probes}
-    folder = store.save(met, given.out or run.folder / "router", card)
+    met = newcomers.meet(router, groups, (train.queries, train.table), args.model, done.table)
+    card = {"data": train.sha256, "pool": train.pool.name, "met": args.model, "probes": args.probes}
+    folder = store.save(met, args.out or run.folder / "router", card)
     print(f"a router that knows {', '.join(met.models)} is in {folder}")
     return 0
 
 
-def reprice(given: argparse.Namespace) -> int:
+def reprice(args: argparse.Namespace) -> int:
     """Predict costs anew from the recorded tokens and the prices of a pool, and write that router. What it predicts of
     qualities stays, and so does its cost weight."""
     from routerlab.routers import store
 
-    router, pool = store.load(given.router), routerlab.Pool.load(given.pool)
-    train = routerlab.recorded(given.table).split("train")
+    router, pool = store.load(args.router), routerlab.Pool.load(args.pool)
+    train = routerlab.recorded(args.table).split("train")
     card = {"data": train.sha256, "pool": pool.name, "repriced": {m: pool[m].as_of for m in router.models}}
-    folder = store.save(router.repriced(train.queries, train.table, pool), given.out, card)
+    folder = store.save(router.repriced(train.queries, train.table, pool), args.out, card)
     print(f"the router at the prices of {pool.name} is in {folder}")
     return 0
 

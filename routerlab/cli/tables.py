@@ -18,44 +18,48 @@ def add(verb: AddVerb) -> None:
     add_flags(parser, "pools", "connection")
 
 
-def show(given: argparse.Namespace) -> int:
+def show(args: argparse.Namespace) -> int:
     """Print a recorded table's size and, for each model, its grades, cost per 1,000 queries, tokens and latency."""
-    check_finished(given.table)
-    recorded = routerlab.recorded(given.table)
-    recorded = recorded.split(given.split) if given.split else recorded
+    from routerlab.grade.verify import lenient_note
+
+    check_finished(args.table)
+    recorded = routerlab.recorded(args.table)
+    recorded = recorded.split(args.split) if args.split else recorded
     print(recorded.table)
     print(recorded.table.summary().to_string(float_format="{:.4g}".format))
-    if given.answers:
-        answers(recorded, given.grade)
+    if note := lenient_note(recorded):
+        print(note)
+    if args.answers:
+        answers(recorded, args.grade)
     if stopped := recorded.card.get("stopped"):
         say(f"this run stopped before its end: {stopped}")
     return 0
 
 
-def import_(given: argparse.Namespace) -> int:
+def import_(args: argparse.Namespace) -> int:
     """Make a run of a table that others recorded. Which column holds what is said by flags, or by the layout of a
     published table; flags win. Costs come from the table (--usd), or from prices (--pool, --prices) and tokens."""
     from dataclasses import replace
 
     from routerlab.sources import tables
 
-    run = routerlab.Run(given.run)
+    run = routerlab.Run(args.run)
     if (run.folder / "ledger.jsonl").exists():
         raise tables.SourceError(f"{run.folder} holds what was collected; give the run another name")
-    named = flags_of(given, "columns")
+    named = flags_of(args, "columns")
     named |= {n: [x for x in named[n].split(",") if x] for n in ("models", "keep") if n in named}
     named |= {n: _tokens(named[n]) for n in ("tokens_in", "tokens_out") if n in named}
     named = {name: value for name, value in named.items() if value}
-    if given.question and given.quality and not given.layout:
+    if args.question and args.quality and not args.layout:
         layout = tables.Layout(**named)
     else:
-        layout = tables.find(given.file) if not given.layout else tables.by_name(given.layout)
+        layout = tables.find(args.file) if not args.layout else tables.by_name(args.layout)
         layout = replace(layout, **{**(layout.estimates or {}), **named})
-    pool = given.pool
-    if given.prices:
-        pool = tables.pool_of(Path(given.file).stem, given.prices, as_of=given.as_of or dt.date.today(), context=1)
-    table = tables.import_table(given.file, layout, pool, bench=given.bench, questions=given.questions)
-    table = tables.save(table, run, given.split)
+    pool = args.pool
+    if args.prices:
+        pool = tables.pool_of(Path(args.file).stem, args.prices, as_of=args.as_of or dt.date.today(), context=1)
+    table = tables.import_table(args.file, layout, pool, bench=args.bench, questions=args.questions)
+    table = tables.save(table, run, args.split)
     print(table)
     for why in ("repeated", "unanswered"):
         print(f"{table.card[f'{why}_questions_dropped']} {why} questions dropped")
@@ -73,14 +77,14 @@ def _tokens(text: str) -> str | float | dict[str, float]:
         return text
 
 
-def pools(given: argparse.Namespace) -> int:
+def pools(args: argparse.Namespace) -> int:
     """Compare a pool's dated prices with those litellm and genai-prices carry, and print every
     disagreement, what they do not know, and how many prices agree; the exit status is 1 if there is a disagreement.
     With `ping` ask each model for one token under a budget, and print which answer, how fast and at what cost."""
-    if given.what == "ping":
-        return ping(given)
+    if args.what == "ping":
+        return ping(args)
     from routerlab.sources import prices
 
-    compared = prices.compare(routerlab.Pool.load(given.pool))
+    compared = prices.compare(routerlab.Pool.load(args.pool))
     print(prices.report(compared))
     return int(any(d.theirs is not None and not d.agrees for d in compared))

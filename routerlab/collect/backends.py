@@ -6,20 +6,24 @@ A backend answers every call of a batch with a `Reply` or a `CallError`; it neve
 import asyncio
 import functools
 import json
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from blake3 import blake3
 
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
-from routerlab.core.pools import ModelCard, PoolError
+from routerlab.core.pools import PoolError
 from routerlab.core.runs import root
 
 
 class Backend(Protocol):
-    """`batch` is the most calls per `answer`; `concurrency` is how many are in flight by default."""
+    """`batch` is the most calls per `answer`; `concurrency` is how many are in flight by default.
+
+    A backend may have a method `check(cards)`, which raises BackendError before the first call if some model cannot be
+    called, and a field `follows_instructions`, true if its models are sent the contract.
+    """
 
     batch: int
     concurrency: int
@@ -30,15 +34,6 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close connections."""
-        ...
-
-
-@runtime_checkable
-class Checked(Protocol):
-    """A backend that can tell before the first call that some model cannot be called."""
-
-    def check(self, cards: Iterable[ModelCard]) -> None:
-        """Raise BackendError, which names the cure."""
         ...
 
 
@@ -69,11 +64,11 @@ class PocketBackend:
     def _answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         from routerlab.pocket.make.record import replies
 
-        settings = [(c.model, c.sample, c.temperature, c.max_tokens) for c in calls]
+        alike: dict[tuple, list[int]] = defaultdict(list)
+        for number, call in enumerate(calls):
+            alike[call.model, call.sample, call.temperature, call.max_tokens].append(number)
         answers: dict[int, Reply | CallError] = {}
-        for same, group in groupby(sorted(range(len(calls)), key=settings.__getitem__), settings.__getitem__):
-            numbers = list(group)
-            model, sample, temperature, limit = same
+        for (model, sample, temperature, limit), numbers in alike.items():
             texts = [calls[i].messages[-1]["content"] for i in numbers]
             try:
                 written = replies(model, texts, sample, temperature, limit, self.folder)
@@ -87,7 +82,7 @@ class PocketBackend:
 
 
 class ReplayBackend:
-    """The answers of a recorded table, by query, model and sample; what it lacks is an error of the row."""
+    """The answers of a recorded table, by query, model and sample; a call it does not hold is an error of its row."""
 
     batch = concurrency = 1024
 
@@ -107,8 +102,8 @@ class ReplayBackend:
         if row is None:
             where = f"query {call.query}, model {call.model}, sample {call.sample}"
             return CallError("not_recorded", Scope.ROW, f"{self.name} has no {where}")
-        if abs((heat := row["temperature"]) - call.temperature) > 1e-6:
-            why = f"sample {call.sample} of {self.name} was drawn at temperature {heat:g}"
+        if abs(row["temperature"] - call.temperature) > 1e-6:
+            why = f"sample {call.sample} of {self.name} was drawn at temperature {row['temperature']:g}"
             return CallError("not_recorded", Scope.RUN, f"{why}; ask for that one")
         if row["error"] is not None:
             return CallError(row["error"], Scope.ROW, "recorded as an error")
@@ -119,18 +114,19 @@ class ReplayBackend:
 
 
 def backend(name: str, **options) -> Backend:
-    """`pocket`, `replay:<table>`, `litellm`, `openai:<base url>`, or `openai` if each model's card has its own address.
-    `options` go to its class.
-    """
+    """The backend `pocket`, `replay:<table>`, `litellm`, `openai:<base url>` or `openai`; `options` go to its class."""
     kind, _, rest = name.partition(":")
-    if kind == "pocket" and not rest:
-        return PocketBackend(**options)
-    if kind == "replay":
-        return ReplayBackend(rest or "pocket", **options)
-    from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
+    match kind:
+        case "pocket" if not rest:
+            return PocketBackend(**options)
+        case "replay":
+            return ReplayBackend(rest or "pocket", **options)
+        case "litellm" if not rest:
+            from routerlab.collect.providers import LiteLLMBackend
 
-    if kind == "litellm" and not rest:
-        return LiteLLMBackend(**options)
-    if kind == "openai" and (rest or name == "openai"):
-        return OpenAIBackend(rest, **options)
+            return LiteLLMBackend(**options)
+        case "openai" if rest or name == "openai":
+            from routerlab.collect.providers import OpenAIBackend
+
+            return OpenAIBackend(rest, **options)
     raise BackendError(f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>, openai")

@@ -1,15 +1,17 @@
 """From the ledger's answers to the rows of a table: by verifiers, and by a paid judge."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from routerlab.collect.calls import Call
 from routerlab.collect.ledger import Ledger
+from routerlab.collect.settings import Settings, call_of
 from routerlab.core.pools import ModelCard
 from routerlab.core.queries import Query
 from routerlab.grade.judge import PROMPT, asked, grade_prompt, read_grade
 from routerlab.grade.verify import Verdict, grade_many, unread, visible
+
+WRITTEN = {"answer": "text", "finish": "finish", "latency_s": "latency_s"}  # columns of a table, by fields of a reply
 
 
 def judgements(
@@ -22,10 +24,7 @@ def judgements(
         query, row = by_id.get(call.query), ledger.results.get(call.key)
         if query and row and row.reply and unread(row.reply.text, row.reply.finish) is None:
             messages, nonce = grade_prompt(asked(query), query.reference or "", visible(row.reply.text))
-            model, date = (judge.id, judge.provider_id), judge.as_of.isoformat()
-            paid = Call(call.query, *model, tuple(messages), prompt=PROMPT, prices=date)
-            paid = replace(paid, base_url=judge.base_url, key_env=judge.key_env)
-            judged[call.key, call.query] = paid, nonce
+            judged[call.key, call.query] = call_of(judge, call.query, messages, Settings(prompt=PROMPT)), nonce
     return judged
 
 
@@ -65,19 +64,14 @@ def grade_calls(
         if row and row.reply:
             # A reply that was cut off is no verdict: its last line may be the middle of a sentence.
             verdicts[key] = read_grade(row.reply.text if row.reply.finish == "stop" else "", nonce)
-    columns: dict[str, list] = defaultdict(list)
+    lines = []
     for call, row in rows:
-        reply = row.reply
-        verdict = verdicts.get((call.key, call.query)) or Verdict(None, None, "error", row.error)
+        reply, verdict = row.reply, verdicts.get((call.key, call.query)) or Verdict(None, None, "error", row.error)
         heat = call.temperature if reply is None or reply.temperature is None else reply.temperature
-        line = {"query": call.query, "model": call.model, "sample": call.sample, "temperature": heat}
-        line |= {"grade": verdict.grade, "quality": verdict.quality, "error": verdict.error, "usd": row.usd}
-        for name in ("tokens_in", "tokens_cached", "tokens_out"):
-            line[name] = getattr(reply, name) if reply else 0
-        for name, field in (("answer", "text"), ("finish", "finish"), ("latency_s", "latency_s")):
-            line[name] = getattr(reply, field) if reply else None
-        for name, value in line.items():
-            columns[name].append(value)
+        line = {"query": call.query, "model": call.model, "sample": call.sample, "temperature": heat, "usd": row.usd}
+        line |= {"grade": verdict.grade, "quality": verdict.quality, "error": verdict.error}
+        line |= {name: getattr(reply, name, 0) for name in ("tokens_in", "tokens_cached", "tokens_out")}
+        lines.append(line | {name: getattr(reply, of, None) for name, of in WRITTEN.items()})
     why = Counter(v.error or v.why for v in verdicts.values())
     why.update(row.error for _, row in rows if not row.reply and row.error)
-    return columns, why
+    return {name: [line[name] for line in lines] for name in lines[0]} if lines else {}, why

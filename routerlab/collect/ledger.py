@@ -1,4 +1,4 @@
-"""The append-only log of calls: the only truth about money spent.
+"""The append-only log of calls, from which all spending is computed.
 
 An `intent` is on the disk before a call is sent, a `result` once it returned. An intent without a result is a call
 whose outcome is unknown: it stays charged at its reservation. Every record also holds the total charged so far, so a

@@ -23,12 +23,9 @@ class Recovery:
     bad_lines: int  # set aside: lines whose checksum does not match
 
     def __str__(self) -> str:
-        parts = [f"{self.records} records"]
-        if self.torn_bytes:
-            parts.append(f"a torn last line of {self.torn_bytes} bytes was cut off")
-        if self.bad_lines:
-            parts.append(f"{self.bad_lines} damaged lines were set aside in the .bad file")
-        return "; ".join(parts)
+        torn = f"; a torn last line of {self.torn_bytes} bytes was cut off" if self.torn_bytes else ""
+        bad = f"; {self.bad_lines} damaged lines were set aside in the .bad file" if self.bad_lines else ""
+        return f"{self.records} records{torn}{bad}"
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

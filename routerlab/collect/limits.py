@@ -5,7 +5,6 @@ import contextlib
 import math
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -34,7 +33,7 @@ class Budget:
         self._cap = None if cap_usd is None else math.floor(cap_usd * UNIT)
         self._spent, self._reserved = math.ceil(spent_usd * UNIT), 0
         self.over_usd = 0.0  # charged beyond reservations, by a provider that ignored the limits
-        self._changed: deque[asyncio.Future[None]] = deque()
+        self._changed = asyncio.Event()
 
     @property
     def spent_usd(self) -> float:
@@ -45,9 +44,7 @@ class Budget:
         return self._reserved / UNIT
 
     async def reserve(self, usd: float) -> None:
-        """Reserve `usd`. While it does not fit, wait for calls in flight to settle for less; if none is in flight,
-        raise BudgetError.
-        """
+        """Reserve `usd`; while it does not fit, wait for calls in flight to settle, or raise BudgetError if none is."""
         amount = units(usd)
         while self._cap is not None and self._spent + self._reserved + amount > self._cap:
             if not self._reserved:
@@ -55,9 +52,8 @@ class Budget:
                     f"the budget of ${self.cap_usd:g} is used up: ${self.spent_usd:.6f} are spent and the next call "
                     f"may cost ${usd:.6f}. Raise the budget and run the same command again; it goes on from here"
                 )
-            change = asyncio.get_running_loop().create_future()
-            self._changed.append(change)
-            await change
+            self._changed.clear()
+            await self._changed.wait()
         self._reserved += amount
 
     def settle(self, reserved_usd: float, usd: float) -> None:
@@ -66,10 +62,7 @@ class Budget:
         self._reserved -= reserved
         self._spent += actual
         self.over_usd += max(0, actual - reserved) / UNIT
-        while self._changed:
-            change = self._changed.popleft()
-            if not change.done():
-                change.set_result(None)
+        self._changed.set()
 
 
 def units(usd: float) -> int:
@@ -168,17 +161,13 @@ class Limiter:
 
 
 def backoff_s(attempt: int, rng: random.Random, retry_after_s: float | None = None) -> float:
-    """Seconds to wait after attempt `attempt` (1, 2, ...): what the provider asked for, and a uniform draw from 0 to
-    0.5, 1, 2, ..., at most 30.
-    """
+    """Seconds to wait after attempt 1, 2, 3, ...: what the provider asked for, and up to 0.5, 1, 2, ... 30 drawn."""
     return (retry_after_s or 0.0) + rng.uniform(0, min(30.0, 0.5 * 2 ** (attempt - 1)))
 
 
 @dataclass
 class Outage:
-    """Whether one provider is down. While it is, one call at a time is sent to see if it answers again: after 0.5 s, 1,
-    2, 4, then every 5 s.
-    """
+    """Whether one provider is down. Meanwhile one call at a time is tried: after 0.5 s, 1, 2, 4, then every 5 s."""
 
     sleep: Callable[[float], Awaitable[None]]
     answered: bool = False  # whether the provider ever answered in this run

@@ -42,8 +42,8 @@ class Progress:
             from tqdm.std import tqdm
         self.usd, self.errors, self._rate_known_at = usd, Counter[str](), done + at_once
         self.retried = self.in_flight = 0
-        self.messages: list[str] = []  # of providers, once for each text
-        self._known, self._out = set[str](), out
+        self.messages: dict[str, str] = {}  # of providers, once for each text without its numbers
+        self._out = out
         self._lines = _Lines(out) if where == "log" else None
         self._bar: Any = tqdm(
             total=total,
@@ -69,7 +69,7 @@ class Progress:
     def of_judge(self) -> "Progress":
         """A progress that shows nothing but messages, as the judge's calls are not counted among the run's."""
         judge = Progress(0, where="none")
-        judge._known, judge.messages, judge.line = self._known, self.messages, self.line  # type: ignore[method-assign]
+        judge.messages, judge.line = self.messages, self.line  # type: ignore[method-assign]
         return judge
 
     def retry(self, error: CallError, down: bool) -> None:
@@ -93,9 +93,8 @@ class Progress:
             return
         text = ": ".join(filter(None, (str(error), remark)))
         known = re.sub(r"\w*\d\w*", "#", text)
-        if known not in self._known and len(self._known) < MOST_TEXTS:
-            self._known.add(known)
-            self.messages.append(text)
+        if known not in self.messages and len(self.messages) < MOST_TEXTS:
+            self.messages[known] = text
             self.line(text)
 
     def line(self, text: str) -> None:

@@ -27,13 +27,14 @@ _FIXED_TEMPERATURE = re.compile(r"temperature.*(only|default|support|allow|must 
 
 @dataclass
 class _Provider:
-    """What both backends share: a request of its own for each call, and what was learned of each model's requests."""
+    """What both backends share: how a call becomes a request, and which fields each model was found to need."""
 
     base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
     key_env: str = ""  # the environment variable that holds the key
     timeout_s: float = 120.0
     concurrency: int = 32
+    limit_field: str = "max_tokens"  # the request's field for the most output tokens
     batch = 1
     follows_instructions = True
     _learned: defaultdict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict), repr=False)
@@ -52,7 +53,7 @@ class _Provider:
                 "model": learned.get("name", self._name(call)),
                 "messages": [dict(m) for m in call.messages],
                 "temperature": learned.get("temperature", call.temperature),
-                learned.get("limit_field", "max_tokens"): call.max_tokens,
+                learned.get("limit_field", self.limit_field): call.max_tokens,
                 **call.extra,
             }
             # Another request needs another key, or a provider may refuse it as a changed one.
@@ -87,9 +88,7 @@ def _lesson(error: CallError, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(repr=False)
 class OpenAIBackend(_Provider):
-    """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp; without a `key_env` the key is in
-    OPENAI_API_KEY.
-    """
+    """Any server of OpenAI's chat completions (vLLM, llama.cpp …); without `key_env` OPENAI_API_KEY holds the key."""
 
     _: KW_ONLY
     most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
@@ -102,9 +101,7 @@ class OpenAIBackend(_Provider):
         """Raise BackendError for a model without an address, or whose key is in no environment variable."""
         for card in cards:
             if not (card.base_url or self.base_url):
-                raise BackendError(
-                    f"model {card.id!r} has no address: give base_url in its pool, or --backend openai:URL"
-                )
+                raise BackendError(f"{card.id!r} has no address: give base_url in its pool, or --backend openai:URL")
             url, name = checked_url(card.base_url or self.base_url), card.key_env or self.key_env
             local = urlsplit(url).scheme == "http" or _is_local(_host(url))
             if not os.environ.get(name or "OPENAI_API_KEY") and (name or not local):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 
 from routerlab.collect.ask import ask
-from routerlab.collect.backends import Backend, Checked, PocketBackend
+from routerlab.collect.backends import Backend, PocketBackend
 from routerlab.collect.calls import Call
 from routerlab.collect.grades import grade_calls, judgements
 from routerlab.collect.ledger import AGAIN, Ledger, Recovery
@@ -112,27 +112,34 @@ def collect(
         new = len(keys & ledger.results.keys()) - done
         columns, why = grade_calls(queries, calls, ledger, card, sandbox)
         if ask_new and not stopped:
-            stopped = _left(calls, ledger) or _without_verdict(columns["error"], judge)
-        spent, unknown, recovery = ledger.spent_usd, ledger.unknown, ledger.recovery
-        replies = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
+            stopped = _left(calls, ledger) or _without_verdict(columns.get("error", ()), judge)
     table = OutcomeTable(columns, pool.ids)
     answered = set(table.queries)  # of a run that stopped early, these are a complete table
     about = {
         "recorded": dt.date.today().isoformat(),
         "how": "routerlab collect",
         "settings": {**asdict(settings), "extra": dict(settings.extra)},
-        "usd": spent,
+        "usd": ledger.spent_usd,
         "stopped": stopped,
     }
     kept = [q for q in queries if q.id in answered]
-    table = _merge(run, kept, pool, table, about, before)
+    replied = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
     if settings.contract == contract.VERSION:
-        texts = [visible(reply.text) for _, reply in replies]
-        lenient = contract.lenient_share([by_id[c.query] for c, _ in replies], texts)
-    estimated = sum(reply.estimated for _, reply in replies)
-    messages = tuple(progress.messages)
-    return Collected(table, why, new, spent, unknown, recovery, stopped, estimated, lenient, messages)
+        texts = [visible(reply.text) for _, reply in replied]
+        lenient = contract.lenient_share([by_id[c.query] for c, _ in replied], texts)
+    return Collected(
+        table=_merge(run, kept, pool, table, about, before),
+        why=why,
+        asked=new,
+        usd=ledger.spent_usd,
+        unknown=ledger.unknown,
+        recovery=ledger.recovery,
+        stopped=stopped,
+        estimated=sum(reply.estimated for _, reply in replied),
+        lenient=lenient,
+        messages=tuple(progress.messages.values()),
+    )
 
 
 def check(
@@ -149,7 +156,7 @@ def check(
     """
     if not queries:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    known = {*VERIFIERS, "math", "code", "judge"}
+    known = {*VERIFIERS, "code", "judge"}
     if unknown := sorted({q.verifier for q in queries} - known):
         raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
@@ -158,38 +165,38 @@ def check(
         )
     code = [q for q in queries if q.verifier == "code"]
     if bare := [q for q in code if not q.meta.get("tests")]:
-        raise CollectError(
-            f"{len(bare)} questions whose answers are code have no tests, such as {bare[0].id}; add them"
-        )
+        raise CollectError(f"{len(bare)} questions whose answers are code have no tests, like {bare[0].id}; add them")
     if code:
         executor(sandbox)  # raises if code cannot run
     for models, where in ((pool, backend), *([judge] if judge else [])):
-        if isinstance(where, Checked):
-            where.check(models)
+        if check_models := getattr(where, "check", None):
+            check_models(models)
 
 
 def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) -> str:
     """The contract a run began with; for a new run, that of the settings, or the one models of this backend get."""
     path = run.folder / "contract.txt"
-    if path.is_file():
-        return path.read_text().strip()
-    new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
-    began = "none" if ledger.results or ledger.errors else settings.contract or new
-    path.write_text(began + "\n")
+    if not path.is_file():
+        new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
+        path.write_text(("none" if ledger.results or ledger.errors else settings.contract or new) + "\n")
+    began = path.read_text().strip()
+    if settings.contract not in (None, began):
+        raise CollectError(
+            f"the run {run.name} began with the contract {began!r} and keeps it: answers to {settings.contract!r} "
+            f"would not compare; leave out --contract, or give the run another name"
+        )
     return began
 
 
 def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
-    """What to say of calls whose last record is an error that is not final; None if there are none."""
+    """How many calls ended in an error that is not final, and what to do about it; None if there are none."""
     errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
     if not errors:
         return None
     kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(errors.items()))
     if set(errors) <= AGAIN:
         return f"the provider refused {errors.total()} of {len(calls)} calls ({kinds}): change the setting it names"
-    return (
-        f"{errors.total()} of {len(calls)} calls ended in an error that may pass ({kinds}): run the same command again"
-    )
+    return f"{errors.total()} of {len(calls)} calls had errors that may pass ({kinds}): run the same command again"
 
 
 def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:

@@ -1,8 +1,8 @@
 """How questions are asked, and the calls that follow from it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from routerlab.collect.calls import Call
 from routerlab.core.pools import ModelCard, Pool
@@ -74,25 +74,28 @@ def plan(
             for q, messages, prompt in asked
         ]
     return [
-        Call(
-            query=q.id,
-            model=card.id,
-            provider_id=card.provider_id,
-            messages=messages,
-            sample=sample,
-            temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
-            prompt=prompt,
-            prices=card.as_of.isoformat(),
-            extra=settings.extra,
-            weights=weights(card.id),
-            base_url=card.base_url,
-            key_env=card.key_env,
-        )
+        replace(call_of(card, q.id, messages, settings), sample=sample, prompt=prompt, weights=weights(card.id))
         for card in pool
         for sample in range(settings.samples)
         for q, messages, prompt in asked
     ]
+
+
+def call_of(card: ModelCard, query: str, messages: Sequence[Mapping[str, str]], settings: Settings) -> Call:
+    """The first try of a question to a model."""
+    return Call(
+        query=query,
+        model=card.id,
+        provider_id=card.provider_id,
+        messages=tuple(messages),
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        prompt=settings.prompt,
+        prices=card.as_of.isoformat(),
+        extra=settings.extra,
+        base_url=card.base_url,
+        key_env=card.key_env,
+    )
 
 
 def _with_instruction(messages: tuple[Mapping[str, str], ...], text: str) -> tuple[Mapping[str, str], ...]:

@@ -19,7 +19,8 @@ def in_thread(
 
     After the first Ctrl-C or SIGTERM calls in flight are awaited; after a second one they are listed as unknown.
     """
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    stop, runner = asyncio.Event(), asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
     done: concurrent.futures.Future[str | None] = concurrent.futures.Future()
 
     async def ticks() -> None:
@@ -28,25 +29,22 @@ def in_thread(
             progress.tick()  # also while no call returns
 
     async def whole() -> str | None:
-        ticking = asyncio.ensure_future(ticks())
         async with contextlib.AsyncExitStack() as closing:
             for backend in backends:
                 closing.push_async_callback(backend.close)
+            closing.callback(asyncio.ensure_future(ticks()).cancel)
             try:
                 await session(stop)
             except CollectError as error:
                 return str(error)
-            finally:
-                ticking.cancel()
 
     def body() -> None:
         try:
-            asyncio.set_event_loop(loop)
-            done.set_result(loop.run_until_complete(whole()))
+            with runner:
+                why = runner.run(whole())
+            done.set_result(why)
         except BaseException as error:
             done.set_exception(error)
-        finally:
-            loop.close()
 
     with _sigterm():
         threading.Thread(target=body, name="collect", daemon=True).start()
@@ -67,11 +65,7 @@ def _sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -55,7 +55,8 @@ def sentences(results: Contest, rival: str, resamples: int = RESAMPLES) -> list[
     if versus and not np.isnan(versus[0].difference.mean):
         above, same, below = _sorted(versus)
         least = [c.detectable for c in same]
-        blind = f" (differences below {min(least):.4f} to {max(least):.4f} would be missed)" if least else ""
+        sizes = " to ".join(sorted({f"{size:.4f}" for size in (min(least), max(least))})) if least else ""
+        blind = f" (differences below {sizes} would be missed)" if least else ""
         lines.append(
             f"area against {rival} (Holm, {LEVEL:.0%}): larger {_names(above)}; smaller {_names(below)}; not told "
             f"from it {_names(same)}{blind}"

@@ -58,20 +58,26 @@ def check(rows: pa.Table) -> pa.Table:
         rows = rows.select(SCHEMA.names).cast(loose).unify_dictionaries().combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise OutcomeError(f"the columns do not fit outcomes.SCHEMA: {error}; cast them first") from error
-    null = {name: rows[name].is_null().to_numpy() for name in SCHEMA.names}
     for f in SCHEMA:
-        if not f.nullable:
-            _refuse(rows, null[f.name], f"has no {f.name}: every outcome needs one")
+        if not f.nullable and rows[f.name].null_count:
+            _refuse(rows, rows[f.name].is_null().to_numpy(), f"has no {f.name}: every outcome needs one")
+    null = {name: rows[name].is_null().to_numpy() for name in ("grade", "error", "quality")}
     rows = rows.cast(SCHEMA)
     integers = ("sample", "tokens_in", "tokens_cached", "tokens_out")
     numbers = {n: rows[n].to_numpy() for n in (*integers, "usd", "quality")}
-    grade, usd, quality = objects(rows["grade"]), numbers["usd"], numbers["quality"]
+    names, grade = rows["grade"].combine_chunks().dictionary.to_pylist() if len(rows) else [], codes(rows["grade"])
+    correct, idk = (grade == (names.index(g) if g in names else -2) for g in (Grade.CORRECT, Grade.IDK))
+    unknown, usd, quality = (
+        [i for i, name in enumerate(names) if name not in [*Grade]],
+        numbers["usd"],
+        numbers["quality"],
+    )
     tokens_in, cached = numbers["tokens_in"], numbers["tokens_cached"]
     graded, failed = ~null["grade"], ~null["error"]
     both, neither, uneven = failed & graded, ~(failed | graded), graded == null["quality"]
-    again, wrong = _again(rows), (grade == Grade.CORRECT) != (quality >= 0.5)
+    again, wrong = _again(rows), correct != (quality >= 0.5)
     refused = {
-        f"has an unknown grade: grades are {', '.join(Grade)}": graded & ~np.isin(grade, [*Grade]),
+        f"has an unknown grade: grades are {', '.join(Grade)}": np.isin(grade, unknown),
         "has a cost that is not 0 or more: usd is tokens x price": ~(usd >= 0) | np.isinf(usd),
         **{f"has a negative {n}: count from 0": numbers[n] < 0 for n in integers},
         "has more cached than input tokens: cached are part of tokens_in": cached > tokens_in,
@@ -80,7 +86,7 @@ def check(rows: pa.Table) -> pa.Table:
         "has a grade without a quality or the reverse: give both or neither": uneven,
         "has a quality outside 0..1: scale it": graded & ~((quality >= 0) & (quality <= 1)),
         "has a grade that its quality contradicts: CORRECT means quality >= 0.5": graded & wrong,
-        "is IDK with a quality: an abstention has quality 0": (grade == Grade.IDK) & (quality != 0),
+        "is IDK with a quality: an abstention has quality 0": idk & (quality != 0),
         "is a second outcome of the same query, model and sample: number tries by 'sample'": again,
     }
     for what, bad in refused.items():

@@ -35,13 +35,13 @@ def _mean(matrix: np.ndarray) -> np.ndarray:
 
 def _axis(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     """The different values of a dictionary column in order of appearance, and the place of each row's value."""
-    array = column.combine_chunks()
-    used, first, inverse = np.unique(codes(column), return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
+    names, code = column.combine_chunks().dictionary.to_pylist() if len(column) else [], codes(column)
+    first = np.full(len(names), len(code))
+    first[code[::-1]] = np.arange(len(code))[::-1]  # of several rows with one value, the first is written last
+    order = np.argsort(first)[: np.count_nonzero(first < len(code))]
+    rank = np.zeros(len(names), np.int64)
     rank[order] = np.arange(len(order))
-    values = array.dictionary.take(pa.array(used[order])).to_pylist() if len(column) else []
-    return tuple(values), rank[inverse]
+    return tuple(names[i] for i in order), rank[code]
 
 
 class OutcomeTable:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from routerlab.evaluate.frontier import Frontier, hull
 from routerlab.evaluate.sweep import Curve
 from routerlab.figures.labels import Label, beside, claim, place, titled
-from routerlab.figures.style import COLOURS, GREY, active_style, marker
+from routerlab.figures.style import COLOURS, GREY, active_style, marker, percent
 
 
 def pareto(
@@ -56,7 +56,7 @@ def _cost_axes(axes: Axes, *shown: Frontier | Curve) -> None:
     else:  # what is free has no place on a log axis
         least = usd.min(initial=usd.max(), where=usd > 0) or 1.0
         axes.set_xscale("symlog", linthresh=least, linscale=0.5)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}")
+    axes.yaxis.set_major_formatter(percent())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: _between_decades(axes, value))
 

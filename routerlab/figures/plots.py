@@ -18,7 +18,7 @@ from routerlab.evaluate.calibration import Reliability
 from routerlab.evaluate.stats import wilson
 from routerlab.evaluate.sweep import Curve
 from routerlab.figures.labels import Label, beside, claim, key, place, titled
-from routerlab.figures.style import GREY, active_style, colour, marker, small
+from routerlab.figures.style import GREY, active_style, colour, marker, percent, small
 
 _LAM = "Cost weight λ (quality per US$, log scale)"
 _OWN = "the router itself"
@@ -37,7 +37,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
         axes.stackplot(x, share.to_numpy(float).T, colors=colours, step="post", lw=0)
         ends = max(x[0], x[:2][-1] / 10), min(x[-1], x[-2:][0] * 10)
         axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(percent())
         evenly = (np.arange(len(share.columns)) + 0.5) / len(share.columns)
         _name_layers(figure, axes, share.columns, ends[1], evenly)
     return figure
@@ -50,7 +50,7 @@ def bands(title: str, share: pd.DataFrame, xlabel: str = "Level of the question"
         share.plot.bar(ax=axes, stacked=True, **look)
         axes.set(xlabel=xlabel, ylabel="Share of questions (%)", ylim=(0, 1))
         axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(percent())
         last = share.iloc[-1]
         _name_layers(figure, axes, share.columns, len(share) - 0.625, last.cumsum() - last / 2)
     return figure
@@ -75,7 +75,7 @@ def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: 
         for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
             line.set(linestyle=dashes)
         axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(percent())
         key(figure, lines, list(map(str, names)))
     return figure
 
@@ -111,7 +111,26 @@ def lambda_sweep(title: str, curves: Mapping[str, Curve]) -> Figure:
             at = np.unique(np.linspace(0.2, 0.8, 13) * (len(lam) - 1), axis=0).astype(int)
             labels.append(Label(name, list(zip(lam[at], quality[at], strict=True)), colour(number), "bold"))
         axes.set(xscale="log", xlabel=_LAM, ylabel="Correct answers (%)")
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(percent())
+        place(figure, axes, labels)
+    return figure
+
+
+def growth(title: str, frame: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """What grows with a number of things (labels, probes, steps; on a log axis): columns `name`, `x`, `mean`, `low` and
+    `high`, a line with its interval for each name.
+    """
+    with titled(title) as (figure, axes):
+        labels = []
+        for number, (name, line) in enumerate(frame.groupby("name", sort=False)):
+            hue, sign = colour(number), marker(number)
+            axes.fill_between(line["x"], line["low"], line["high"], color=hue, alpha=0.12, lw=0)
+            axes.plot(line["x"], line["mean"], color=hue, marker=sign, ms=4)
+            points = list(zip(line["x"], line["mean"], strict=True))
+            labels.append(Label(str(name), points[len(points) // 2 :], hue, "bold", sign))
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axes.set_xticks(ticks := sorted(frame["x"].unique()), [f"{x:,.0f}" for x in ticks])
+        axes.minorticks_off()
         place(figure, axes, labels)
     return figure
 
@@ -131,15 +150,13 @@ def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: p
         axes.set(ylim=(len(mean) - 0.5, -0.5), xlabel="Correct answers (%)")
         axes.set_yticks(range(len(mean)), list(mean.index))
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(_percent)
+        axes.xaxis.set_major_formatter(percent())
         key(figure, handles, list(mean.columns))
     return figure
 
 
 def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
-    """Observed against predicted quality, for reliability curves by name, above the counts of their bins; bands are
-    95 % Wilson intervals.
-    """
+    """Observed against predicted quality of curves by name, above the counts of bins; bands are 95 % intervals."""
     with active_style():
         width = mpl.rcParams["figure.figsize"][0]
         figure = plt.figure(layout="constrained", figsize=(width, 0.85 * width))
@@ -203,10 +220,6 @@ def _name_layers(figure: Figure, axes: Axes, names: pd.Index, x: float, heights:
         for name, height, hue in zip(names, heights, _colours(names), strict=True)
     ]
     beside(figure, axes, labels, join=False)
-
-
-def _percent(value: float, _) -> str:
-    return f"{value * 100:.0f}"
 
 
 def _colours(names: Sequence[Any] | pd.Index) -> list[str]:

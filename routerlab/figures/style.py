@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.ticker import PercentFormatter
 
 _HOUSE: dict[Any, Any] = dict(mpl.rc_params_from_file(Path(__file__).with_name("house.mplstyle"), False, False))
 COLOURS = tuple(_HOUSE["axes.prop_cycle"].by_key()["color"])
@@ -88,3 +89,8 @@ def marker(number: int) -> str:
 def small():
     """The size of small text: legends, labels and the titles of panels."""
     return mpl.rcParams["legend.fontsize"]
+
+
+def percent() -> PercentFormatter:
+    """A formatter of shares as whole numbers of percent; the label of the axis has the sign."""
+    return PercentFormatter(1, 0, "")

@@ -11,12 +11,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.statements import QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
+from routerlab.grade.remote import alike
+from routerlab.grade.statements import PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 class VerifyError(ValueError):
@@ -62,10 +64,7 @@ def normal(text: str) -> str:
     return bare or text
 
 
-_REST = re.compile(r"(?:,? (?:because|since|which|who|where|as it|that)\b|,(?! ?[A-Z])|[.;:!(]| - |\n)")
-_COPULA = r"(?:is|are|was|were|be|'s|equals)"
 _BOTH = {"yes", "no", "true", "false"}
-_OR = re.compile(r"\b(?:or|and|either|both|vs|versus)\b|/")
 
 
 def _key(text: str) -> str:
@@ -81,38 +80,37 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
+    return verdict(last_stated(tidy(answer), partial(_named, wanted), partial(_short, wanted)) == "wanted")
 
-    def names(phrase: str) -> str | None:
-        """The wanted answer that a phrase names, whole or before a remark; the phrase itself if it names another."""
-        phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
-        if _key(phrase) in wanted or (
-            _key(phrase.partition(",")[0]) in wanted & _BOTH and not set(_key(phrase.partition(",")[2]).split()) & _BOTH
-        ):
+
+def _named(wanted: set[str], phrase: str) -> str | None:
+    """ "wanted" for a phrase that names a wanted answer, whole or before a remark; the phrase if it names another."""
+    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
+    first, _, rest = phrase.partition(",")
+    if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
+        return "wanted"
+    kept = affirmed(phrase)
+    if kept is None or not _key(kept):
+        return SEVERAL if _key(phrase) else None
+    for end in (len(kept), *(m.start() for m in PHRASES["remark"].finditer(kept[:400]))):
+        rest = kept[end:]
+        open_ = PHRASES["alternative"].search(rest[:12]) or _BOTH & set(re.findall(r"\w+", rest[:400].lower()))
+        if _key(kept[:end]) in wanted and not open_:
             return "wanted"
-        kept = affirmed(phrase)
-        if kept is None or not _key(kept):
-            return SEVERAL if _key(phrase) else None
-        heads = [kept, *(kept[: m.start()] for m in _REST.finditer(kept[:400]))]
-        rests = [kept[len(h) :] for h in heads]
-        clear = [not _OR.search(r[:12]) and not _BOTH & set(re.findall(r"\w+", r[:400].lower())) for r in rests]
-        heads = [h for h, ok in zip(heads, clear, strict=True) if ok]
-        return "wanted" if any(_key(h) in wanted for h in heads) else _key(kept)
+    return _key(kept)
 
-    def short(text: str) -> str | None:
-        """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
-        if (value := names(text)) in ("wanted", SEVERAL) or len(text.split()) > 25:
-            return value
-        sentence = _key(re.split(r"(?<=\w\w)[.!?](?:\s|$)", affirmed(text) or "")[0])
-        ends = [re.split(rf" {_COPULA} |(?<=\w){_COPULA} ", sentence)[-1]]
-        for form in (
-            rf"^(.+?) {_COPULA} the ",
-            r"^it was (.+?) (?:who|that) ",
-            r"^(?:\w+ \w+ )?(?:in|on|at|by|from) (.+)$",
-        ):
-            ends += re.findall(form, sentence)
-        return "wanted" if any(_key(e) in wanted for e in ends) else value
 
-    return verdict(last_stated(tidy(answer), names, short) == "wanted")
+def _short(wanted: set[str], text: str) -> str | None:
+    """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
+    value = _named(wanted, text)
+    if value in ("wanted", SEVERAL) or len(text.split()) > 25:
+        return value
+    sentence = PHRASES["clause"].split(affirmed(text) or "")[0]
+    ends = [PHRASES["copula_split"].split(sentence)[-1]]
+    ends += [
+        m[1] for name in ("subject", "cleft", "place", "year", "tail", "title") if (m := PHRASES[name].match(sentence))
+    ]
+    return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 
 
 def literal(query: Query, answer: str) -> Result:
@@ -123,14 +121,17 @@ def literal(query: Query, answer: str) -> Result:
         raise VerifyError(
             f"query {query.id}: the reference {query.reference!r} is no Python literal; use 'exact'"
         ) from error
-    fenced = re.findall(r"```(?:python)?\s*\n(.*?)```", answer, re.S | re.I)
-    lines = answer.strip().splitlines()[-1:]
-    for part in (answer, *reversed(fenced), *(x for *_, x in reversed(statements(answer))), *lines):
-        for form in (part.strip(), part.strip().rstrip(".").strip("`*")):
+    stated, last = (phrase for *_, phrase in reversed(statements(answer))), answer.strip().splitlines()[-1:]
+    for text in (answer, *_fenced(answer, "python"), *stated, *last):
+        for form in (text.strip(), text.strip().rstrip(".").strip("`*")):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                found = ast.literal_eval(form)
-                return verdict(_alike(found, wanted))
+                return verdict(_alike(ast.literal_eval(form), wanted))
     return FORMAT
+
+
+def _fenced(text: str, language: str) -> list[str]:
+    """The contents of the fenced blocks of a language, or of none, last first."""
+    return re.findall(rf"```(?:{language})?\s*\n(.*?)```", text, re.S | re.I)[::-1]
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -144,30 +145,12 @@ def _alike(a: Any, b: Any) -> bool:
 
 def find_json(text: str) -> Any:
     """The value of a JSON answer: all of it, a fenced block, or the first object or array; ValueError if none."""
-    fenced = re.findall(r"```(?:json)?\s*\n(.*?)```", text, re.S | re.I)
-    for part in (text, *reversed(fenced)):
-        try:
-            return json.loads(part)
-        except ValueError:
-            continue
-    decoder = json.JSONDecoder()
-    for start in islice(re.finditer(r"[{\[]", text), 200):  # each failure takes time linear in the text
-        try:
-            return decoder.raw_decode(text, start.start())[0]
-        except ValueError:
-            continue
+    decoder, starts = json.JSONDecoder(), islice(re.finditer(r"[{\[]", text), 200)  # each failure reads all of the text
+    tries = (lambda x=x: json.loads(x) for x in (text, *_fenced(text, "json")))
+    for read in (*tries, *(lambda m=m: decoder.raw_decode(text, m.start())[0] for m in starts)):
+        with suppress(ValueError):
+            return read()
     raise ValueError("no JSON in the answer")
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equality of JSON values: 1 is 1.0, and true is not 1."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return a == b
 
 
 def json_value(query: Query, answer: str) -> Result:
@@ -176,7 +159,7 @@ def json_value(query: Query, answer: str) -> Result:
     if schema is None and query.reference is None:
         raise VerifyError(f"query {query.id}: 'json' needs meta['schema'] or a reference")
     try:
-        found = find_json(answer)
+        value = find_json(answer)
     except (ValueError, RecursionError):
         return FORMAT
     if schema is not None:
@@ -184,13 +167,12 @@ def json_value(query: Query, answer: str) -> Result:
         from referencing import Registry
 
         # An empty registry: a reference to another address is an error, never a download.
-        checker = validators.validator_for(schema)(schema, registry=Registry())
-        if not checker.is_valid(found):
+        if not validators.validator_for(schema)(schema, registry=Registry()).is_valid(value):
             return MISMATCH
     if query.reference is None:
         return MATCH
     try:
-        return verdict(_same(found, json.loads(query.reference)))
+        return verdict(alike(value, json.loads(query.reference)))
     except ValueError as error:
         raise VerifyError(f"query {query.id}: the reference is not JSON: {error}") from error
 
@@ -232,14 +214,9 @@ def reasoning_gym(query: Query, answer: str) -> Result:
 
 
 # Data sets whose scorers hand the answer to eval, some by way of sympy.
-EVALUATE = frozenset(
-    {
-        *("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"),
-        *("countdown", "puzzle24", "polynomial_multiplication"),
-        *("intermediate_integration", "simple_integration"),
-    }
-)
-_FUNCTIONS = {*("exp", "log", "ln", "sqrt", "Abs"), *("sin", "cos", "tan", "asin", "acos", "atan")}
+EVALUATE = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion", "countdown", "puzzle24"}
+EVALUATE |= {"polynomial_multiplication", "intermediate_integration", "simple_integration"}
+_FUNCTIONS = {"exp", "log", "ln", "sqrt", "Abs", "sin", "cos", "tan", "asin", "acos", "atan"}
 _DIGITS = 10**6  # of a number that is quickly worked out
 
 
@@ -254,7 +231,7 @@ def _harmless(said: str) -> bool:
 def _size(node: ast.expr) -> float:
     """A bound on the digits of a formula's value; infinity for what is no formula."""
     match node:
-        case ast.Constant(value=value) if type(value) in (int, float):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return len(str(value))
         case ast.Name(id=name) if len(name) == 1:
             return 1

@@ -16,6 +16,7 @@ import secrets
 import textwrap
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -39,16 +40,12 @@ def code(query: Query, answer: str, run: Executor) -> Result:
     tests["unproxied"] true, either is graded with tests and answer in one box, where an answer can cheat.
     """
     tests: Any = query.meta.get("tests")
-    if isinstance(tests, list | tuple):
-        tests = {"cases": tests}
+    tests = {"cases": tests} if isinstance(tests, list | tuple) else tests
     if not isinstance(tests, Mapping):
         raise VerifyError(f"query {query.id} has no tests; give meta['tests'] with {_SHAPES}")
-    limits = LIMITS
-    if "timeout_s" in tests:
-        seconds = float(tests["timeout_s"])
-        limits = replace(limits, cpu_s=seconds, timeout_s=2 * seconds)
-    if start := tests.get("start"):
-        answer = _after(start, answer)
+    seconds = float(tests.get("timeout_s", LIMITS.cpu_s))
+    limits = replace(LIMITS, cpu_s=seconds, timeout_s=2 * seconds)
+    answer = _after(tests["start"], answer) if tests.get("start") else answer
     if cases := _cases(tests):
         program = extract(answer)
         return FORMAT if program is None else _by_output(program, cases, run, limits)
@@ -58,12 +55,8 @@ def code(query: Query, answer: str, run: Executor) -> Result:
         return FORMAT
     limits = replace(limits, output_kb=_OUTPUT_KB)
     helpers = next((p for p in (prompt, f"{prompt}\n    pass\n") if _parses(p)), "")
-    try:
-        why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
-    except VerifyError as error:
-        why, detail = "tests", str(error)
-    unproxied = why == "unproxied" or (why == "tests" and "unproxied" in detail)
-    if unproxied and tests.get("unproxied"):
+    why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
+    if tests.get("unproxied") and (why == "unproxied" or (why == "tests" and "unproxied" in detail)):
         return _in_one_box(program, f"{_REMOTE}\n{source}", run, limits)
     if why == "tests":
         raise VerifyError(f"query {query.id}: its tests cannot grade any answer: {detail}")
@@ -72,7 +65,9 @@ def code(query: Query, answer: str, run: Executor) -> Result:
 
 def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple[str, str]:
     """(why, detail): the calls of the tests are made in the answer's box, until the tests make no others."""
-    calls = _first_calls(tester, run, limits)
+    _, detail, calls = _first_calls(tester, run, limits)
+    if not calls:
+        return "tests", detail or "they never call it"
     for _ in range(_ROUNDS):
         ran = run(f"{_REMOTE}\nserve({program!r})\n", "\n".join(calls), limits)
         if ran.status != "ok":
@@ -85,53 +80,47 @@ def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple
 
 
 def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[str, str, list[str]]:
-    """(why, detail, calls made) of one run of the tests with these replies."""
+    """(why, detail, calls) of one run of the tests with these replies."""
     ran = run(tester, json.dumps({"calls": calls, "replies": replies}), limits)
     if ran.status != "ok":
         return _failed(ran).why, ran.stderr.rstrip().rpartition("\n")[2] or ran.status, []
-    why, detail, made = json.loads(ran.stdout)
-    return why, detail, made
+    why, detail, calls = json.loads(ran.stdout)
+    return why, detail, calls
 
 
 @functools.lru_cache(1024)
-def _first_calls(tester: str, run: Executor, limits: Limits) -> list[str]:
-    """The calls that the tests make before any is answered; results that they depend on may change later ones."""
-    _, detail, calls = _test(tester, run, limits, [], "")
-    if not calls:
-        raise VerifyError(detail or "they never call it")
-    return calls
+def _first_calls(tester: str, run: Executor, limits: Limits) -> tuple[str, str, list[str]]:
+    """The same before any call is answered; results that calls depend on may change later ones."""
+    return _test(tester, run, limits, [], "")
 
 
 def _in_one_box(program: str, tests: str, run: Executor, limits: Limits) -> Result:
     # A program that exits before the last test has not passed, whatever its exit code: only this last line says so.
     token = secrets.token_hex(16)
-    source = f"{program}\n\n{tests}\n__import__('os').write(1, b'\\n{token}\\n')\n"
-    ran = run(source, "", limits)
+    ran = run(f"{program}\n\n{tests}\n__import__('os').write(1, b'\\n{token}\\n')\n", "", limits)
     if ran.status != "ok":
         return _failed(ran)
     return Result(1.0, "unproxied") if token in ran.stdout.splitlines() else MISMATCH
 
 
 def _failed(ran: Ran) -> Result:
-    if ran.status != "error":
-        return Result(0.0, ran.status)
-    last = ran.stderr.rstrip().rpartition("\n")[2]
-    return MISMATCH if last.startswith("AssertionError") else Result(0.0, "crash")
+    asserted = ran.stderr.rstrip().rpartition("\n")[2].startswith("AssertionError")
+    return Result(0.0, ran.status if ran.status != "error" else "mismatch" if asserted else "crash")
 
 
 def _cases(tests: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(stdin, expected stdout) of each case, under any of the names that data sets use."""
     names = ("stdin", "stdout"), ("input", "output"), ("inputs", "outputs")
-    for stdin, stdout in names:
-        if stdin in tests and stdout in tests:
-            return [(_text(a), _text(b)) for a, b in zip(tests[stdin], tests[stdout], strict=True)]
-    pairs = []
-    for case in tests.get("cases", ()):
-        pair = next(((case[a], case[b]) for a, b in names if a in case and b in case), None)
-        if pair is None:
-            raise VerifyError(f"a test case needs 'stdin' and 'stdout'; this one has {', '.join(case)}")
-        pairs.append((_text(pair[0]), _text(pair[1])))
-    return pairs
+    columns = next(((tests[a], tests[b]) for a, b in names if a in tests and b in tests), None)
+    if columns is None:
+        columns = [], []
+        for case in tests.get("cases", ()):
+            pair = next(((case[a], case[b]) for a, b in names if a in case and b in case), None)
+            if pair is None:
+                raise VerifyError(f"a test case needs 'stdin' and 'stdout'; this one has {', '.join(case)}")
+            columns[0].append(pair[0])
+            columns[1].append(pair[1])
+    return list(zip(map(_text, columns[0]), map(_text, columns[1]), strict=True))
 
 
 def _text(value: Any) -> str:
@@ -144,8 +133,7 @@ def _source(query: Query, tests: Mapping[str, Any]) -> str:
     if "test" in tests and name:
         return f"{tests['test']}\n\ncheck({name})"
     if tests.get("test_list"):
-        setup = [*tests.get("test_imports", ()), tests.get("test_setup_code") or ""]
-        return "\n".join([*setup, *tests["test_list"]])
+        return "\n".join([*tests.get("test_imports", ()), tests.get("test_setup_code") or "", *tests["test_list"]])
     if tests.get("calls") and name:
         calls = json.dumps([[c["args"], c["expect"]] for c in tests["calls"]])
         return (
@@ -156,22 +144,21 @@ def _source(query: Query, tests: Mapping[str, Any]) -> str:
     raise VerifyError(f"query {query.id}: the form of its tests is not known; give {_SHAPES}")
 
 
+def _blocks(answer: str) -> list[str]:
+    return [m[2] for m in _FENCE.findall(answer) if m[1].lower() in {"", "python", "py", "python3"}]
+
+
 def extract(answer: str, name: str | None = None) -> str | None:
     """The program in an answer: its last fenced block that defines `name`, else the longest; no block: all of it."""
-    blocks = [textwrap.dedent(m[2]) for m in _FENCE.findall(answer) if m[1].lower() in _PYTHON]
-    if blocks:
+    if blocks := [textwrap.dedent(block) for block in _blocks(answer)]:
         defining = [b for b in blocks if name and _defines(b, name)]
         return defining[-1] if defining else max(blocks, key=len)
     return answer if answer.strip() and _parses(answer) else None
 
 
-_PYTHON = {"", "python", "py", "python3"}
-
-
 def _after(start: str, answer: str) -> str:
     """The answer as one whole program: `start` and then its longest block, unless the block already begins with it."""
-    blocks = [m[2] for m in _FENCE.findall(answer) if m[1].lower() in _PYTHON]
-    rest = max(blocks, key=len) if blocks else answer
+    rest = max(_blocks(answer), key=len, default=answer)
     whole = rest if rest.strip().startswith(start.strip()) else f"{start.rstrip()}\n{rest}"
     return f"```python\n{whole}\n```"
 
@@ -185,15 +172,13 @@ def _with_prompt(answer: str, prompt: str, name: str | None) -> str | None:
         return f"{prompt}\n\n{block}" if prompt and _parses(prompt) else block
     body = answer if block is None or "```" not in answer else block
     # The answer's indentation may be complete, missing, or missing in the first line only.
-    inner = textwrap.indent(textwrap.dedent(body), "    ")
-    ways = (inner, "    " + body.lstrip(), body)
+    ways = (textwrap.indent(textwrap.dedent(body), "    "), "    " + body.lstrip(), body)
     return next((prompt + way for way in ways if prompt and _parses(prompt + way)), block)
 
 
 def _parses(source: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             compile(source, "answer", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return False
@@ -221,9 +206,6 @@ def _same_output(got: str, wanted: str) -> bool:
 
 
 def _same_word(a: str, b: str) -> bool:
-    if a == b:
-        return True
-    try:
-        return Decimal(a) == Decimal(b)
-    except InvalidOperation:
-        return False
+    with suppress(InvalidOperation):
+        return a == b or Decimal(a) == Decimal(b)
+    return False

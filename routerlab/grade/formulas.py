@@ -1,19 +1,15 @@
 """The verifier of formulas, by math-verify."""
 
 import re
+from dataclasses import replace
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, normal, reference, verdict
-from routerlab.grade.statements import SEVERAL, affirmed, last_stated, tidy
+from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
+from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
-
-_MATH = re.compile(
-    r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,2000})\$\$?|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)|\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]",
-    re.S,
-)
-_SEVERAL = re.compile(r"\b(?:or|either|between|to|versus)\b", re.I)
+_MATH = PHRASES["math_mode"]
 
 
 def math(query: Query, answer: str) -> Result:
@@ -26,44 +22,50 @@ def math(query: Query, answer: str) -> Result:
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
     text = tidy(answer)
-    if not text.strip():
-        return FORMAT
-    if _plain(answer) == _plain(gold):
+    if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
-    said = last_stated(text, formula, _weak)
+    said = last_stated(text, formula, _weak) if text.strip() else None
+    if said is None and (name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold)):
+        return exact(replace(query, reference=name[1], verifier="exact"), answer)
     if said is None:
         return FORMAT
-    if said == SEVERAL and "," in gold and affirmed(text[-LONGEST:]) is not None:
-        parts = [next(filter(None, m.groups())) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
-        said = ", ".join(part.rpartition("=")[2] for part in parts) or said
-    several = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
-    return verdict(bool(several) and all(_same(query, gold, one) for one in several))  # one value in several forms
+    if "," in gold and affirmed(text[-LONGEST:]) is not None:
+        values = [_content(m) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
+        if said == SEVERAL or (len(values) == gold.count(",") + 1 and gold[0] not in "([\\"):
+            said = ", ".join(value.rpartition("=")[2] for value in values) or said
+    forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
+    return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
+
+
+def _content(match: re.Match) -> str:
+    return next(filter(None, match.groups())).strip()
 
 
 def formula(phrase: str) -> str | None:
     """The formula a phrase states; SEVERAL if it denies it or leaves open which of several."""
-    phrase = phrase.strip().rstrip(".")
-    kept = affirmed(re.sub(r"\\not\b|\\neq?\b", "≠", phrase))
-    inline = _MATH.findall(kept or "")
-    if kept is None or (
-        _SEVERAL.search(_MATH.sub(" ", kept)) and (len(inline) != 1 or kept.lower().startswith("either"))
+    kept = affirmed(re.sub(r"\\not\b|\\neq?\b", "≠", phrase.strip().rstrip(".")))
+    if kept is None:
+        return SEVERAL
+    inline = list(_MATH.finditer(kept))
+    if PHRASES["several_formulas"].search(_MATH.sub(" ", kept)) and (
+        len(inline) != 1 or kept.lower().startswith("either")
     ):
         return SEVERAL
-    if inline:
-        return next(filter(None, inline[-1])).strip()
-    kept = re.split(r",? (?:because|since|which|where|as|so)\b|\. ", kept)[0]
-    return kept.strip(" $*`:") or None
+    return _content(inline[-1]) if inline else PHRASES["formula_reason"].split(kept)[0].strip(" $*`:") or None
 
 
 def _weak(text: str) -> str | None:
     """The formula of a text without an explicit statement: its last one, or all of a short text."""
     if formulas := list(_MATH.finditer(text)):
         line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :].partition("\n")[0]
-        return SEVERAL if formula(line) == SEVERAL else next(filter(None, formulas[-1].groups())).strip()
+        sentences = [x for x in re.split(r"(?<=[\w$])\. (?=[A-Z])", line) if _MATH.search(x)] or [line]
+        because = PHRASES["formula_because"].match(sentences[-1])
+        value = formula(because[1] if because and _MATH.search(because[1]) else sentences[-1])
+        return value if value == SEVERAL or _MATH.search(line) else _content(formulas[-1])
     lines = [line for line in text.split("\n") if line.strip()]
     last = re.split(r"(?<=[a-z])\. (?=[A-Z])", lines[-1].strip().rstrip("."))[-1] if lines else ""
     words = re.findall(r"(?<![\\\w])[^\W\d_]{2,}", last)
-    if len(words) > 1 and (said := re.search(r"(?:\b(?:is|are|equals|be)\b|=)\s{0,3}([^=]{1,200})$", last)):
+    if len(words) > 1 and (said := PHRASES["formula_is"].search(last)):
         last = said[1]
     return formula(last) if len(words) <= (4 if re.search(r"[\d\\=^]", last) else 2) else None
 
@@ -77,11 +79,10 @@ def _same(query: Query, gold: str, said: str) -> bool:
     if len(said) > LONGEST or _unlike(gold, said):
         return False
     try:
-        wanted = parse(f"\\boxed{{{_readable(gold)}}}", raise_on_error=True)
-        found = parse(f"\\boxed{{{_readable(said)}}}", raise_on_error=True)
+        wanted, read = (parse(f"\\boxed{{{_readable(x)}}}", raise_on_error=True) for x in (gold, said))
         if not wanted:
             raise VerifyError(f"query {query.id}: math-verify cannot read {gold!r}; use 'exact'")
-        return bool(found) and verify(wanted, found, raise_on_error=True)
+        return bool(read) and verify(wanted, read, raise_on_error=True)
     except TimeoutException as error:
         raise TimeoutError(f"math-verify took too long on query {query.id}") from error
 

@@ -103,17 +103,11 @@ def rogan_gladen(correct: int, n: int, *, tp: int, fn: int, tn: int, fp: int, le
             f"{specificity:.2f}): nothing can be corrected; choose another judge"
         )
     accuracy = min(1.0, max(0.0, (observed + specificity - 1) / power))
-    variance = (
-        _variance(correct, n) + accuracy**2 * _variance(tp, right) + (1 - accuracy) ** 2 * _variance(tn, wrong)
-    ) / power**2
+    parts = (1.0, correct, n), (accuracy**2, tp, right), ((1 - accuracy) ** 2, tn, wrong)
+    variance = sum(weight * (k + 1) * (of - k + 1) / (of + 2) ** 2 / of for weight, k, of in parts) / power**2
     half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(variance)
     low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
     return Corrected(accuracy, low, high, observed, sensitivity, specificity)
-
-
-def _variance(count: int, n: int) -> float:
-    p = (count + 1) / (n + 2)
-    return p * (1 - p) / n
 
 
 class Attack(NamedTuple):
@@ -128,19 +122,18 @@ class Attack(NamedTuple):
 def attacks(path: Path | None = None) -> list[Attack]:
     """The committed suite data/judge/injections.jsonl, or another file of its form."""
     path = path or root() / "data" / "judge" / "injections.jsonl"
-    out = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            query = Query.ask(row["question"], row["reference"], verifier="judge", source="attack")
-            text = row["attack"].replace("{wrong}", row["wrong"]).replace("{reference}", row["reference"])
-            out.append(Attack(row["kind"], query, row["wrong"], text))
-        except (ValueError, KeyError) as error:
-            wants = "a JSON object of kind, question, reference, wrong and attack"
-            raise AuditError(f"{path}, line {number}: an attack is {wants} ({error})") from error
-    return out
+
+    def attack(line: str) -> Attack:
+        row = json.loads(line)
+        query = Query.ask(row["question"], row["reference"], verifier="judge", source="attack")
+        text = row["attack"].replace("{wrong}", row["wrong"]).replace("{reference}", row["reference"])
+        return Attack(row["kind"], query, row["wrong"], text)
+
+    try:
+        return [attack(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (ValueError, KeyError) as error:
+        wants = "a JSON object of kind, question, reference, wrong and attack"
+        raise AuditError(f"{path}: an attack is {wants} ({error})") from error
 
 
 class Injected(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any
 DEPTH, CALLS = 100, 20_000
 _PLAIN = {int, str, bool, type(None)}
 _GROUPS: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SCALARS: dict[str, Any] = {"float": float, "bytes": bytes, "bytearray": bytearray}  # they have hex and fromhex
 
 
 class Unproxied(BaseException):
@@ -37,8 +38,6 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         raise TypeError("data nested too deeply")
     if value is None or isinstance(value, int | str):
         return value
-    if isinstance(value, float):
-        return {"float": float.hex(value)}
     if isinstance(value, complex):
         return {"complex": [float.hex(value.real), float.hex(value.imag)]}
     if isinstance(value, list):
@@ -47,14 +46,15 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         return {"dict": [[pack(k, depth - 1), pack(v, depth - 1)] for k, v in value.items()]}
     if type(value) is Remote:
         return vars(value)["target"]
-    if isinstance(value, bytes | bytearray):
-        return {"bytearray" if isinstance(value, bytearray) else "bytes": value.hex()}
-    for name, kind in _GROUPS.items():
+    for name, kind in (_SCALARS | _GROUPS).items():
         if isinstance(value, kind):
-            items = [pack(x, depth - 1) for x in value]
-            return {name: items if kind is tuple else sorted(items, key=json.dumps)}
+            items = kind.hex(value) if name in _SCALARS else [pack(x, depth - 1) for x in value]
+            return {name: sorted(items, key=json.dumps) if name.endswith("set") else items}
     if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
         return {"type": value.__name__}
+    numpy: Any = sys.modules.get("numpy")
+    if numpy and isinstance(value, numpy.generic):
+        return pack(value.item(), depth - 1)
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
@@ -67,8 +67,10 @@ def unpack(data: Any, find: Any = None, depth: int = DEPTH) -> Any:
     if type(data) is list:
         return list(data) if set(map(type, data)) <= _PLAIN else [unpack(x, find, depth - 1) for x in data]
     [(kind, content)] = data.items()
-    if kind == "float":
-        return float.fromhex(content)
+    if kind in _SCALARS:
+        return _SCALARS[kind].fromhex(content)
+    if kind in _GROUPS and type(content) is list:
+        return _GROUPS[kind](unpack(content, find, depth))
     if kind == "complex":
         real, imaginary = map(float.fromhex, content)
         return complex(real, imaginary)
@@ -76,10 +78,6 @@ def unpack(data: Any, find: Any = None, depth: int = DEPTH) -> Any:
         return {unpack(k, find, depth - 1): unpack(v, find, depth - 1) for k, v in content}
     if kind == "type" and isinstance(getattr(builtins, content), type):
         return getattr(builtins, content)
-    if kind in ("bytes", "bytearray"):
-        return getattr(builtins, kind).fromhex(content)
-    if kind in _GROUPS and type(content) is list:
-        return _GROUPS[kind](unpack(content, find, depth))
     if find is None:
         raise ValueError("not packed data")
     return find(kind, content)
@@ -114,8 +112,8 @@ def serve(source):
         return getattr(solution[0], content)
 
     for text in calls:
-        function, *given = json.loads(text)
-        args, kwargs = unpack(given, find)
+        function, *arguments = json.loads(text)
+        args, kwargs = unpack(arguments, find)
         result = error = None
         try:
             result = unpack(function, find)(*args, **kwargs)
@@ -124,7 +122,7 @@ def serve(source):
         results.append(result)
         # Arguments that hold the answer's own objects stay in this box; others return as the call has left them.
         after = [] if b'{"ref":' in text else _packed([args, kwargs])
-        reply = [*(error or _packed(result)), [] if after == ["value", given] else after]
+        reply = [*(error or _packed(result)), [] if after == ["value", arguments] else after]
         out.write(json.dumps(reply).encode() + b"\n")
         out.flush()
     os._exit(0)
@@ -195,10 +193,10 @@ class _Guard(ast.NodeTransformer):
 
 
 class Tests:
-    """One run of the tests: `made` lists the calls they make, `guessing` says that a result was not known."""
+    """One run of the tests: `calls` lists the calls they make, `guessing` says that a result was not known."""
 
     def __init__(self, calls, replies):
-        self.made, self.guessing, self.raised, self.replies = [], False, [], {}
+        self.calls, self.guessing, self.raised, self.replies = [], False, [], {}
         for call, reply in zip(calls, replies, strict=True):
             self.replies.setdefault(call, []).append(reply)
 
@@ -208,9 +206,9 @@ class Tests:
             call = json.dumps([pack(function), pack(list(args)), pack(kwargs)])
         except TypeError as error:
             raise Unsendable(f"unproxied: they pass it an object: {error}") from None
-        self.made.append(call)
-        result = Remote(self.ask, ref=len(self.made) - 1)
-        if len(self.made) > CALLS or not self.replies.get(call):
+        self.calls.append(call)
+        result = Remote(self.ask, ref=len(self.calls) - 1)
+        if len(self.calls) > CALLS or not self.replies.get(call):
             self.guessing = True
             return result
         try:
@@ -231,7 +229,7 @@ class Tests:
 
     def on_error(self):
         """Called when a statement of the tests raised: go on with the next one if this may be for lack of a result."""
-        if not self.guessing or len(self.made) > CALLS:
+        if not self.guessing or len(self.calls) > CALLS:
             raise
 
     def run(self, source, helpers, entry):
@@ -284,16 +282,18 @@ def test(source, helpers, entry):
     report = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     calls, replies = request["calls"], request["replies"].splitlines()
-    verdict, made = ("mismatch", "the answer ended before the last call"), []
+    verdict, called = ("mismatch", "the answer ended before the last call"), []
     if len(calls) == len(replies):
         tests = Tests(calls, replies)
-        verdict, made = tests.verdict(source, helpers, entry), tests.made
+        verdict, called = tests.verdict(source, helpers, entry), tests.calls
     with os.fdopen(report, "w") as out:
-        json.dump([*verdict, made], out)
+        json.dump([*verdict, called], out)
 
 
 def alike(a, b):
     """Equality of JSON values: 1 is 1.0, and True is not 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(alike, a, b))
     return a == b and isinstance(a, bool) is isinstance(b, bool)

@@ -7,9 +7,10 @@ box can be made, `SandboxError` says what to install.
 
 import fcntl
 import functools
+import importlib.util
 import math
 import os
-import selectors
+import select
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Ran:
 Executor = Callable[[str, str, Limits], Ran]
 
 INSTALL = "install it with `apt-get install bubblewrap` (0.8 or newer), or name a SandboxFusion server (--sandbox URL)"
-_NOBODY = 65534
+_NOBODY, _PACKAGES = 65534, "/box/packages"
 _MB = 2**20
 
 # Limits are set inside the box: there the number of processes is counted for the box alone, not for the whole user,
@@ -68,6 +69,7 @@ def start():
     for name, value in {limits}.items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
     sys.argv[0], sys.path[0] = "/box/main.py", "/box"
+    sys.path.append({packages!r})
     globals().update(__file__="/box/main.py")
     del globals()["start"]
     with open("/box/main.py", "rb") as file:
@@ -128,6 +130,10 @@ def _mounts(python: Path) -> tuple[list[str], str]:
             out += ["--symlink", os.readlink(top), f"/{name}"]
         elif top.is_dir():
             out += ["--ro-bind", f"/{name}", f"/{name}"]
+    if numpy := importlib.util.find_spec("numpy"):  # tests of some benchmarks compare with it
+        for folder in Path(numpy.origin or "").parent.parent.glob("numpy*"):
+            if folder.name in ("numpy", "numpy.libs"):
+                out += ["--ro-bind", str(folder), f"{_PACKAGES}/{folder.name}"]
     if python.parent == Path("/usr/bin"):
         return [*out, "--ro-bind", str(python), str(python)], str(python)
     # Mounted at /python, so that the path in the box does not reveal a home folder.
@@ -139,19 +145,15 @@ def _mounts(python: Path) -> tuple[list[str], str]:
 
 def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits: Limits):
     mounts, inside = _mounts(python)
-    size = str(limits.disk_mb * _MB)
     devices = [f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom")]
     binds = [x for device in devices for x in ("--dev-bind", device, device)]
-    cpu = math.ceil(limits.cpu_s)
     bounds = {
-        "CPU": cpu,
+        "CPU": math.ceil(limits.cpu_s),
         "AS": limits.memory_mb * _MB,
-        "FSIZE": limits.disk_mb * _MB,
+        "FSIZE": max(limits.disk_mb * _MB, 2 * limits.output_kb * 1024),
         "NOFILE": limits.files,
         "NPROC": limits.processes + 2,  # bubblewrap's two are counted
-        "CORE": 0,
-        "MSGQUEUE": 0,
-        "MEMLOCK": 0,
+        **dict.fromkeys(("CORE", "MSGQUEUE", "MEMLOCK"), 0),
     }
     return [
         *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
@@ -159,11 +161,11 @@ def _argv(bwrap: str, python: Path, source: int, rules: int, status: int, limits
         *("--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"),
         *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "OMP_NUM_THREADS", "1"),
         *mounts,
-        *("--size", size, "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
+        *("--size", str(limits.disk_mb * _MB), "--tmpfs", "/tmp", "--size", "65536", "--tmpfs", "/dev", *binds),
         *("--symlink", "/tmp", "/dev/shm", "--remount-ro", "/dev"),
         *("--ro-bind-data", str(source), "/box/main.py", "--remount-ro", "/", "--chdir", "/tmp"),
         *("--seccomp", str(rules), "--json-status-fd", str(status)),
-        *(inside, "-s", "-B", "-c", _START.format(limits=bounds)),
+        *(inside, "-s", "-B", "-c", _START.format(limits=bounds, packages=_PACKAGES)),
     ]
 
 
@@ -179,77 +181,67 @@ def _sealed(content: bytes) -> int:
 
 
 def _run(bwrap: str, python: Path, source: str, stdin: str, limits: Limits) -> Ran:
-    inputs = [_sealed(x) for x in (*(t.encode("utf-8", "replace") for t in (source, stdin)), seccomp_filter() or b"")]
-    reports, status = os.pipe()
+    texts = [text.encode("utf-8", "replace") for text in (source, stdin)]
+    files = [_sealed(content) for content in (*texts, seccomp_filter() or b"")]
+    files += [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr", "status")]
+    program, typed, rules, stdout, stderr, status = files
     user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     began = time.monotonic()
     try:
         process = subprocess.Popen(
-            _argv(bwrap, python, inputs[0], inputs[2], status, limits),
-            stdin=inputs[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(inputs[0], inputs[2], status),
+            _argv(bwrap, python, program, rules, status, limits),
+            stdin=typed,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=(program, rules, status),
             env={},
             cwd="/",
             start_new_session=True,
             **user,
         )
+        try:
+            ended = _watch(process.pid, began + limits.timeout_s, (stdout, stderr), limits)
+        finally:
+            process.kill()  # when bubblewrap dies, the kernel ends the box's first process and with it all the others
+            process.wait()
+        seconds, room = time.monotonic() - began, limits.output_kb * 1024
+        written = os.pread(stdout, room + 1, 0), os.pread(stderr, room + 1, 0)
+        kept = written[0][:room], written[1][: max(0, room - len(written[0]))]
+        out, errors = (text.decode("utf-8", "replace") for text in kept)
+        exited = b'"exit-code"' in os.pread(status, 4096, 0)
     except OSError as error:
-        os.close(reports)
         raise SandboxError(f"bubblewrap could not be started: {error}; {INSTALL}") from error
     finally:
-        for fd in (*inputs, status):
+        for fd in files:
             os.close(fd)
-    try:
-        texts, ended = _watch(process, began + limits.timeout_s, limits)
-    finally:
-        _kill(process)
-        with os.fdopen(reports, "rb") as lines:
-            exited = b'"exit-code"' in lines.read()
-    seconds = time.monotonic() - began
-    stdout, stderr = (bytes(t).decode("utf-8", "replace") for t in texts)
     if ended is None and not exited:
-        raise SandboxError(f"bubblewrap could not make a box: {stderr.strip()[-300:] or 'no reason given'}")
-    if ended is None:
-        ended = "ok" if process.returncode == 0 else "error"
-        if process.returncode == 128 + signal.SIGXCPU or process.returncode == 128 + signal.SIGKILL:
-            ended = "timeout" if seconds >= limits.cpu_s else "error"
-        elif stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
-            ended = "memory"
-    return Ran(stdout, stderr, ended, process.returncode, seconds)
+        raise SandboxError(f"bubblewrap could not make a box: {errors.strip()[-300:] or 'no reason given'}")
+    code = process.returncode
+    if ended is None and code in (128 + signal.SIGXCPU, 128 + signal.SIGKILL) and seconds >= limits.cpu_s:
+        ended = "timeout"
+    return Ran(out, errors, ended or ended_by(code, errors, sum(map(len, written)) > room), code, seconds)
 
 
-def _watch(process: subprocess.Popen, deadline: float, limits: Limits):
-    """((stdout, stderr), why it was stopped or None): read its output until every process in the box has ended."""
-    texts = bytearray(), bytearray()
-    room = limits.output_kb * 1024
-    with selectors.DefaultSelector() as selector:
-        for stream, text in zip((process.stdout, process.stderr), texts, strict=True):
-            assert stream is not None
-            selector.register(stream, selectors.EVENT_READ, text)
-        checked = 0.0
-        while selector.get_map():
-            now = time.monotonic()
-            if now >= deadline:
-                return texts, "timeout"
-            if now - checked > 0.05:
-                checked = now
-                if _resident(process.pid) > 2 * limits.memory_mb * _MB or _inodes(process.pid, limits) > limits.inodes:
-                    return texts, "memory"
-            for key, _ in selector.select(min(0.05, deadline - now)):
-                chunk = os.read(key.fd, min(65536, room + 1))
-                key.data.extend(chunk[:room])
-                if len(chunk) > room:
-                    return texts, "output"
-                room -= len(chunk)
-                if not chunk:
-                    selector.unregister(key.fileobj)
+def ended_by(code: int, stderr: str, too_long: bool) -> str:
+    """The status of a program that ended by itself with this exit code, and wrote more than it may or not."""
+    memory = code != 0 and stderr.rstrip().rpartition("\n")[2].startswith("MemoryError")
+    return "output" if too_long else "memory" if memory else "error" if code else "ok"
+
+
+def _watch(pid: int, deadline: float, outputs: tuple[int, int], limits: Limits) -> str | None:
+    """Wait for a box to end; why it must be stopped, if it must be."""
+    done = os.pidfd_open(pid)
     try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return texts, "timeout"
-    return texts, None
+        while not select.select([done], [], [], 0.05)[0]:
+            if time.monotonic() >= deadline:
+                return "timeout"
+            if sum(os.fstat(fd).st_size for fd in outputs) > limits.output_kb * 1024:
+                return "output"
+            if _resident(pid) > 2 * limits.memory_mb * _MB or _inodes(pid, limits) > limits.inodes:
+                return "memory"
+    finally:
+        os.close(done)
+    return None
 
 
 def _resident(pid: int) -> int:
@@ -274,13 +266,3 @@ def _inodes(pid: int, limits: Limits) -> int:
     except (OSError, IndexError):
         return 0
     return disk.f_files - disk.f_ffree if disk.f_blocks * disk.f_frsize == limits.disk_mb * _MB else 0
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End the box: when bubblewrap dies, the kernel ends the box's first process and with it all the others."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    for stream in (process.stdout, process.stderr):
-        assert stream is not None
-        stream.close()

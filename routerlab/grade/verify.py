@@ -5,6 +5,7 @@ not wrong. An answer in which the verifier finds nothing to compare is wrong wit
 "I don't know" are IDK.
 """
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -13,29 +14,33 @@ from typing import NamedTuple
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
+from routerlab.core.recorded import Recorded
 from routerlab.grade import answers as short
 from routerlab.grade.answers import Result, Verifier, VerifyError
 from routerlab.grade.choice import multiple_choice
 from routerlab.grade.code import code
+from routerlab.grade.contract import lenient_share
+from routerlab.grade.deadline import grade_apart
+from routerlab.grade.formulas import math
 from routerlab.grade.instructions import instructions
-from routerlab.grade.math_pool import grade_apart
 from routerlab.grade.numeric import numeric
 from routerlab.grade.sandbox_fusion import executor
+from routerlab.grade.statements import PHRASES
 
 __all__ = ["VERIFIERS", "Result", "Verdict", "VerifyError", "abstains", "grade", "grade_many"]
 
-# Add your own function under a name, and queries can name it as their verifier.
+# Add your own function under a name, and queries can name it as their verifier; it runs in this process.
 VERIFIERS: dict[str, Verifier] = {
     "exact": short.exact,
     "literal": short.literal,
     "numeric": numeric,
+    "math": math,
     "multiple_choice": multiple_choice,
     "json": short.json_value,
     "regex": short.regex,
     "instructions": instructions,
     "reasoning_gym": short.reasoning_gym,
 }
-_APART = ("math", "code", "judge")  # run in worker processes, in a sandbox, by a paid call
 
 
 class Verdict(NamedTuple):
@@ -79,38 +84,32 @@ def grade_many(
         raise VerifyError(
             f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
-    known = (*VERIFIERS, *_APART)
-    for query in queries:
-        if query.verifier not in known:
-            raise VerifyError(
-                f"query {query.id} names the verifier {query.verifier!r}; there are "
-                f"{', '.join(sorted(known))}, and verify.VERIFIERS takes your own"
-            )
+    known = {*VERIFIERS, "code", "judge"}
+    if strange := next((q for q in queries if q.verifier not in known), None):
+        raise VerifyError(
+            f"query {strange.id} names the verifier {strange.verifier!r}; there are {', '.join(sorted(known))}, and "
+            f"verify.VERIFIERS takes your own"
+        )
     texts = [visible(a) for a in answers]
-    out: list[Verdict | None] = list(map(unread, texts, finishes))
-    todo: dict[str, list[int]] = {}
-    for number, query in enumerate(queries):
-        if out[number] is None and query.verifier == "judge":
-            out[number] = Verdict(None, None, "no judge is configured; name a model (judge=, or --judge)", "judge")
-        elif out[number] is None:
-            todo.setdefault(query.verifier, []).append(number)
-    workers = workers or min(8, os.cpu_count() or 1)
-    for name, numbers in todo.items():
+    no_judge = Verdict(None, None, "no judge is configured; name a model (judge=, or --judge)", "judge")
+    asked = zip(queries, texts, finishes, strict=True)
+    early = [unread(text, end) or (no_judge if q.verifier == "judge" else None) for q, text, end in asked]
+    out = {i: verdict for i, verdict in enumerate(early) if verdict}
+    for name in dict.fromkeys(q.verifier for q in queries):
+        numbers = [i for i, q in enumerate(queries) if q.verifier == name and i not in out]
         jobs = [(queries[i], texts[i]) for i in numbers]
-        for number, result in zip(numbers, _results(name, jobs, workers, sandbox), strict=True):
-            out[number] = _verdict(result, texts[number])
-    return [v for v in out if v is not None]
+        results = _results(name, jobs, workers or min(8, os.cpu_count() or 1), sandbox) if jobs else []
+        out |= {i: _verdict(result, texts[i]) for i, result in zip(numbers, results, strict=True)}
+    return [out[i] for i in range(len(queries))]
 
 
 def _results(name: str, jobs: list[tuple[Query, str]], workers: int, sandbox: str | None) -> list[Result | Exception]:
-    if (
-        name == "math" or VERIFIERS.get(name) is short.regex
-    ):  # a pattern can take time exponential in the length of an answer
-        return grade_apart(jobs, workers)
     if name == "code":
-        run = executor(sandbox)
+        verifier: Verifier = functools.partial(code, run=executor(sandbox))
         with ThreadPoolExecutor(min(workers, len(jobs))) as pool:
-            return list(pool.map(lambda job: _try(lambda q, a: code(q, a, run), *job), jobs))
+            return list(pool.map(lambda job: _try(verifier, *job), jobs))
+    if VERIFIERS[name].__module__.startswith("routerlab.grade."):
+        return grade_apart(VERIFIERS[name], jobs, workers)
     return [_try(VERIFIERS[name], query, answer) for query, answer in jobs]
 
 
@@ -145,25 +144,13 @@ def visible(answer: str) -> str:
     return answer.rpartition("</think>")[2] if "</think>" in answer else answer
 
 
-_ME = r"(?:i|we)(?: (?:really|honestly|truly|simply|just))?"
-_NOT = r"(?:do not|don't|dont|cannot|can't|can not|am unable to|'m unable to|am not able to|'m not able to)"
-_IDK = re.compile(
-    rf"(?:(?:sorry|i am sorry|i'm sorry|unfortunately|hmm|well|honestly|no)[,.!]? )*(?:but )?"
-    rf"(?:{_ME} {_NOT}(?: (?:really|honestly|actually))? (?:know|answer|determine|recall|remember|say)\b.*"
-    rf"|{_ME} (?:have|'ve) no (?:idea|clue|information|knowledge)\b.*"
-    rf"|(?:i am|i'm|we are) not (?:sure|certain|aware|able to (?:answer|determine|say))\b.*"
-    rf"|(?:not sure|no idea|don't know|dont know|do not know|idk|unknown to me|not attempted)\b.{{0,40}}"
-    rf"|(?:(?:the )?answer is )?(?:unknown|unsure|unclear|unanswerable|n/a))",
-    re.S,
-)
-_REFUSED = re.compile(
-    rf"(?:(?:sorry|i am sorry|i'm sorry|i apologi[sz]e|unfortunately)[,.!]? )*(?:but )?(?:as an ai\b[^,.]*, )?"
-    rf"(?:(?:{_ME} (?:cannot|can't|can not|won't|will not|am unable to|'m unable to|am not able to|"
-    rf"must decline to|have to decline to|decline to)|(?:i'm|i am) (?:unable|not able) to)"
-    rf" (?:help|assist|provide|comply|fulfil|fulfill|discuss|create|write|generate|share|engage|do that|support|give)\b"
-    rf"|i must decline\b|i have to decline\b|it is against my)"
-)
-_ANSWERS = re.compile(r"\b(?:but|however|though|although|maybe|perhaps|probably|guess|likely|think|believe)\b")
+def lenient_note(data: Recorded) -> str | None:
+    """What to say of a recorded run that was asked with a contract: the share of answers that do not follow it."""
+    if (data.card.get("settings") or {}).get("contract") in (None, "none"):
+        return None
+    queries, rows = {q.id: q for q in data.queries}, data.table.rows.select(["query", "answer"]).to_pylist()
+    share = lenient_share((queries[r["query"]] for r in rows), (r["answer"] and visible(r["answer"]) for r in rows))
+    return f"{share:.0%} of the answers do not follow the contract and were read leniently"
 
 
 def abstains(answer: str) -> str | None:
@@ -172,11 +159,9 @@ def abstains(answer: str) -> str | None:
     Only a short answer that begins so abstains; where the model goes on to guess, the guess is graded.
     """
     text = short.normal(answer).replace("i'm not", "i am not")
-    if not text or len(text.split()) > 60:
-        return None
-    if _REFUSED.match(text):
+    words = len(text.split())
+    if words <= 60 and PHRASES["refused"].match(text):
         return "refusal"
-    if len(text.split()) > 30 or not _IDK.fullmatch(text):
-        return None
-    rest = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
-    return None if _ANSWERS.search(rest) or re.search(r"####|\\boxed|```", answer) else "idk"
+    unsure = re.sub(r"^(?:[^,.]*?)but (?=i )", "", text)
+    knows = words > 30 or PHRASES["guesses"].search(unsure) or re.search(r"####|\\boxed|```", answer)
+    return "idk" if PHRASES["idk"].fullmatch(text) and not knows else None

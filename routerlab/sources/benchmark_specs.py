@@ -51,6 +51,7 @@ class Benchmark:
         return list(self.splits or self.urls)
 
     def theirs(self, split: str) -> Any:
+        """The publisher's name of a split, or its files."""
         return self.splits.get(split, split)
 
     def asked(self, split: str) -> Callable[[Row], Asked | None]:
@@ -68,97 +69,94 @@ def benchmarks() -> dict[str, Benchmark]:
     return {name: Benchmark(name, **fields) for name, fields in raw.items()}
 
 
-def raw_rows(b: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
-    """The rows of a split as published: from the raw files in `folder`, else fetched at the pinned revision or at
-    `revision`.
-    """
+def raw_rows(spec: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
+    """A split's rows as published: from raw files in `folder`, else fetched at the pinned revision or `revision`."""
     if folder is not None:
-        return _from_folder(b, split, Path(folder))
-    revision = revision or b.revision
-    if revision is None and not b.sha256:
+        return _from_folder(spec, split, Path(folder))
+    revision = revision or spec.revision
+    if revision is None and not spec.sha256:
         raise SourceError(
-            f"{b.name} is not pinned: look up a commit at https://huggingface.co/datasets/{b.hub}/commits/main and "
-            "give it as revision=, or give folder= with its files"
+            f"{spec.name} is not pinned: look up a commit at https://huggingface.co/datasets/{spec.hub}/commits/main "
+            "and give it as revision=, or give folder= with its files"
         )
-    if b.urls:
-        paths = [fetch(u, b.sha256.get(u.rpartition("/")[2])) for u in _urls(b, split, revision)]
-        joined = fetch(b.tables.format(revision=revision)) if b.tables else None
-        return _read(b, split, paths, joined)
-    return _hub(b, split, str(revision))
+    if spec.urls:
+        paths = [fetch(u, spec.sha256.get(u.rpartition("/")[2])) for u in _urls(spec, split, revision)]
+        joined = fetch(spec.tables.format(revision=revision)) if spec.tables else None
+        return _read(spec, split, paths, joined)
+    return _hub(spec, split, str(revision))
 
 
-def _hub(b: Benchmark, split: str, revision: str) -> list[Row]:
+def _hub(spec: Benchmark, split: str, revision: str) -> list[Row]:
     import datasets
 
-    theirs = b.theirs(split)
+    names = spec.theirs(split)
     try:
-        if isinstance(theirs, str):
-            part = datasets.load_dataset(b.hub or "", b.config, split=theirs, revision=revision)
-            return [dict(row) for row in part]
-        found: list[Row] = []
-        for name in theirs:
-            kind = "parquet" if name.endswith(".parquet") else "json"
-            at = f"hf://datasets/{b.hub}@{revision}/{name}"
-            part = datasets.load_dataset(kind, data_files=at, split="train")
-            found += [{**dict(row), "_file": Path(name).stem} for row in part]
-        return found
+        if isinstance(names, str):
+            return [
+                dict(row) for row in datasets.load_dataset(spec.hub or "", spec.config, split=names, revision=revision)
+            ]
+        kinds = {name: "parquet" if name.endswith(".parquet") else "json" for name in names}
+        at = f"hf://datasets/{spec.hub}@{revision}"
+        return [
+            {**dict(row), "_file": Path(name).stem}
+            for name, kind in kinds.items()
+            for row in datasets.load_dataset(kind, data_files=f"{at}/{name}", split="train")
+        ]
     except Exception as error:  # the hub's clients raise errors of their own, of many kinds
-        page = f"https://huggingface.co/datasets/{b.hub}"
-        terms = f"accept its terms at {page} and set HF_TOKEN; or " if b.gated else ""
+        page = f"https://huggingface.co/datasets/{spec.hub}"
+        terms = f"accept its terms at {page} and set HF_TOKEN; or " if spec.gated else ""
         raise SourceError(
-            f"could not load {b.hub} at {revision[:12]} ({type(error).__name__}: {error}); "
-            f"{terms}{_cure(b, split, 'FOLDER')}"
+            f"could not load {spec.hub} at {revision[:12]} ({type(error).__name__}: {error}); "
+            f"{terms}{_cure(spec, split, 'FOLDER')}"
         ) from error
 
 
-def _urls(b: Benchmark, split: str, revision: str | None) -> list[str]:
-    return [u.format(revision=revision) for u in b.urls[split]]
+def _urls(spec: Benchmark, split: str, revision: str | None) -> list[str]:
+    return [u.format(revision=revision) for u in spec.urls[split]]
 
 
-def _cure(b: Benchmark, split: str, folder: str | Path) -> str:
+def _cure(spec: Benchmark, split: str, folder: str | Path) -> str:
     """How to get the raw files by hand."""
-    if b.urls:
-        urls = _urls(b, split, b.revision)
-        urls += [b.tables.format(revision=b.revision)] if b.tables else []
-        gets = " && ".join(f"curl -L --create-dirs -o {folder}/{b.name}/{named(u)} {u}" for u in urls)
+    if spec.urls:
+        urls = _urls(spec, split, spec.revision)
+        urls += [spec.tables.format(revision=spec.revision)] if spec.tables else []
+        gets = " && ".join(f"curl -L --create-dirs -o {folder}/{spec.name}/{named(u)} {u}" for u in urls)
     else:
-        pin = f"--revision {b.revision} " if b.revision else ""
-        gets = f"hf download --repo-type dataset {b.hub} {pin}--local-dir {folder}/{b.name}"
+        pin = f"--revision {spec.revision} " if spec.revision else ""
+        gets = f"hf download --repo-type dataset {spec.hub} {pin}--local-dir {folder}/{spec.name}"
     return f"fetch it where there is a network, `{gets}`, and give folder={folder}"
 
 
-def _from_folder(b: Benchmark, split: str, folder: Path) -> list[Row]:
+def _from_folder(spec: Benchmark, split: str, folder: Path) -> list[Row]:
     """The first pattern that finds files wins: known raw names, then the layout of a downloaded repository."""
-    theirs = b.theirs(split)
-    names = [f.format(split=theirs) for f in b.files] + [f"{b.name}_{split}.*"]
-    names += [f"{b.name}.*"] if split == b.known_splits[0] else []
-    names += [named(u) for u in _urls(b, split, b.revision)] if b.urls else []
-    groups = [[n] for n in [*names, *(f"{b.name}/**/{n}" for n in names)]]
-    if isinstance(theirs, list):
-        groups = [[f"{b.name}/{t}" for t in theirs], [Path(t).name for t in theirs], *groups]
+    published = spec.theirs(split)  # the split's name, or its files
+    names = [f.format(split=published) for f in spec.files] + [f"{spec.name}_{split}.*"]
+    names += [f"{spec.name}.*"] if split == spec.known_splits[0] else []
+    names += [named(u) for u in _urls(spec, split, spec.revision)] if spec.urls else []
+    groups = [[n] for n in [*names, *(f"{spec.name}/**/{n}" for n in names)]]
+    if isinstance(published, list):
+        groups = [[f"{spec.name}/{name}" for name in published], [Path(name).name for name in published], *groups]
     else:
-        layout = [f"{b.config}/{theirs}[-.]*", f"{b.config}/**/{theirs}[-.]*"] if b.config else []
-        layout += [b.inside.format(split=theirs).lstrip("*/")] if b.inside and not b.tables else []
-        groups += [[f"{b.name}/**/{n}"] for n in [*layout, f"{theirs}[-.]*"]]
+        layout = [f"{spec.config}/{published}[-.]*", f"{spec.config}/**/{published}[-.]*"] if spec.config else []
+        layout += [spec.inside.format(split=published).lstrip("*/")] if spec.inside and not spec.tables else []
+        groups += [[f"{spec.name}/**/{n}"] for n in [*layout, f"{published}[-.]*"]]
     for group in groups:
-        paths = [p for g in group for p in sorted(folder.glob(g)) if p.is_file()]
-        if paths:
-            tables = next(folder.glob("**/tables.zip"), None) if b.tables else None
-            return _read(b, split, paths, tables)
-    looked = ", ".join(g for group in groups[:4] for g in group)
-    raise SourceError(f"no {b.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(b, split, folder)}")
+        if paths := [p for pattern in group for p in sorted(folder.glob(pattern)) if p.is_file()]:
+            return _read(spec, split, paths, next(folder.glob("**/tables.zip"), None) if spec.tables else None)
+    looked = ", ".join(pattern for group in groups[:4] for pattern in group)
+    raise SourceError(f"no {spec.name} ({split}) in {folder}: looked for {looked} etc.; {_cure(spec, split, folder)}")
 
 
-def _read(b: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:
-    inside = b.inside.format(split=b.theirs(split)) or "*"
-    found = [row for p in paths for row in read_rows(p, inside)]
-    if not b.tables:
-        return found
+def _read(spec: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:
+    inside = spec.inside.format(split=spec.theirs(split)) or "*"
+    rows = [row for path in paths for row in read_rows(path, inside)]
+    if not spec.tables:
+        return rows
     if tables is None:
-        raise SourceError(f"{b.name} also needs tables.zip beside its samples; {_cure(b, split, 'FOLDER')}")
-    by = {row["_file"]: row for row in read_rows(tables, inside)}
-    if absent := [row["table_id"] for row in found if str(row["table_id"]) not in by]:
+        raise SourceError(f"{spec.name} also needs tables.zip beside its samples; {_cure(spec, split, 'FOLDER')}")
+    table_of = {row["_file"]: row for row in read_rows(tables, inside)}
+    if absent := [row["table_id"] for row in rows if str(row["table_id"]) not in table_of]:
         raise SourceError(
-            f"{tables} lacks table {absent[0]} (and {len(absent) - 1} more) of {b.name}; fetch both at one commit"
+            f"{tables} lacks table {absent[0]} (and {len(absent) - 1} more) of {spec.name}; fetch both at one commit"
         )
-    return [{**row, "table": by[str(row["table_id"])]} for row in found]
+    return [{**row, "table": table_of[str(row["table_id"])]} for row in rows]

@@ -92,14 +92,9 @@ def _first_of_each(queries: Iterable[Query]) -> list[Query]:
 def _sources(name: str) -> list[str]:
     """The sources in a list with commas. The columns to keep of a file have commas, too, which end at a known name."""
     sources: list[str] = []
-    known = {*benchmarks(), "pocket"}
+    known = {*benchmarks(), "pocket", "file"}
     for piece in name.split(","):
-        if (
-            sources
-            and sources[-1].startswith("file:")
-            and piece[:5] != "file:"
-            and piece.partition(":")[0] not in known
-        ):
+        if sources and sources[-1].startswith("file:") and piece.partition(":")[0] not in known:
             sources[-1] += f",{piece}"
         else:
             sources.append(piece)
@@ -119,44 +114,40 @@ def _declared(name: str, split: str | None, folder: str | Path | None, revision:
 
 
 def to_queries(
-    found: Iterable[Row],
+    rows: Iterable[Row],
     asked: Callable[[Row], Asked | None],
     *,
     source: str,
     split: str,
     verifiers: Sequence[str],
 ) -> list[Query]:
-    """Rows through a row function; a row it cannot use is named with its number."""
-    out = []
-    for number, row in enumerate(found, 1):
+    """Rows through a row function; a row it cannot use is named with its number.
+
+    Args:
+        rows: as published.
+        asked: from a row to what it asks; None for a row that is left out.
+        source, split: of the queries.
+        verifiers: those that a row may name, the default first.
+    """
+    queries = []
+    for number, row in enumerate(rows, 1):
         try:
-            got = asked(row)
-        except SourceError as error:
+            if (question := asked(row)) is None:
+                continue
+            if (verifier := question.verifier or verifiers[0]) not in verifiers:
+                raise SourceError(f"wants {verifier!r}, which is not declared ({', '.join(verifiers)})")
+            about: dict[str, Any] = {"verifier": verifier, "source": source, "split": split, "meta": question.meta}
+            queries.append(Query.ask(question.text, question.reference, **about))
+        except QueryError as error:
             raise SourceError(f"{source}: row {number}: {error}") from error
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(
                 f"{source}: row {number} does not have the columns it should ({type(error).__name__}: {error}); it has "
                 f"{', '.join(map(str, row))}"
             ) from error
-        if got is None:
-            continue
-        if (verifier := got.verifier or verifiers[0]) not in verifiers:
-            raise SourceError(
-                f"{source}: row {number} wants {verifier!r}, which is not declared ({', '.join(verifiers)})"
-            )
-        about: dict[str, Any] = {
-            "verifier": verifier,
-            "source": source,
-            "split": split,
-            "meta": got.meta,
-        }
-        try:
-            out.append(Query.ask(got.text, got.reference, **about))
-        except QueryError as error:
-            raise SourceError(f"{source}: row {number}: {error}") from error
-    if not out:
+    if not queries:
         raise SourceError(f"{source}: no questions in split {split!r}; is the file of another split or benchmark?")
-    return out
+    return queries
 
 
 def _pocket(split: str | None) -> list[Query]:
@@ -188,8 +179,7 @@ def _own(name: str, split: str | None, question, answer, verifier, keep: Sequenc
         if not Path(path).is_file():
             raise SourceError(f"no file at {path}; give the path of a Parquet file of queries")
         with readable(path):
-            found = read_queries(path)
-        return [q for q in found if split is None or q.split == split]
+            return [q for q in read_queries(path) if split is None or q.split == split]
     if question is None:
         have = ", ".join(c for c in (read_rows(path) or [{}])[0] if c != "_file")
         raise SourceError(

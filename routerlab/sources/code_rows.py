@@ -104,11 +104,11 @@ def codeio(row: Row, split: str) -> Asked | None:
     answer = row.get("turn_1") or ""
     for start in reversed([m.start() for m in re.finditer(r"\{", answer)]):
         try:
-            found = json.JSONDecoder().raw_decode(answer, start)[0]
+            value = json.JSONDecoder().raw_decode(answer, start)[0]
         except ValueError:
             continue
-        if set(found) == {"output"}:
-            return Asked(row["prompt"], json.dumps(found))
+        if set(value) == {"output"}:
+            return Asked(row["prompt"], json.dumps(value))
     return None
 
 

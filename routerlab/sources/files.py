@@ -10,6 +10,7 @@ import json
 import urllib.request
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
 
 @contextlib.contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """What a reader of a format says of a file that is not of it, or torn, as one error of ours."""
+    """Turn what the reader of a format raises for a damaged file, or one of another format, into a SourceError."""
     try:
         yield
     except SourceError:
@@ -70,26 +71,27 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
     if path.suffix == ".gz":
         path, content = path.with_suffix(""), gzip.decompress(content)
     text = content.decode("utf-8-sig")
-    if path.suffix in {".csv", ".tsv"}:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        found: Any = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        if twice := {n for n in found.fieldnames or () if [*found.fieldnames].count(n) > 1}:
-            raise SourceError(f"{path}: the header names {', '.join(sorted(twice))} twice; rename one of the columns")
-    elif path.suffix in {".jsonl", ".ndjson"}:
-        found = (_parse(path, n, x) for n, x in enumerate(text.split("\n"), 1) if x.strip())
-    elif path.suffix == ".json":
-        found = _parse(path, 1, text)
-        if isinstance(found, dict):
-            lists = [v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-            found = lists[0] if len(lists) == 1 else [found]
-        elif not isinstance(found, list):
-            raise SourceError(f"{path} is {found!r:.60}, not rows; make it a list of objects")
-    else:
-        raise SourceError(f"{path} is no JSONL, JSON, CSV, TSV, Parquet or zip file; convert it to one")
-    for number, row in enumerate(found, 1):
+    rows: Any
+    match path.suffix:
+        case ".csv" | ".tsv":
+            rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+            if twice := [name for name, count in Counter(rows.fieldnames or ()).items() if count > 1]:
+                raise SourceError(f"{path}: the header names {', '.join(sorted(twice))} twice; rename one of them")
+        case ".jsonl" | ".ndjson":
+            rows = (_parse(path, n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+        case ".json":
+            rows = _parse(path, 1, text)
+            if isinstance(rows, dict):
+                lists = [v for v in rows.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+                rows = lists[0] if len(lists) == 1 else [rows]
+            elif not isinstance(rows, list):
+                raise SourceError(f"{path} is {rows!r:.60}, not rows; make it a list of objects")
+        case _:
+            raise SourceError(f"{path} is no JSONL, JSON, CSV, TSV, Parquet or zip file; convert it to one")
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise SourceError(f"{path}: row {number} is {row!r:.60}, not named columns; make each row an object")
-        if None in row or (isinstance(found, csv.DictReader) and None in row.values()):
+        if None in row or (isinstance(rows, csv.DictReader) and None in row.values()):
             raise SourceError(
                 f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the header names; put "
                 f"quotes around a field with a {'tab' if path.suffix == '.tsv' else 'comma'} in it, or drop the row"
@@ -126,9 +128,9 @@ def fetch(url: str, digest: str | None = None) -> Path:
                 f"could not fetch {url} ({error}); fetch it where there is a network, put it into a folder, and give "
                 f"folder="
             ) from error
-        if digest and (found := hashlib.sha256(content).hexdigest()) != digest:
+        if digest and (actual := hashlib.sha256(content).hexdigest()) != digest:
             raise SourceError(
-                f"{url} is not the file it was: SHA-256 {found[:12]}…, expected {digest[:12]}…; it was not kept. Look "
+                f"{url} is not the file it was: SHA-256 {actual[:12]}…, expected {digest[:12]}…; it was not kept. Look "
                 f"at what changed, then give the file with folder="
             )
         run.write(name, content)

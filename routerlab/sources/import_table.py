@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Tokens = float | str | Mapping[str, float] | None
 CHARACTERS = "characters"
+TOKENS = ("tokens_in", "tokens_out")
+CELL = ["question", "model"]  # what an outcome is of
 
 
 def read_frame(path: str | Path) -> Any:
@@ -164,18 +166,9 @@ def choices_in(text: str) -> list[str]:
     return [text[s + 4 : e].strip() for s, e in zip(starts, ends, strict=True)]
 
 
-class Outcomes(NamedTuple):
-    """Outcomes as columns, sorted by question and model: places of both, and what was recorded or is to be counted."""
-
-    models: list[str]
-    question: np.ndarray
-    model: np.ndarray
-    columns: dict[str, np.ndarray]
-    counts: dict[str, Tokens]  # tokens that are in no column
-
-
-def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarray, path: str | Path) -> Outcomes:
-    """What the table says of each question and model that has a quality; a wide table is melted into rows first.
+def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarray, path: str | Path) -> Any:
+    """What the table says of each question and model that has a quality, a row each, sorted by the two; of a wide table
+    the columns of each model become rows first.
 
     Args:
         frame: the table.
@@ -183,110 +176,114 @@ def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarr
         models: the models that are meant.
         question: for each row of the table the place of its question, or -1.
         path: the table's file, for messages.
+
+    Returns:
+        a DataFrame with the places of question and model, and a column of each thing that is recorded.
     """
-    wide, number_of = layout.model is None, {m: i for i, m in enumerate(models)}
-    if wide:
-        model = np.tile(np.arange(len(models)), len(frame))
-        question = np.repeat(question, len(models))
+    import pandas as pd
+
+    known = {"quality": layout.quality, "usd": layout.usd, "answer": layout.text}
+    known |= {name: rule for name in TOKENS if (rule := getattr(layout, name)) != CHARACTERS}
+    known = {what: column for what, column in known.items() if isinstance(column, str)}
+    for column in known.values():
+        need(frame, [column] if layout.model else [column.replace("{model}", name) for name in models], path)
+
+    def read(model: str) -> Any:
+        names = {what: column.replace("{model}", model) for what, column in known.items()}
+        columns = {w: frame[c].to_numpy(object) if w == "answer" else numbers(frame[c], path) for w, c in names.items()}
+        return pd.DataFrame({"question": question, **columns})
+
+    rows: Any
+    if layout.model:
+        rows = read("{model}").assign(model=pd.Index(models).get_indexer(frame[layout.model].astype(str)))
     else:
-        model = np.array([number_of.get(m, -1) for m in frame[layout.model].astype(str)], int)
-
-    def read(name: str, text: bool = False) -> np.ndarray:
-        names = [name.replace("{model}", m) for m in models] if wide else [name]
-        need(frame, names, path)
-        each = {n: frame[n].to_numpy(object) if text else numbers(frame[n], path) for n in dict.fromkeys(names)}
-        return np.stack([each[n] for n in names], axis=1).ravel()
-
+        rows = pd.concat([read(name).assign(model=number) for number, name in enumerate(models)])
     low, high = layout.scale
-    quality = read(layout.quality)
     if layout.scale != (0.0, 1.0):
-        quality = np.where(quality < low, np.nan, (quality - low) / (high - low))
-    kept = np.flatnonzero(~np.isnan(quality) & (question >= 0) & (model >= 0))
-    place = question[kept] * len(models) + model[kept]
-    cells, first, inverse, times = np.unique(place, return_index=True, return_inverse=True, return_counts=True)
-    if len(cells) < len(kept) and not layout.average:
-        again = kept[np.setdiff1d(np.arange(len(kept)), first)[0]]
-        raise SourceError(f"{path}: row {again + 1} is a second outcome of one question and model; keep one of them")
-    if layout.models == "pool" and (absent := [m for m, i in number_of.items() if i not in model[kept]]):
+        rows["quality"] = ((rows["quality"] - low) / (high - low)).where(rows["quality"] >= low)
+    rows = rows[rows["quality"].notna() & (rows["question"] >= 0) & (rows["model"] >= 0)]
+    if layout.models == "pool" and (absent := [m for n, m in enumerate(models) if not (rows["model"] == n).any()]):
         raise SourceError(f"no outcomes of {', '.join(sorted(absent))} in {path}; leave them out of the pool")
-
-    def values(column: np.ndarray) -> np.ndarray:
-        if column.dtype == object or len(cells) == len(kept):
-            return column[kept][first]
-        return np.bincount(inverse, column[kept], len(cells)) / times
-
-    columns = {"quality": values(quality)}
-    counts: dict[str, Tokens] = {"tokens_in": layout.tokens_in, "tokens_out": layout.tokens_out}
-    if layout.usd is not None:
-        columns["usd"] = values(read(layout.usd))
-        counts = {k: 0 if v is None else v for k, v in counts.items()}
-    if layout.text is not None:
-        columns["answer"] = values(read(layout.text, text=True))
-    for name, given in counts.items():
-        if isinstance(given, str) and given != CHARACTERS:
-            columns[name] = values(read(given))
-    counts = {k: v for k, v in counts.items() if k not in columns}
-    return Outcomes(models, cells // len(models), cells % len(models), columns, counts)
+    repeated = rows.duplicated(CELL)
+    if repeated.any() and not layout.average:
+        again = rows.index[repeated][0] + 1
+        raise SourceError(f"{path}: row {again} is a second outcome of one question and model; keep one of them")
+    single = rows[~repeated].sort_values(CELL, ignore_index=True)
+    if repeated.any():
+        means = rows.drop(columns="answer", errors="ignore").groupby(CELL).mean(skipna=False).reset_index()
+        single = single.assign(**{name: means[name] for name in means})
+    return single
 
 
-def build(how: str, queries: list[Query], found: Outcomes, pool: Pool) -> Recorded:
-    """The outcomes of the questions that are kept, with what is counted, and a card that says how."""
-    ids = np.array([q.id for q in queries])
-    first = np.zeros(len(ids), bool)
-    first[np.unique(ids, return_index=True)[1]] = True
-    kept = first & (np.bincount(found.question, minlength=len(ids)) > 0)
+def build(how: str, queries: list[Query], rows: Any, models: list[str], layout: "Layout", pool: Pool) -> Recorded:
+    """The outcomes of the questions that are kept, with what is counted, and a card that says how.
+
+    Args:
+        how: the table's file, for messages and the card.
+        queries: what the places of the rows' questions mean.
+        rows: outcomes, from `outcomes`.
+        models: what the places of the rows' models mean.
+        layout: how tokens are counted that the table does not record.
+        pool: cards of the models.
+    """
+    import pandas as pd
+
+    ids = pd.Series([q.id for q in queries], dtype=object)
+    first, answered = ~ids.duplicated(), ids.index.isin(rows["question"])
+    kept = (first & answered).to_numpy()
     if not kept.any():
         raise SourceError(f"{how} holds no outcome; name the columns that hold the quality")
-    here = kept[found.question]
-    question, model = found.question[here], found.model[here]
-    columns: dict[str, Any] = {name: values[here] for name, values in found.columns.items()}
-    for name in ("usd", "tokens_in", "tokens_out"):
-        if name in columns and (lacking := int(np.isnan(columns[name]).sum())):
+    rows = rows[kept[rows["question"]]]
+    columns = {name: rows[name].to_numpy() for name in rows}
+    question, model = columns.pop("question"), columns.pop("model")
+    for name in columns.keys() & {"usd", *TOKENS}:
+        if lacking := int(np.isnan(columns[name]).sum()):
             raise SourceError(f"{how}: {lacking} graded outcomes lack {name}; fill or drop those rows")
     low, high = columns["quality"].min(), columns["quality"].max()
     if low < 0 or high > 1:
         raise SourceError(f"{how}: quality runs from {low:g} to {high:g}, and must lie in 0..1; scale the column")
-    for name in ("tokens_in", "tokens_out"):
-        counted = columns[name] if name in columns else _counted(how, name, found)(queries, question, model)
-        if not np.all((counted >= 0) & (counted < 2**31)):
+    counted: dict[str, Any] = {}
+    for name in TOKENS:
+        rule = "recorded" if name in columns else getattr(layout, name)
+        counted[name] = rule = 0 if rule is None and "usd" in columns else rule
+        if rule == CHARACTERS and name == "tokens_in":
+            columns[name] = np.array([math.ceil(len(q.text) / 4) for q in queries])[question]
+        elif name not in columns:
+            columns[name] = _each(rule, models, name, how)[model]
+        if not np.all((columns[name] >= 0) & (columns[name] < 2**31)):
             raise SourceError(f"{how}: {name} is not a number of tokens everywhere, from 0 to 2 ** 31; repair it")
-        columns[name] = np.rint(counted).astype(int)
-    if "usd" not in columns:
-        columns["usd"] = np.zeros(len(question))
-        for number, name in enumerate(found.models):
-            of = model == number
-            columns["usd"][of] = pool[name].usd(columns["tokens_in"][of], columns["tokens_out"][of])
-    if "answer" in columns:
-        there = columns["answer"]
-        columns["answer"] = [None if a is None or a != a else str(a) for a in there]
-    columns["grade"] = np.where(columns["quality"] >= 0.5, Grade.CORRECT.value, Grade.INCORRECT.value)
-    columns["query"], columns["model"] = ids[question], np.array(found.models)[model]
+        columns[name] = np.rint(columns[name]).astype(int)
     card = {
         "how": f"imported from {how}",
         "imported": dt.date.today().isoformat(),
-        "outcomes_missing": int(kept.sum()) * len(found.models) - len(question),
+        "outcomes_missing": int(kept.sum()) * len(models) - len(question),
         "repeated_questions_dropped": int((~first).sum()),
-        "unanswered_questions_dropped": int((first & ~kept).sum()),
-        **{n: "recorded" if n in found.columns else jsonable(found.counts[n]) for n in ("tokens_in", "tokens_out")},
-        "usd": "recorded" if "usd" in found.columns else "tokens x prices of the pool",
+        "unanswered_questions_dropped": int((first & ~answered).sum()),
+        **jsonable(counted),
+        "usd": "recorded" if "usd" in columns else "tokens x prices of the pool",
         "temperature": "not recorded; 0 stands for it",
     }
-    return Recorded(
-        [q for q, k in zip(queries, kept, strict=True) if k], pool, OutcomeTable(columns, pool.ids), card, ""
-    )
+    if "usd" not in columns:
+        columns["usd"] = np.zeros(len(question))
+        for number, name in enumerate(models):
+            of = model == number
+            columns["usd"][of] = pool[name].usd(columns["tokens_in"][of], columns["tokens_out"][of])
+    if "answer" in columns:
+        columns["answer"] = [None if a is None or a != a else str(a) for a in columns["answer"]]
+    columns["grade"] = np.where(columns["quality"] >= 0.5, Grade.CORRECT.value, Grade.INCORRECT.value)
+    columns["query"], columns["model"] = ids.to_numpy()[question], np.array(models)[model]
+    queries = [q for q, keep in zip(queries, kept, strict=True) if keep]
+    return Recorded(queries, pool, OutcomeTable(columns, pool.ids), card, "")
 
 
-def _counted(how: str, name: str, found: Outcomes):
-    """Tokens by the rule that was asked for: a number, one for each model, or four characters a token."""
-    rule = found.counts[name]
-    if rule == CHARACTERS and name == "tokens_in":
-        return lambda queries, question, _: np.array([math.ceil(len(q.text) / 4) for q in queries])[question]
-    if isinstance(rule, Mapping):
-        if absent := [m for m in found.models if m not in rule]:
-            raise SourceError(f"{name} has no number for {', '.join(absent)}; give one for each")
-        return lambda _, __, model: np.array([rule[m] for m in found.models])[model]
+def _each(rule: Tokens, models: list[str], name: str, how: str) -> np.ndarray:
+    """The number of tokens for each model: the same number for all, or one for each."""
     if isinstance(rule, int | float):
-        return lambda _, question, __: np.full(len(question), rule)
+        return np.full(len(models), rule)
+    if isinstance(rule, Mapping):
+        if absent := [m for m in models if m not in rule]:
+            raise SourceError(f"{name} has no number for {', '.join(absent)}; give one for each")
+        return np.array([rule[m] for m in models])
     more = f", or {CHARACTERS!r} for one every four characters" if name == "tokens_in" else ""
     raise SourceError(
         f"{how} records no {name}, and a call's cost is prices x tokens; give {name} (--{name.replace('_', '-')}), a "

@@ -1,5 +1,6 @@
 """Whether a pool's prices are those others list: litellm's map and genai-prices, both as installed, without network."""
 
+import contextlib
 import datetime as dt
 import json
 from collections.abc import Sequence
@@ -22,9 +23,7 @@ _PROVIDERS = {
 
 
 class Difference(NamedTuple):
-    """A price beside that of a list (equal, if they agree); with the field `model` and no `theirs`, a model that a list
-    does not know.
-    """
+    """A price beside that of a list; with the field `model` and no `theirs`, a model that the list does not know."""
 
     model: str
     field: str
@@ -43,25 +42,18 @@ def compare(pool: Pool) -> list[Difference]:
     """Every price that litellm's local map or genai-prices (as of the card's date) lists beside the card's own, and the
     models each does not know. A card without a price for cached input charges its input price for it.
     """
-    litellm = _litellm()
-    out = []
+    known = _litellm()
+    differences = []
     for card in pool:
-        for source, theirs in (("litellm", _from_litellm(card, litellm)), ("genai-prices", _from_genai(card))):
-            if theirs is None:
-                out.append(Difference(card.id, "model", card.provider_id, None, source))
-                continue
-            for name, price in zip(FIELDS, theirs, strict=True):
+        for source, listed in (("litellm", _from_litellm(card, known)), ("genai-prices", _from_genai(card))):
+            if listed is None:
+                differences.append(Difference(card.id, "model", card.provider_id, None, source))
+            for name, price in zip(FIELDS, listed or (), strict=listed is not None):
                 ours = getattr(card, name)
-                if ours is None and card.usd_per_mtok_in == price:
-                    ours = price
+                ours = price if ours is None and card.usd_per_mtok_in == price else ours
                 if price is not None:
-                    out.append(Difference(card.id, name, ours, price, source))
-    return out
-
-
-def check(pool: Pool) -> list[Difference]:
-    """Every disagreement of the pool's cards with the lists, and the models that a list does not know."""
-    return [d for d in compare(pool) if not d.agrees]
+                    differences.append(Difference(card.id, name, ours, price, source))
+    return differences
 
 
 def report(compared: Sequence[Difference]) -> str:
@@ -100,8 +92,8 @@ def _from_litellm(card: ModelCard, known: dict[str, Any]) -> Prices | None:
     if entry is None or "input_cost_per_token" not in entry:
         return None
     names = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
-    given = [entry.get(n) for n in names]
-    return tuple(None if p is None else round(p * 1e6, 9) for p in given)  # type: ignore[return-value]
+    prices = map(entry.get, names)
+    return tuple(None if p is None else round(p * 1e6, 9) for p in prices)  # type: ignore[return-value]
 
 
 def _from_genai(card: ModelCard) -> Prices | None:
@@ -109,17 +101,10 @@ def _from_genai(card: ModelCard) -> Prices | None:
 
     prefix, _, rest = card.provider_id.partition("/")
     provider = _PROVIDERS.get(prefix, prefix) if rest else None
-    when = dt.datetime.combine(card.as_of, dt.time(), dt.UTC)
+    when, usage = dt.datetime.combine(card.as_of, dt.time(), dt.UTC), Usage(input_tokens=1, output_tokens=1)
     for name, of in ((rest or prefix, provider), (card.provider_id, None)):
-        try:
-            price = calc_price(
-                Usage(input_tokens=1, output_tokens=1),
-                name,
-                provider_id=of,
-                genai_request_timestamp=when,
-            ).model_price
-        except LookupError:
-            continue
-        given = (price.input_mtok, price.output_mtok, price.cache_read_mtok)
-        return tuple(None if p is None else float(getattr(p, "base", p)) for p in given)  # type: ignore[return-value]
+        with contextlib.suppress(LookupError):
+            price = calc_price(usage, name, provider_id=of, genai_request_timestamp=when).model_price
+            prices = (price.input_mtok, price.output_mtok, price.cache_read_mtok)
+            return tuple(None if p is None else float(getattr(p, "base", p)) for p in prices)  # type: ignore
     return None

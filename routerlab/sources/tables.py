@@ -36,15 +36,11 @@ class Layout:
     question: str  # text of the question
     quality: str  # in [0, 1] (CORRECT from 0.5), or true and false; empty is missing
     model: str | None = None  # long tables: the model's name
-    models: str | Sequence[str] | None = (
-        None  # names; a pattern of columns; "boolean": columns of true and false; "pool"
-    )
+    models: str | Sequence[str] | None = None  # names; a pattern; "boolean": columns of true and false; "pool"
     answer: str | None = None  # reference answer
     verifier: str = "recorded"  # "recorded" is none: the answers were graded elsewhere and cannot be graded again
     usd: str | None = None  # what a call cost; without it the cost is the pool's prices times tokens
-    tokens_in: Tokens = (
-        None  # a column, a number, a number a model, or "characters": one for every four of the question
-    )
+    tokens_in: Tokens = None  # a column, a number, a number a model, or "characters": one for every four
     tokens_out: Tokens = None  # a column, a number, or a number for each model
     text: str | None = None  # the models' answers
     keep: Sequence[str] = ()  # columns for the queries' meta
@@ -98,8 +94,8 @@ def known(path: str | Path, bench: str | None = None) -> Recorded:
     """A table whose columns are those of one of `layouts()`. What it does not record and its layout can estimate is
     estimated, which its card says.
     """
-    found = find(path)
-    return import_table(path, replace(found, **found.estimates or {}), bench=bench)
+    layout = find(path)
+    return import_table(path, replace(layout, **layout.estimates or {}), bench=bench)
 
 
 def import_table(
@@ -153,9 +149,8 @@ def import_table(
             f"pool_of (--prices)"
         )
     row, queries = questions_of(frame, layout, path, questions)
-    return build(
-        how, queries, outcomes(frame, layout, models, row, path), pool.subset(m for m in pool.ids if m in models)
-    )
+    rows, pool = outcomes(frame, layout, models, row, path), pool.subset(m for m in pool.ids if m in models)
+    return build(how, queries, rows, models, layout, pool)
 
 
 def models_in(columns: Sequence[str], pattern: str) -> list[str]:

@@ -1,0 +1,206 @@
+"""The verbs that serve: `serve` starts the API, `host` a router model, `smoke` asks a deployment a few questions."""
+
+import argparse
+import asyncio
+import logging
+import math
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import routerlab
+from routerlab.cli.shared import AddVerb, add_flags, read_env, say
+
+
+def add(verb: AddVerb) -> None:
+    """Add these verbs to the command line."""
+    add_flags(verb(serve, "serve", "serve a router and its pool as OpenAI's chat completions"), "serve")
+    add_flags(verb(host, "host", "start the server of a language model that routes"), "host")
+    add_flags(verb(smoke, "smoke", "ask a deployment a few questions and check the answers"), "smoke")
+
+
+def serve(given: argparse.Namespace) -> int:
+    """Start the API and print its URL. SIGHUP reads a policy map again; SIGTERM answers what has begun, then ends."""
+    logging.basicConfig(level=given.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    read_env()
+    asyncio.run(_serve(_server(given), given))
+    return 0
+
+
+def _server(given: argparse.Namespace) -> Any:
+    from routerlab.core.runs import root
+    from routerlab.serve.agent import Agent, router_card
+    from routerlab.serve.app import Server, Settings
+    from routerlab.serve.choose import Chooser, open_router
+    from routerlab.serve.log import Log, accounts
+    from routerlab.serve.upstream import Upstream
+
+    pool = routerlab.Pool.load(given.pool)
+    pool = pool.subset(given.models.split(",")) if given.models else pool
+    default = given.default or min(pool, key=lambda c: c.usd(1, 1)).id
+    keys = accounts(given.keys, given.budget_usd, given.host)
+    agent, spec = None, given.router
+    if spec.startswith(("http://", "https://")):
+        card = router_card(given.router_model, spec, given.router_prices)
+        agent, spec = Agent(card, pool, given.mode, given.max_turns), default
+    trained = str(root() / "data" / "pocket" / "actor" / "known")
+    lam = 2000.0 if given.lam is None and not (spec and Path(spec).is_dir()) else given.lam
+    router = open_router(spec or trained, pool, given.table, lam)
+    chooser = Chooser(router, pool, default, given.explore)
+    chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
+    settings = Settings(given.timeout, given.concurrency, debug=given.debug)
+    log = Log(routerlab.Run(given.run), keys)
+    return Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
+
+
+async def _serve(server: Any, given: argparse.Namespace) -> None:
+    from routerlab.serve.log import FILE
+    from routerlab.serve.offline import to_table
+
+    try:
+        await _until_stopped(server.app(), given.host, given.port, server.settings.timeout_s, server)
+    finally:
+        server.log.close()
+    if (server.log.run.folder / FILE).stat().st_size:
+        say(f"{to_table(server.log.run, server.pool).table} in {server.log.run.folder}")
+
+
+async def _until_stopped(app: Any, host: str, port: int, wait_s: float, server: Any = None) -> None:
+    """Serve an application until SIGTERM or Ctrl-C; requests that have begun are answered first."""
+    from aiohttp import web
+
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=wait_s)
+    await runner.setup()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    try:
+        await web.TCPSite(runner, host, port, backlog=2048).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if server is not None:
+            loop.add_signal_handler(signal.SIGHUP, server.chooser.reload)
+        print(f"http://{host}:{runner.addresses[0][1]}/v1", flush=True)
+        await stop.wait()
+        if server is not None:
+            server.draining = True
+            say(f"stopping: {server.flying} requests are still answered")
+    except OSError as error:
+        from routerlab.serve.log import LogError
+
+        raise LogError(f"cannot listen on {host}:{port} ({error.strerror}); {_holder(port)}") from error
+    finally:
+        await runner.cleanup()
+
+
+def _holder(port: int) -> str:
+    """What to do about a taken port: the process that listens there, where it can be seen."""
+    import psutil
+
+    for other in psutil.net_connections("tcp"):
+        if other.status == "LISTEN" and other.laddr and other.laddr.port == port and other.pid:
+            command = " ".join(psutil.Process(other.pid).cmdline())[:100]
+            return f"process {other.pid} listens there ({command}): stop it with `kill {other.pid}`, or give --port"
+    return "give another --host or --port"
+
+
+def host(given: argparse.Namespace) -> int:
+    """Start the router model and print its URL when it answers: with vLLM and tool calling where it is installed, else
+    with transformers here."""
+    from routerlab.serve.host import Host, vllm_command, watch
+
+    names = ("max-model-len", "tensor-parallel-size", "gpu-memory-utilization", "chat-template", "dtype")
+    options = {name: getattr(given, name.replace("-", "_")) for name in names}
+    if command := vllm_command(given.model, given.port, options):
+        return watch(command, f"http://127.0.0.1:{given.port}", given.wait)
+    if unused := [n for n in names[1:] if options[n] is not None]:
+        say(f"without vLLM --{unused[0]} has no effect")
+    asyncio.run(_until_stopped(Host(given.model, given.max_model_len).app(), "127.0.0.1", given.port, given.wait))
+    return 0
+
+
+def smoke(given: argparse.Namespace) -> int:
+    """Ask a deployment the questions of data/smoke.yaml by OpenAI's client, whole and streamed, check the answers and
+    print a line for each. The exit status is 1 if any check failed."""
+    import openai
+    import pandas as pd
+    import yaml
+
+    from routerlab.core.runs import root
+    from routerlab.serve.log import LogError
+
+    read_env()
+    scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text())
+    if given.test not in ("all", *scenarios):
+        raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
+    client = openai.OpenAI(base_url=given.url, api_key=os.environ.get(given.key_env) or "none", max_retries=0)
+    rows = []
+    for name, scenario in scenarios.items():
+        for streamed in (False, True) if given.test in ("all", name) else ():
+            try:
+                rows.append({"scenario": name, "stream": streamed, **_asked(client, given.model, scenario, streamed)})
+            except openai.OpenAIError as error:
+                rows.append(
+                    {
+                        "scenario": name,
+                        "stream": streamed,
+                        "passed": False,
+                        "why": f"{type(error).__name__}: {error}"[:120],
+                    }
+                )
+    table = pd.DataFrame(rows).fillna("")
+    print(table.to_string(index=False, float_format="{:.3g}".format))
+    return int(not all(table["passed"]))
+
+
+def _asked(client: Any, model: str, scenario: dict, streamed: bool) -> dict[str, Any]:
+    """One scenario: what was answered, what it cost, and the first check that failed."""
+    fields = {"model": model, "messages": scenario["messages"], **scenario.get("fields", {})}
+    started = time.perf_counter()
+    if streamed:
+        chunks = list(client.chat.completions.create(**fields, stream=True))
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        finish, about = chunks[-1].choices[0].finish_reason, getattr(chunks[-1], "router_metadata", None)
+    else:
+        answer = client.chat.completions.create(**fields)
+        text, finish = answer.choices[0].message.content or "", answer.choices[0].finish_reason
+        about = getattr(answer, "router_metadata", None)
+    seconds = time.perf_counter() - started
+    checks = {
+        "the answer is empty": bool(text.strip()),
+        f"the answer is not {scenario.get('expect')!r}": re.search(scenario.get("expect", ""), text, re.S) is not None,
+        "no finish_reason": finish in ("stop", "length"),
+        "no router_metadata": about is not None,
+        "the parts of the cost do not add up": about is None
+        or math.isclose(about["total_cost"], sum(c["cost"] for c in about["call_history"]), abs_tol=1e-12),
+    }
+    failed = [why for why, passed in checks.items() if not passed]
+    told = {"model": about["model_used"], "usd": about["total_cost"]} if about else {}
+    shown = " ".join(text.split())[:40]
+    return {"passed": not failed, **told, "seconds": seconds, "answer": shown, "why": "".join(failed[:1])}
+
+
+def from_log(given: argparse.Namespace) -> int:
+    """Print what each router would have reached on the requests of a served run, by its log alone."""
+    from routerlab.serve.choose import open_router
+    from routerlab.serve.offline import evaluate_log, to_table
+
+    run = routerlab.Run(given.log)
+    pool = routerlab.Pool.load(run.folder / "pool.yaml")
+    data = to_table(run, pool)
+    routers = []
+    for spec in given.routers.split(","):
+        name, _, lam = spec.partition("@")
+        routers.append(open_router(name, pool, given.table, float(lam) if lam else None))
+    print(data.table)
+    for name, quality, usd, why in evaluate_log(run, data, routers):
+        if quality is None or usd is None:
+            print(f"{name}: {why}")
+            continue
+        mean, low, high = (1000 * value for value in usd.dr)
+        print(
+            f"{name}: quality {quality.dr} (doubly robust), {quality.ips} (inverse propensity); US$ per 1,000 "
+            f"{mean:.4g} [{low:.4g}, {high:.4g}]; {quality.requests:.0f} effective requests"
+        )
+    return 0

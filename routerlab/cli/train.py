@@ -1,0 +1,123 @@
+"""The verb that trains routers that are Hugging Face models."""
+
+import argparse
+import logging
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from routerlab.cli.shared import AddVerb, from_zero, read_env, say
+
+LAUNCHERS = ("local", "torchrun", "accelerate", "ray", "modal", "slurm")
+
+
+def add(verb: AddVerb) -> None:
+    """Add this verb to the command line."""
+    parser = verb(train, "train", "train a language model as a router: supervised, by preferences, by rewards")
+    parser.add_argument("stage", choices=["sft", "dpo", "rl"], help="what to train by")
+    parser.add_argument("--recipe", required=True, help="a name in data/recipes, or a .yaml file")
+    parser.add_argument("--data", type=Path, help="records of that kind, Parquet or JSONL (`routerlab data records`)")
+    parser.add_argument("--out", type=Path, help="folder of the run; the same command goes on where it was stopped")
+    parser.add_argument("--from", dest="start", metavar="RUN", type=Path, help="train the model of this run further")
+    parser.add_argument("--table", metavar="RUN", help="for rl: the recorded table that answers, `pocket` or a run")
+    parser.add_argument(
+        "--set", dest="changes", metavar="KEY=VALUE", action="append", default=[], help="change a recipe"
+    )
+    parser.add_argument("--launch", choices=LAUNCHERS, default="local", help="where it runs; slurm prints a script")
+    parser.add_argument("--gpus", type=from_zero, default=1, help="processes on a machine, one a GPU (default: 1)")
+    parser.add_argument("--nodes", type=from_zero, default=1, help="machines, for slurm (default: 1)")
+    parser.add_argument("--shard", action="store_true", help="divide the parameters among the processes (FSDP2)")
+    parser.add_argument("--plan", action="store_true", help="print memory and time needed, and do nothing")
+    parser.add_argument(
+        "--card",
+        choices=["here", "h100", "h200", "a100", "l4", "rtx4090"],
+        default="here",
+        help="the GPU of --plan (default: this machine)",
+    )
+    parser.add_argument("--rehearse", action="store_true", help="two steps with a tiny random model of the same kind")
+    parser.add_argument("--online", action="store_true", help="fetch the model if it is not on this machine")
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a model by a recipe: `sft` imitates chosen routes, `dpo` prefers better ones to worse, `rl` raises the
+    reward. Checkpoints, metrics.jsonl and at the end the model or adapter are written to --out."""
+    if not args.online:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    read_env()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it offers kernels from a hub
+    from routerlab.cli import launch
+    from routerlab.train.recipes import TrainError, read_recipe
+
+    stage = args.stage
+    recipe = read_recipe(args.recipe, stage, args.changes)
+    if args.rehearse:
+        recipe = recipe.tiny()
+    if args.plan:
+        examples, tokens = _lengths(args.data, recipe.arguments(stage).get("max_length", 1024))
+        print(launch.plan(recipe, stage, examples, tokens, args.gpus * args.nodes, args.shard, args.card))
+        return 0
+    if args.data is None or args.out is None:
+        raise TrainError("name the records with --data and a folder for the run with --out")
+    arguments = _again(args)
+    if args.launch == "slurm":
+        print(launch.slurm_script(arguments, args.gpus, args.nodes), end="")
+        return 0
+    if args.launch == "ray":
+        launch.run_on_ray(in_ray_worker, arguments, args.gpus, args.out.resolve())
+        return 0
+    if args.launch != "local":
+        return _run(launch.command(args.launch, arguments, args.gpus))
+    from routerlab.train.supervised import read_records
+    from routerlab.train.supervised import train as supervised
+
+    table = None
+    if args.table:
+        from routerlab.core.recorded import recorded
+
+        table = recorded(args.table).split("train").table  # other splits are never trained on
+    records, start = read_records(args.data, stage), args.start and args.start.resolve()
+    result = supervised(stage, recipe, records, args.out.resolve(), start, args.shard, table, say)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(result)
+    return 0
+
+
+def _again(args: argparse.Namespace) -> list[str]:
+    """The same command with absolute paths, for each process of a launcher."""
+    paths = {"--data": args.data, "--out": args.out, "--from": args.start}
+    given = [text for flag, path in paths.items() if path for text in (flag, str(path.resolve()))]
+    given += ["--table", args.table] if args.table else []
+    changes = [text for change in args.changes for text in ("--set", change)]
+    flags = [f"--{name}" for name in ("shard", "rehearse", "online") if getattr(args, name)]
+    return ["train", args.stage, "--recipe", args.recipe, *given, *changes, *flags]
+
+
+def in_ray_worker(config: dict) -> None:
+    """What each worker of Ray Train runs: the command with these arguments, whose processes Ray has connected."""
+    from routerlab.cli import main
+
+    if main(config["arguments"]):
+        raise RuntimeError(f"`routerlab {shlex.join(config['arguments'])}` failed; its last line says why")
+
+
+def _run(command: list[str]) -> int:
+    say(shlex.join(command))
+    try:
+        return subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        say(f"routerlab: {command[0]} is not installed; `pip install {command[0]}`")
+        return 1
+
+
+def _lengths(data: Path | None, longest: int) -> tuple[int, float]:
+    """(records, mean tokens at 4 characters each), or 10,000 of the greatest length where no records are named."""
+    if data is None:
+        return 10_000, float(longest)
+    import pyarrow.parquet as pq
+
+    if data.suffix == ".parquet":
+        rows = [str(r) for r in pq.read_table(data).to_pylist()]
+    else:
+        rows = data.read_text(encoding="utf-8").splitlines()
+    return len(rows), min(longest, sum(map(len, rows)) / max(1, len(rows)) / 4)
