@@ -157,6 +157,8 @@ def one_call(pocket: Pocket, out: dict) -> None:
             if reached >= rewards_of["GRPO"][-1].mean():
                 out.setdefault("exact_share_of_grpo_time", []).append(round(spent / seconds["GRPO"][-1], 3))
                 break
+        else:
+            out.setdefault("exact_share_of_grpo_time", []).append(None)  # not reached in half of the steps
     # The random mix of single models: for each cost weight the single model that is best in training.
     mean = pocket.quality.mean(0) - pocket.drawn.lam[:, None] * pocket.usd.mean(0)
     columns = {n: np.mean(r, 0) for n, r in rewards_of.items()} | {"mix": pocket.scored(mean.argmax(1))}
