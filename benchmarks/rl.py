@@ -240,7 +240,7 @@ def agents(pocket: Pocket, out: dict) -> None:
     estimates = pocket.predicted(pocket.regress(0), "test")
     learning = AgentMode(Replay.of(pocket.parts["train"]), known)
     testing = AgentMode(Replay.of(pocket.parts["test"]), estimates)
-    choice, rows = decide(*estimates, AGENT_LAM), np.arange(len(estimates[0]))
+    choice, rows = decide(estimates[0], estimates[1], AGENT_LAM), np.arange(len(estimates[0]))
     right, usd = (m[rows, choice] for m in pocket.first["test"])
     one = float((right - AGENT_LAM * usd).mean())
     for name, base in (("GRPO", GRPO), ("DAPO", DAPO)):
