@@ -157,6 +157,8 @@ def one_call(pocket: Pocket, out: dict) -> None:
             if reached >= rewards_of["GRPO"][-1].mean():
                 out.setdefault("exact_share_of_grpo_time", []).append(round(spent / seconds["GRPO"][-1], 3))
                 break
+        else:
+            out.setdefault("exact_share_of_grpo_time", []).append(None)  # not reached in half of the steps
     # The random mix of single models: for each cost weight the single model that is best in training.
     mean = pocket.quality.mean(0) - pocket.drawn.lam[:, None] * pocket.usd.mean(0)
     columns = {n: np.mean(r, 0) for n, r in rewards_of.items()} | {"mix": pocket.scored(mean.argmax(1))}
@@ -238,7 +240,7 @@ def agents(pocket: Pocket, out: dict) -> None:
     estimates = pocket.predicted(pocket.regress(0), "test")
     learning = AgentMode(Replay.of(pocket.parts["train"]), known)
     testing = AgentMode(Replay.of(pocket.parts["test"]), estimates)
-    choice, rows = decide(*estimates, AGENT_LAM), np.arange(len(estimates[0]))
+    choice, rows = decide(estimates[0], estimates[1], AGENT_LAM), np.arange(len(estimates[0]))
     right, usd = (m[rows, choice] for m in pocket.first["test"])
     one = float((right - AGENT_LAM * usd).mean())
     for name, base in (("GRPO", GRPO), ("DAPO", DAPO)):
