@@ -139,3 +139,13 @@ def test_a_matrix_of_one_try_holds_that_try_alone(small):
     table = OutcomeTable(twice)
     np.testing.assert_allclose(table.matrix("usd"), OutcomeTable(small).matrix("usd"))
     np.testing.assert_allclose(table.matrix("usd", 1), np.full((3, 2), 9.0))
+
+
+def test_queries_and_models_stand_in_the_order_of_their_first_rows():
+    columns = {"query": ["a", "b", "a", "b"], "model": ["m", "n", "n", "m"], "grade": ["CORRECT"] * 4}
+    table = OutcomeTable(columns | {"quality": [1.0] * 4, "usd": [0.0] * 4})
+    assert (table.queries, table.models) == (("a", "b"), ("m", "n"))
+    columns["query"], columns["model"] = ["a", "b", "b", "a"], ["n", "m", "n", "m"]
+    table = OutcomeTable(columns | {"quality": [1.0] * 4, "usd": [0.0, 0.25, 0.5, 0.75]})
+    assert (table.queries, table.models) == (("a", "b"), ("n", "m"))
+    assert table.matrix("usd").tolist() == [[0.0, 0.75], [0.5, 0.25]]
