@@ -209,7 +209,7 @@ def in_process(environment, files, out, changes, shard, full_disk):
     os.environ.update(environment)
     torch.set_num_threads(1)
     recipe = read_recipe("pocket-cpu", "sft", ["per_device_train_batch_size=4", *changes]).tiny()
-    recipe.common.update(max_steps=12)
+    recipe.sft["max_steps"] = 12
     if full_disk:
 
         def fill():
