@@ -39,6 +39,7 @@ from routerlab.train.recipes import (
     real_bf16,
     rendered,
 )
+from routerlab.train.shared_prefix import share_prefixes
 
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
@@ -233,7 +234,9 @@ def make_trainer(
     rows = dataset(stage, records, tokenizer, config.max_length, say)
     if stage == "sft":
         return SFT(model, train_dataset=rows, **shared)
-    return DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+    trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
+    share_prefixes(trainer.model, trainer.ref_model)
+    return trainer
 
 
 def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str, Path | None]:
