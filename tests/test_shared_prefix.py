@@ -46,14 +46,17 @@ def gradients(model, outputs):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("adapter", [False, True])
-def test_the_fused_head_gives_the_same_log_probabilities_entropies_and_gradients(model, adapter):
+@pytest.mark.parametrize(("adapter", "checkpointing"), [(False, False), (True, False), (False, True)])
+def test_the_fused_head_gives_the_same_log_probabilities_entropies_and_gradients(model, adapter, checkpointing):
     add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
     if adapter:
         model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     expected = model(**rows(), fused_lm_head=True)
     slopes = gradients(model, expected)
     share_prefixes(model, None)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.train()
     shared = model(**rows(), fused_lm_head=True)
     torch.testing.assert_close(shared.log_probs, expected.log_probs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(shared.entropy, expected.entropy, rtol=1e-5, atol=1e-5)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 from trl.rewards.other_rewards import get_soft_overlong_punishment
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.label.rewards import linear
 from routerlab.train.checkpoints import WholeCheckpoints
 from routerlab.train.env import Episode, read_tools
 from routerlab.train.recipes import Play, TrainError, rendered
+from routerlab.train.shared_prefix import SharedPrefixGRPO
 
 
 class Replayed:
@@ -52,7 +52,7 @@ class Replayed:
         return 0.0 if number is None else float(self.recorded("quality", self.episode.called[number]))
 
 
-class GRPO(WholeCheckpoints, GRPOTrainer):
+class GRPO(WholeCheckpoints, SharedPrefixGRPO):
     """TRL's GRPOTrainer. `loss_type: dapo` with `epsilon_high` is DAPO (arXiv:2503.14476), `grpo` is GRPO
     (arXiv:2402.03300).
 
