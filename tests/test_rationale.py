@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
-
-from routerlab.label.oracle import Policy, label
-from routerlab.label.rationale import SYSTEM, analyse, completion, leaks, prompt, rationale
+from routerlab.label.oracle import label
+from routerlab.label.rationale import analyse, leaks, rationale
+from routerlab.routers import prompts
 
 
 def test_counts_by_hand():
@@ -21,14 +20,16 @@ def test_counts_by_hand():
     assert rationale("Yes.") == "A question of 1 word in 1 sentence."
     assert analyse("def f(x):\n    return x").code
     assert analyse("").words == 0
-    assert completion("Why?", Policy.COMPLEX).splitlines()[-1] == "Complex_Query"
-    with pytest.raises(ValueError, match="Hard"):
-        completion("Why?", "Hard_Query")
+
+
+def read(text, cards=()):
+    return "\n".join(m["content"] for m in prompts.prompt("oracle", text, cards, 1000.0).messages)
 
 
 def training_texts(queries, table):
     made = label(table.grades(), table.matrix("usd").mean(0))
-    return [(prompt(q.text), completion(q.text, p)) for q, p in zip(queries, made.policy, strict=True)]
+    replies = [prompts.reply("oracle", p, (), rationale(q.text)) for q, p in zip(queries, made.policy, strict=True)]
+    return [(read(q.text), r["content"]) for q, r in zip(queries, replies, strict=True)]
 
 
 def test_no_answer_grade_or_reference_reaches_a_prompt(pocket):
@@ -48,16 +49,14 @@ def test_no_answer_grade_or_reference_reaches_a_prompt(pocket):
     assert [c.rsplit("\n", 1)[0] for _, c in plain] == [c.rsplit("\n", 1)[0] for _, c in changed]
     assert [c for _, c in plain] != [c for _, c in changed], "the shift changed no label: no test"
     assert "CANARY" not in str(changed)
-    texts = [q.text for q in queries]
-    prompts = [p for p, _ in plain]
+    texts, seen, blank = [q.text for q in queries], [p for p, _ in plain], read("")
     for grade in ("CORRECT", "INCORRECT", "IDK"):
-        assert leaks(prompts, texts, [grade] * len(texts)) == []
+        assert leaks(seen, blank, texts, [grade] * len(texts)) == []
     for model in range(len(table.models)):
-        assert leaks(prompts, texts, [a or "" for a in table.text("answer")[:, model]]) == []
-    assert leaks(prompts, texts, [q.reference for q in queries]) == []
+        assert leaks(seen, blank, texts, [a or "" for a in table.text("answer")[:, model]]) == []
+    assert leaks(seen, blank, texts, [q.reference for q in queries]) == []
 
 
 def test_a_prompt_that_tells_is_found():
-    told = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "What is 2+2? (4)"}]
-    honest = prompt("Is 4 even?")
-    assert leaks([told, honest], ["What is 2+2?", "Is 4 even?"], ["4", "4"]) == [0]
+    told, honest = read("What is 2+2? (4)"), read("Is 4 even?")
+    assert leaks([told, honest], read(""), ["What is 2+2?", "Is 4 even?"], ["4", "4"]) == [0]

@@ -1,22 +1,13 @@
-"""The prompts and completions that train a router which is a language model, made from the question's text alone.
+"""Rationales, made from the question's text alone, and the check that no prompt tells an answer.
 
 A label comes from what models answered. If a trace of an answer, a grade or a reference reached the prompt, a router
-would learn to read it there and fail on the first new question. So every function here takes a text and a policy.
+would learn to read it there and fail on the first new question.
 """
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from routerlab.label.oracle import Policy
-
-SYSTEM = (
-    "You decide which model should answer a question; you do not answer it. Say in one sentence what the question "
-    "asks of a model, then name one policy.\n"
-    f"{Policy.STANDARD}: the cheaper model will do.\n"
-    f"{Policy.COMPLEX}: the stronger model is needed.\n"
-    f"{Policy.AMBIGUOUS}: neither is likely to be right; do not pay for the stronger one."
-)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*")
 _ASKS = re.compile(
     r"\b(who|what|when|where|which|why|how|calculate|compute|count|find|prove|write|sort|list|convert|spell)\b",
@@ -75,26 +66,12 @@ def rationale(text: str) -> str:
     return f"A question of {size}{asks}{has}."
 
 
-def prompt(text: str) -> list[dict[str, str]]:
-    """The messages a router reads for this question: the same in training and in service."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
-
-
-def completion(text: str, policy: Policy) -> str:
-    """What the router is trained to write: the rationale, then the policy alone on the last line."""
-    return f"{rationale(text)}\n{Policy(policy)}"
-
-
-def leaks(prompts: Sequence[Sequence[dict[str, str]]], texts: Sequence[str], secrets: Sequence[str]) -> list[int]:
+def leaks(prompts: Sequence[str], blank: str, texts: Sequence[str], secrets: Sequence[str]) -> list[int]:
     """The places of the prompts that contain their secret (an answer, a grade, a reference) more often than the
-    question's own text and the instructions do. Check before training that there are none.
+    question's own text and the prompt of an empty question (`blank`) do. Check before training that there are none.
     """
     rows = enumerate(zip(prompts, texts, secrets, strict=True))
-    return [
-        place
-        for place, (messages, text, secret) in rows
-        if secret and sum(m["content"].count(secret) for m in messages) > SYSTEM.count(secret) + text.count(secret)
-    ]
+    return [i for i, (read, text, s) in rows if s and read.count(s) > blank.count(s) + text.count(s)]
 
 
 def _count(number: int, what: str) -> str:
