@@ -69,7 +69,7 @@ def drift(now: Recorded, before: Recorded) -> list[str]:
     """
     train, test = ([q.text for q in before.split(name).queries] for name in ("train", "test"))
     features = Tfidf().fit(train)
-    known = normalize(features.views(train).dense)
+    known: Any = normalize(features.views(train).dense)
     asked = [normalize(features.views(texts).dense) for texts in (test, [q.text for q in now.queries])]
     nearest = [(views @ known.T).max(1) for views in asked]
     unlike = (nearest[1] < np.quantile(nearest[0], 0.01)).mean()
