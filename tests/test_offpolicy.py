@@ -35,7 +35,7 @@ def test_intervals_cover_the_truth_on_simulated_logs(pocket, explore, requests):
     chances = np.full((len(wanted), 6), explore / 6)
     chances[np.arange(len(wanted)), base] += 1 - explore
     truth = quality[np.arange(len(wanted)), wanted].mean()
-    simulations, covered, errors, widths = 1000, np.zeros(2), np.zeros(2), np.zeros(2)
+    simulations, covered, errors, widths = 500, np.zeros(2), np.zeros(2), np.zeros(2)
     for _ in range(simulations):
         rows = rng.integers(0, len(wanted), requests)
         drawn = rng.random(requests)

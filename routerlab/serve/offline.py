@@ -69,9 +69,9 @@ def drift(now: Recorded, before: Recorded) -> list[str]:
     """
     train, test = ([q.text for q in before.split(name).queries] for name in ("train", "test"))
     features = Tfidf().fit(train)
-    known: Any = normalize(features.views(train).wide)
-    asked = [normalize(features.views(texts).wide) for texts in (test, [q.text for q in now.queries])]
-    nearest = [np.asarray((views @ known.T).max(1).todense()).ravel() for views in asked]
+    known: Any = normalize(features.views(train).dense)
+    asked = [normalize(features.views(texts).dense) for texts in (test, [q.text for q in now.queries])]
+    nearest = [(views @ known.T).max(1) for views in asked]
     unlike = (nearest[1] < np.quantile(nearest[0], 0.01)).mean()
     warnings = [f"{unlike:.0%} of the questions are unlike those of {before.pool.name}"] if unlike > 0.05 else []
     for model in set(now.pool.ids) & set(before.pool.ids):
