@@ -221,21 +221,14 @@ def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records
     lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
     if stage == "sft":
-<<<<<<< HEAD
         return SFT(model, train_dataset=dataset(stage, records, tokenizer, config.max_length, say), **shared)
-    if stage == "dpo":
-        rows = dataset(stage, records, tokenizer, config.max_length, say)
-        trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
-    else:
+    if stage == "rl":
         texts = [{k: json.dumps(v) if k in {"tools", "pool"} else v for k, v in r.items()} for r in records]
-        trainer = GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
+        return GRPO(model, table, Play(**recipe.play), rows=Dataset.from_list(texts), **shared)
+    rows = dataset(stage, records, tokenizer, config.max_length, say)
+    trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
     if recipe.share_prompts:
         share_prefixes(trainer.model, trainer.ref_model)
-=======
-        return SFT(model, train_dataset=rows, **shared)
-    trainer = DPO(model, train_dataset=rows, data_collator=WeighedPairs(tokenizer.pad_token_id), **shared)
-    share_prefixes(trainer.model, trainer.ref_model)
->>>>>>> prefix
     return trainer
 
 
