@@ -73,7 +73,9 @@ def test_a_repeated_model_and_the_order_of_rows_and_models_change_no_number(plai
     rows = np.random.default_rng(1).permutation(len(queries))
     turned = [2, 0, 1]
     data = _made([queries[i] for i in rows], quality[rows][:, turned], usd[turned], tuple(models[m] for m in turned))
-    _same(plain, _numbers(contest(data, SMALL, features=Tfidf(width=16))))
+    turned_numbers = _numbers(contest(data, SMALL, features=Tfidf(width=16)))
+    assert turned_numbers.keys() == plain.keys()
+    _same(plain, turned_numbers)
     for name in ("0", "z"):  # its id comes before or after the others'
         twice = np.hstack([quality[:, :1], quality])
         data = _made(queries, twice, np.append(usd[0], usd), (name, *models))
