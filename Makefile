@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test lab pocket pocket-quick bench faults mutants docs clean setup
+.PHONY: run test lab pocket pocket-quick actor gpu bench faults mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -25,13 +25,22 @@ test: $(READY)  ## lint, types, floors, all tests, and the notebooks against the
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null
+	$(BIN)/jupyter lab --ip 127.0.0.1 --allow-root notebooks/00_start_here.ipynb
 
 pocket: $(READY)  ## train the embedded models from seeds and record their table again
 	$(BIN)/routerlab pocket
 
 pocket-quick: $(READY)  ## the same, much reduced, into data/runs/pocket-quick
 	$(BIN)/routerlab pocket --quick --threads 1 --out data/runs/pocket-quick
+
+actor: $(READY)  ## train the small actors from seeds, into data/pocket/actor
+	$(BIN)/routerlab actor
+
+gpu: $(READY)  ## what training and serving on a GPU needs; flash-attn is built against the torch that is there
+	$(PIP) vllm liger-kernel bitsandbytes
+	$(PIP) ninja packaging wheel setuptools
+	$(PIP) --no-build-isolation flash-attn
 
 bench: $(READY)  ## all benchmarks, into benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/all.py

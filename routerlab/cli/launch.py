@@ -9,8 +9,8 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -20,14 +20,14 @@ from routerlab.core.runs import root
 from routerlab.train.recipes import Recipe, TrainError
 
 LAUNCHERS = ("local", "torchrun", "accelerate", "ray", "modal", "slurm")
-CARDS = {  # name: (memory in GiB, dense bfloat16 operations a second)
-    "h100": (80, 989e12),
-    "h200": (141, 989e12),
-    "a100": (80, 312e12),
-    "l4": (24, 121e12),
-    "rtx4090": (24, 165e12),
+GIB = 2.0**30
+CARDS = {  # name: (memory in GiB, operations a second: 40 % of the dense bfloat16 peak)
+    "h100": (80, 0.4 * 989e12),
+    "h200": (141, 0.4 * 989e12),
+    "a100": (80, 0.4 * 312e12),
+    "l4": (24, 0.4 * 121e12),
+    "rtx4090": (24, 0.4 * 165e12),
 }
-_REACHED = 0.4  # share of a card's peak that training reaches when nothing is tuned
 
 
 def command(launcher: str, arguments: Sequence[str], processes: int) -> list[str]:
@@ -85,9 +85,8 @@ def run_on_ray(work: Callable[[dict], None], arguments: Sequence[str], workers: 
         ray.shutdown()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a training needs on each device, in GiB, and how long it takes."""
+class Plan(NamedTuple):
+    """What a training needs on each device, and how long it takes."""
 
     parameters: int
     trained: int
@@ -102,17 +101,17 @@ class Plan:
         return self.weights_gib + self.training_gib + self.activations_gib
 
     def __str__(self) -> str:
-        fits = "" if not self.memory_gib else f" of {self.memory_gib:.0f}"
+        of = f" of {self.memory_gib:.0f}" if self.memory_gib else ""
         return (
             f"{self.parameters / 1e6:,.1f} M parameters, {self.trained / 1e6:,.1f} M of them trained\n"
-            f"memory a device: {self.needed_gib:.2f}{fits} GiB (weights {self.weights_gib:.2f}, "
+            f"memory a device: {self.needed_gib:.2f}{of} GiB (weights {self.weights_gib:.2f}, "
             f"gradients and optimizer {self.training_gib:.2f}, activations {self.activations_gib:.2f})\n"
             f"time: about {self.hours:.2g} hours"
         )
 
 
 def plan(recipe: Recipe, stage: str, examples: int, tokens: float, devices: int, shard: bool, card: str) -> Plan:
-    """An estimate from the model's shape, the lengths and the hardware.
+    """An estimate from the model's shape, the lengths and the hardware; of rl without its generation.
 
     Args:
         recipe: Of the model.
@@ -125,56 +124,46 @@ def plan(recipe: Recipe, stage: str, examples: int, tokens: float, devices: int,
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**recipe.shape))
-        total = model.num_parameters()
-        table = model.get_input_embeddings().weight.numel()
-        trained = total
+        total, trained, table = (
+            model.num_parameters(),
+            model.num_parameters(),
+            model.get_input_embeddings().weight.numel(),
+        )
         if recipe.method != "full":
             trained = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.lora)).num_parameters(True)
-    memory, peak = CARDS[card] if card in CARDS else _this_machine()
-    arguments, size = recipe.arguments(stage), 2 if recipe.dtype == "bfloat16" or card in CARDS else 4
+    memory, speed = CARDS[card] if card in CARDS else _this_machine()
+    own, shape, dpo = recipe.arguments(stage), recipe.shape, stage == "dpo"
+    size = 2 if recipe.dtype == "bfloat16" or memory else 4
+    saves = bool(own.get("gradient_checkpointing", True))
     stored = {"full": 4 * total, "lora": size * total, "qlora": 0.52 * (total - table) + size * table}[recipe.method]
-    if recipe.method == "full" and stage == "dpo":
-        stored *= 2  # the reference model
-    split = devices if shard else 1
-    batch = arguments.get("per_device_train_batch_size", 8)
-    length = arguments.get("max_length", 1024) if arguments.get("packing") else tokens
-    rows = batch * length * {"sft": 1, "dpo": 2, "rl": 1}[stage]
-    shape = recipe.shape
-    layer = rows * size * (16 * shape["hidden_size"] + 4 * shape["intermediate_size"])
-    layers = shape["num_hidden_layers"]
-    kept = (
-        rows * size * shape["hidden_size"] * layers + layer
-        if arguments.get("gradient_checkpointing")
-        else layers * layer
+    stored *= 2 if dpo and recipe.method == "full" else 1  # the reference model
+    length = own["max_length"] if own.get("packing") else tokens
+    rows = own.get("per_device_train_batch_size", 8) * length * (2 if dpo else 1)
+    layer, layers = (
+        rows * size * (16 * shape["hidden_size"] + 4 * shape["intermediate_size"]),
+        shape["num_hidden_layers"],
     )
-    passes = 6.0 if recipe.method == "full" else 4.0
-    passes += 2.0 * bool(arguments.get("gradient_checkpointing")) + 2.0 * (stage == "dpo")
-    operations = passes * (total - table + shape["vocab_size"] * shape["hidden_size"])
-    operations += passes * layers * shape["hidden_size"] * tokens  # attention, half of it masked
-    seen = examples * tokens * arguments.get("num_train_epochs", 3) * {"sft": 1, "dpo": 2, "rl": 1}[stage]
-    if steps := arguments.get("max_steps"):
-        seen = steps * rows * arguments.get("gradient_accumulation_steps", 1) * devices
-    gib = 2.0**30
-    return Plan(
-        total,
-        trained,
-        stored / split / gib,
-        12 * trained / split / gib,
-        kept / gib,
-        memory,
-        seen * operations / peak / devices / 3600,
+    kept = rows * size * shape["hidden_size"] * layers + layer if saves else layers * layer
+    # Operations of a token: 2 for each weight forward, as many to its inputs, and to trained weights; 2 to repeat.
+    passes = (6 if recipe.method == "full" else 4) + 2 * saves + 2 * dpo
+    each = passes * (
+        total - table + shape["vocab_size"] * shape["hidden_size"] + layers * shape["hidden_size"] * tokens
     )
+    seen = examples * tokens * own.get("num_train_epochs", 3) * (2 if dpo else own.get("num_generations", 1))
+    if steps := own.get("max_steps"):
+        seen = steps * rows * own.get("gradient_accumulation_steps", 1) * devices
+    split = GIB * (devices if shard else 1)
+    hours = seen * each / speed / devices / 3600
+    return Plan(total, trained, stored / split, 12 * trained / split, kept / GIB, memory, hours)
 
 
 def _this_machine() -> tuple[float, float]:
-    """(GiB, operations a second): a known card's, or what a matrix product reaches here."""
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name().lower().replace(" ", "")
-        for card, (memory, peak) in CARDS.items():
-            if card in name:
-                return memory, peak * _REACHED
-    square = torch.rand(1024, 1024)
-    begin = time.perf_counter()
+    """(GiB, operations a second) of a known card, or what a matrix product reaches on this CPU."""
+    name = torch.cuda.get_device_name().lower().replace(" ", "") if torch.cuda.is_available() else ""
+    for card, (memory, speed) in CARDS.items():
+        if card in name:
+            return memory, speed
+    square, begin = torch.rand(1024, 1024), time.perf_counter()
     for _ in range(4):
-        square @ square
-    return 0.0, 4 * 2 * 1024**3 / (time.perf_counter() - begin) * _REACHED
+        torch.mm(square, square)
+    return 0, 4 * 2 * 1024**3 / (time.perf_counter() - begin) / 2

@@ -1,6 +1,4 @@
-"""The verbs that use a saved router: `route` asks it about questions, `meet` teaches it a new model, `reprice` gives
-it new prices.
-"""
+"""The verbs that use a saved router: ask it about questions, teach it a new model, give it new prices."""
 
 import argparse
 from pathlib import Path

@@ -30,7 +30,10 @@ def add(verb: AddVerb) -> None:
     parser.add_argument("--shard", action="store_true", help="divide the parameters among the processes (FSDP2)")
     parser.add_argument("--plan", action="store_true", help="print memory and time needed, and do nothing")
     parser.add_argument(
-        "--card", default="here", help="for --plan: h100, h200, a100, l4, rtx4090 (default: this machine)"
+        "--card",
+        choices=["here", "h100", "h200", "a100", "l4", "rtx4090"],
+        default="here",
+        help="the GPU of --plan (default: this machine)",
     )
     parser.add_argument("--rehearse", action="store_true", help="two steps with a tiny random model of the same kind")
     parser.add_argument("--online", action="store_true", help="fetch the model if it is not on this machine")

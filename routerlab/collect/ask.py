@@ -55,6 +55,7 @@ async def ask(
     size = min(backend.batch, session.at_once)
     batches = _batches({c.key: c for c in calls if c.key not in ledger.results}.values(), size)
     await asyncio.gather(*(session.work(batches) for _ in range(max(1, session.at_once // size))))
+    kept = len(ledger.results)
     match session.error:
         case BudgetError() as error:
             raise CollectError(str(error)) from error
@@ -63,14 +64,12 @@ async def ask(
             more = f"; all calls together cost ${over:.6f} more than was reserved for them" if over else ""
             raise CollectError(
                 f"the run stopped at {error}{more}: every further call would fail the same way. Correct the cause and "
-                f"run the same command again; {len(ledger.results)} answers are kept"
+                f"run the same command again; {kept} answers are kept"
             ) from error
         case BaseException() as error:
             raise error
     if session.stop.is_set():
-        raise CollectError(
-            f"stopped; {len(ledger.results)} of {len(calls)} answers are kept: run the same command again to go on"
-        )
+        raise CollectError(f"stopped; {kept} of {len(calls)} answers are kept: run the same command again to go on")
 
 
 def _batches(calls: Iterable[Call], size: int) -> Iterator[list[Call]]:

@@ -114,9 +114,7 @@ class ReplayBackend:
 
 
 def backend(name: str, **options) -> Backend:
-    """`pocket`, `replay:<table>`, `litellm`, `openai:<base url>`, or `openai` if each model's card has its own address.
-    `options` go to its class.
-    """
+    """The backend `pocket`, `replay:<table>`, `litellm`, `openai:<base url>` or `openai`; `options` go to its class."""
     kind, _, rest = name.partition(":")
     match kind:
         case "pocket" if not rest:

@@ -44,9 +44,7 @@ class Budget:
         return self._reserved / UNIT
 
     async def reserve(self, usd: float) -> None:
-        """Reserve `usd`. While it does not fit, wait for calls in flight to settle for less; if none is in flight,
-        raise BudgetError.
-        """
+        """Reserve `usd`; while it does not fit, wait for calls in flight to settle, or raise BudgetError if none is."""
         amount = units(usd)
         while self._cap is not None and self._spent + self._reserved + amount > self._cap:
             if not self._reserved:
@@ -163,17 +161,13 @@ class Limiter:
 
 
 def backoff_s(attempt: int, rng: random.Random, retry_after_s: float | None = None) -> float:
-    """Seconds to wait after attempt `attempt` (1, 2, ...): what the provider asked for, and a uniform draw from 0 to
-    0.5, 1, 2, ..., at most 30.
-    """
+    """Seconds to wait after attempt 1, 2, 3, ...: what the provider asked for, and up to 0.5, 1, 2, ... 30 drawn."""
     return (retry_after_s or 0.0) + rng.uniform(0, min(30.0, 0.5 * 2 ** (attempt - 1)))
 
 
 @dataclass
 class Outage:
-    """Whether one provider is down. While it is, one call at a time is sent to see if it answers again: after 0.5 s, 1,
-    2, 4, then every 5 s.
-    """
+    """Whether one provider is down. Meanwhile one call at a time is tried: after 0.5 s, 1, 2, 4, then every 5 s."""
 
     sleep: Callable[[float], Awaitable[None]]
     answered: bool = False  # whether the provider ever answered in this run

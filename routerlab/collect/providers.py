@@ -88,9 +88,7 @@ def _lesson(error: CallError, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(repr=False)
 class OpenAIBackend(_Provider):
-    """Any endpoint that speaks OpenAI's chat completions, such as vLLM and llama.cpp; without a `key_env` the key is in
-    OPENAI_API_KEY.
-    """
+    """Any server of OpenAI's chat completions (vLLM, llama.cpp …); without `key_env` OPENAI_API_KEY holds the key."""
 
     _: KW_ONLY
     most_bytes: int = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
@@ -103,9 +101,7 @@ class OpenAIBackend(_Provider):
         """Raise BackendError for a model without an address, or whose key is in no environment variable."""
         for card in cards:
             if not (card.base_url or self.base_url):
-                raise BackendError(
-                    f"model {card.id!r} has no address: give base_url in its pool, or --backend openai:URL"
-                )
+                raise BackendError(f"{card.id!r} has no address: give base_url in its pool, or --backend openai:URL")
             url, name = checked_url(card.base_url or self.base_url), card.key_env or self.key_env
             local = urlsplit(url).scheme == "http" or _is_local(_host(url))
             if not os.environ.get(name or "OPENAI_API_KEY") and (name or not local):

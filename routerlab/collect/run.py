@@ -165,9 +165,7 @@ def check(
         )
     code = [q for q in queries if q.verifier == "code"]
     if bare := [q for q in code if not q.meta.get("tests")]:
-        raise CollectError(
-            f"{len(bare)} questions whose answers are code have no tests, such as {bare[0].id}; add them"
-        )
+        raise CollectError(f"{len(bare)} questions whose answers are code have no tests, like {bare[0].id}; add them")
     if code:
         executor(sandbox)  # raises if code cannot run
     for models, where in ((pool, backend), *([judge] if judge else [])):
@@ -198,9 +196,7 @@ def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
     kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(errors.items()))
     if set(errors) <= AGAIN:
         return f"the provider refused {errors.total()} of {len(calls)} calls ({kinds}): change the setting it names"
-    return (
-        f"{errors.total()} of {len(calls)} calls ended in an error that may pass ({kinds}): run the same command again"
-    )
+    return f"{errors.total()} of {len(calls)} calls had errors that may pass ({kinds}): run the same command again"
 
 
 def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:

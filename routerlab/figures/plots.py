@@ -156,9 +156,7 @@ def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: p
 
 
 def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
-    """Observed against predicted quality, for reliability curves by name, above the counts of their bins; bands are
-    95 % Wilson intervals.
-    """
+    """Observed against predicted quality of curves by name, above the counts of bins; bands are 95 % intervals."""
     with active_style():
         width = mpl.rcParams["figure.figsize"][0]
         figure = plt.figure(layout="constrained", figsize=(width, 0.85 * width))

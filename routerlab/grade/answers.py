@@ -107,7 +107,9 @@ def _short(wanted: set[str], text: str) -> str | None:
         return value
     sentence = PHRASES["clause"].split(affirmed(text) or "")[0]
     ends = [PHRASES["copula_split"].split(sentence)[-1]]
-    ends += [m[1] for name in ("subject", "cleft", "place", "year") if (m := PHRASES[name].match(sentence))]
+    ends += [
+        m[1] for name in ("subject", "cleft", "place", "year", "tail", "title") if (m := PHRASES[name].match(sentence))
+    ]
     return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 
 

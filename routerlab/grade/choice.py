@@ -88,8 +88,11 @@ def _weak(options: dict[str, str], text: str) -> str | None:
         chosen.append(lines[-1])
     if chosen:
         return max(chosen)[1]
-    if ending := re.search(r"\b(?:is|are|was|were) \(([A-Z])\)\W{0,3}$", text):
+    if ending := re.search(r"\b(?:is|are|was|were) \(([A-Z])\)(?=\W{0,3}$| \(\d|,? (?:followed|with|which)\b)", text):
         return ending[1] if affirmed(text[-400:]) else SEVERAL
+    named = set(re.findall(r"\(([A-Z])\)", text)) & options.keys()
+    if len(named) == 1 and len(text.split()) <= 12 and affirmed(text):
+        return named.pop()
     labels = set(re.findall(r"(?<![\w'])([A-Z])(?:[).:](?!\w)| - )", text))
     first = re.match(r"\W{0,3}([A-Z])(?:[).:]+| - )\s*(\S)", text)
     if first and first[1] in options and labels == {first[1]} and (first[2].isupper() or ")" in first[0]):

@@ -59,7 +59,7 @@ def _weak(text: str) -> str | None:
     if formulas := list(_MATH.finditer(text)):
         line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :].partition("\n")[0]
         sentences = [x for x in re.split(r"(?<=[\w$])\. (?=[A-Z])", line) if _MATH.search(x)] or [line]
-        because = re.match(r"(.*?),? because\b", sentences[-1])
+        because = PHRASES["formula_because"].match(sentences[-1])
         value = formula(because[1] if because and _MATH.search(because[1]) else sentences[-1])
         return value if value == SEVERAL or _MATH.search(line) else _content(formulas[-1])
     lines = [line for line in text.split("\n") if line.strip()]

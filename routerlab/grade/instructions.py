@@ -6,9 +6,14 @@ left out: it needs a language detector. Deviations: sentences are split by punct
 all-capitals does not also ask for English.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from routerlab.core.queries import Query
 from routerlab.grade.answers import FORMAT, MATCH, MISMATCH, Result, VerifyError
@@ -46,9 +51,18 @@ def followed(query: Query, answer: str) -> dict[str, bool]:
 
 
 def _compare(count: int, relation: str, bound: int) -> bool:
-    if relation not in {"at least", "less than"}:
+    if relation not in {"at least", "less than", "exactly"}:
         raise VerifyError(f"a relation is 'at least' or 'less than', not {relation!r}")
-    return count >= bound if relation == "at least" else count < bound
+    return count == bound if relation == "exactly" else (count >= bound) is (relation == "at least")
+
+
+def _counts(pattern: str, relation: str, bound: int | str, text: str, /, **options: Any) -> bool:
+    """Whether the text follows an instruction of instructions.yaml."""
+    needed = {*re.findall(r"\{([a-z_]+)\}", pattern), relation, bound} - {"at least", "exactly", 0, 1}
+    if needed != options.keys():
+        raise TypeError(f"it needs the options {', '.join(sorted(map(str, needed))) or 'none'}, not {sorted(options)}")
+    pattern = re.sub(r"\{([a-z_]+)\}", lambda m: re.escape(options[m[1]].strip()), pattern)
+    return _compare(len(re.findall(pattern, text)), options.get(relation, relation), options.get(str(bound), bound))
 
 
 def sentences(text: str) -> list[str]:
@@ -108,52 +122,22 @@ def _capitals(text: str, capital_frequency: int, capital_relation: str) -> bool:
     return _compare(sum(w.isupper() for w in words), capital_relation, capital_frequency)
 
 
-# By the data set's name of an instruction; the arguments have the data set's names, `section_spliter` included.
-CHECKS: dict[str, Callable[..., bool]] = {
+_RULES = yaml.safe_load(Path(__file__).with_name("instructions.yaml").read_text())
+CHECKS: dict[str, Callable[..., bool]] = {name: functools.partial(_counts, *rule) for name, rule in _RULES.items()} | {
     "keywords:existence": lambda text, keywords: all(k.casefold() in text.casefold() for k in keywords),
-    "keywords:frequency": lambda text, keyword, frequency, relation: _compare(
-        text.casefold().count(keyword.strip().casefold()), relation, frequency
-    ),
     "keywords:forbidden_words": lambda text, forbidden_words: (
         not any(re.search(rf"(?<!\w){re.escape(w)}(?!\w)", text, re.I) for w in forbidden_words)
-    ),
-    "keywords:letter_frequency": lambda text, letter, let_frequency, let_relation: _compare(
-        text.lower().count(letter.lower()), let_relation, let_frequency
     ),
     "length_constraints:number_sentences": lambda text, num_sentences, relation: _compare(
         len(sentences(text)), relation, num_sentences
     ),
     "length_constraints:number_paragraphs": _paragraphs,
-    "length_constraints:number_words": lambda text, num_words, relation: _compare(
-        len(re.findall(r"\w+", text)), relation, num_words
-    ),
     "length_constraints:nth_paragraph_first_word": _nth_first,
-    "detectable_content:number_placeholders": lambda text, num_placeholders: (
-        len(re.findall(r"\[[^\[\]]+\]", text)) >= num_placeholders
-    ),
     "detectable_content:postscript": _postscript,
-    "detectable_format:number_bullet_lists": lambda text, num_bullets: (
-        len(re.findall(r"^[^\S\n]*(?:\*(?!\*)|-(?!-))[^\S\n]*\S", text, re.M)) == num_bullets
-    ),
-    "detectable_format:constrained_response": lambda text: any(
-        f"My answer is {x}." in text for x in ("yes", "no", "maybe")
-    ),
     "detectable_format:number_highlighted_sections": _highlights,
-    "detectable_format:multiple_sections": lambda text, section_spliter, num_sections: (
-        len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)) >= num_sections
-    ),
     "detectable_format:json_format": _json,
-    "detectable_format:title": lambda text: any(t.strip() for t in re.findall(r"<<([^\n<>]+)>>", text)),
     "combination:two_responses": _two_responses,
-    "combination:repeat_prompt": lambda text, prompt_to_repeat: (
-        text.strip().lower().startswith(prompt_to_repeat.strip().lower())
-    ),
-    "startend:end_checker": lambda text, end_phrase: (
-        text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
-    ),
-    "startend:quotation": lambda text: len(text.strip()) > 1 and text.strip()[0] == '"' == text.strip()[-1],
     "change_case:english_capital": str.isupper,
     "change_case:english_lowercase": str.islower,
     "change_case:capital_word_frequency": _capitals,
-    "punctuation:no_comma": lambda text: "," not in text,
 }

@@ -32,9 +32,7 @@ class Reply:
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Model (float32) and tokenizer of one embedded model, from safetensors on disk; never from a hub."""
     if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(
-            f"no weights in {folder}; run `make pocket` to train them, or restore data/pocket from git"
-        )
+        raise FileNotFoundError(f"no weights in {folder}; train them by `make pocket`, or restore data/pocket from git")
     disable_progress_bar()
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)

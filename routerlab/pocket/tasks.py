@@ -58,9 +58,7 @@ def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
                     chosen.append(index)
                 index += 1
                 if index - _first(family, level) > 50 * per_cell:
-                    raise ValueError(
-                        f"{family} level {level} has fewer than {per_cell} different questions; ask for less"
-                    )
+                    raise ValueError(f"{family} level {level} has fewer than {per_cell} different questions: ask less")
             cells[family, level] = chosen
     return cells
 

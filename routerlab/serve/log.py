@@ -10,15 +10,17 @@ import hmac
 import math
 import os
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
 
-from routerlab.collect.ledger_format import decode, encode
+from routerlab.collect.ledger_format import decode
 from routerlab.collect.limits import UNIT, units
 from routerlab.core.runs import Run
 
@@ -146,7 +148,8 @@ class Log:
 
     def _append(self, account: Account, change: int, record: dict[str, Any]) -> None:
         total = account.charged + change
-        line = encode({**record, "by": account.name, "sum": total})
+        body = orjson.dumps({**record, "by": account.name, "sum": total})
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
         try:
             if os.write(self.file, line) != len(line):
                 raise OSError("the disk is full")

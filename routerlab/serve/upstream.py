@@ -1,5 +1,6 @@
 """Sending a chat request on to a model: an embedded one here, a server that speaks OpenAI's API, or litellm."""
 
+import functools
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -14,6 +15,7 @@ from routerlab.collect.providers import checked_url, load_litellm
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.runs import root
 
+_address = functools.cache(checked_url)
 MOST_BYTES = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
 
 
@@ -86,7 +88,7 @@ class Upstream:
             wait = aiohttp.ClientTimeout(total=None, sock_connect=30)
             pipes = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=wait, connector=pipes, read_bufsize=2**20)
-        url, headers = checked_url(card.base_url or self.base_url), {"Content-Type": "application/json"}
+        url, headers = _address(card.base_url or self.base_url), {"Content-Type": "application/json"}
         secret = os.environ.get(card.key_env or self.key_env or "OPENAI_API_KEY", "").strip()
         if secret:
             headers["Authorization"] = f"Bearer {secret}"

@@ -70,9 +70,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def raw_rows(spec: Benchmark, split: str, folder: str | Path | None = None, revision: str | None = None) -> list[Row]:
-    """The rows of a split as published: from the raw files in `folder`, else fetched at the pinned revision or at
-    `revision`.
-    """
+    """A split's rows as published: from raw files in `folder`, else fetched at the pinned revision or `revision`."""
     if folder is not None:
         return _from_folder(spec, split, Path(folder))
     revision = revision or spec.revision
@@ -146,9 +144,7 @@ def _from_folder(spec: Benchmark, split: str, folder: Path) -> list[Row]:
         if paths := [p for pattern in group for p in sorted(folder.glob(pattern)) if p.is_file()]:
             return _read(spec, split, paths, next(folder.glob("**/tables.zip"), None) if spec.tables else None)
     looked = ", ".join(pattern for group in groups[:4] for pattern in group)
-    raise SourceError(
-        f"no {spec.name} ({split}) in {folder}: looked for {looked} and the like; {_cure(spec, split, folder)}"
-    )
+    raise SourceError(f"no {spec.name} ({split}) in {folder}: looked for {looked} etc.; {_cure(spec, split, folder)}")
 
 
 def _read(spec: Benchmark, split: str, paths: Iterable[Path], tables: Path | None) -> list[Row]:

@@ -76,9 +76,7 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
         case ".csv" | ".tsv":
             rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
             if twice := [name for name, count in Counter(rows.fieldnames or ()).items() if count > 1]:
-                raise SourceError(
-                    f"{path}: the header names {', '.join(sorted(twice))} twice; rename one of the columns"
-                )
+                raise SourceError(f"{path}: the header names {', '.join(sorted(twice))} twice; rename one of them")
         case ".jsonl" | ".ndjson":
             rows = (_parse(path, n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
         case ".json":

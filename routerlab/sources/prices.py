@@ -23,9 +23,7 @@ _PROVIDERS = {
 
 
 class Difference(NamedTuple):
-    """A price beside that of a list (equal, if they agree); with the field `model` and no `theirs`, a model that a list
-    does not know.
-    """
+    """A price beside that of a list; with the field `model` and no `theirs`, a model that the list does not know."""
 
     model: str
     field: str

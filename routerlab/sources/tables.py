@@ -36,15 +36,11 @@ class Layout:
     question: str  # text of the question
     quality: str  # in [0, 1] (CORRECT from 0.5), or true and false; empty is missing
     model: str | None = None  # long tables: the model's name
-    models: str | Sequence[str] | None = (
-        None  # names; a pattern of columns; "boolean": columns of true and false; "pool"
-    )
+    models: str | Sequence[str] | None = None  # names; a pattern; "boolean": columns of true and false; "pool"
     answer: str | None = None  # reference answer
     verifier: str = "recorded"  # "recorded" is none: the answers were graded elsewhere and cannot be graded again
     usd: str | None = None  # what a call cost; without it the cost is the pool's prices times tokens
-    tokens_in: Tokens = (
-        None  # a column, a number, a number a model, or "characters": one for every four of the question
-    )
+    tokens_in: Tokens = None  # a column, a number, a number a model, or "characters": one for every four
     tokens_out: Tokens = None  # a column, a number, or a number for each model
     text: str | None = None  # the models' answers
     keep: Sequence[str] = ()  # columns for the queries' meta

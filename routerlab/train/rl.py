@@ -162,7 +162,9 @@ def train(
         started, rng = time.perf_counter(), np.random.default_rng([settings.seed, step])
         loss, line = step_of(policy, task, settings, reward, rng, step)
         optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / settings.steps)
-        for _ in range(settings.epochs if loss else 0):
+        for _ in range(settings.epochs):
+            if loss is None:
+                break
             optimiser.zero_grad()
             value = loss()
             if not value.isfinite():

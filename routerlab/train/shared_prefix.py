@@ -24,7 +24,7 @@ def share_prefixes(*models: Any) -> None:
     (GRPO, DPO, RLOO, KTO) and in generation. None is passed over."""
     for model in models:
         base = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
-        if base is None or base.config._attn_implementation == NAME:
+        if base is None or "generate" in vars(base):  # shared already
             continue
         base.set_attn_implementation(NAME)
         base.base_model.register_forward_hook(_predicting, with_kwargs=True)
@@ -94,7 +94,7 @@ def _prefilled(generate: Any) -> Any:
             base = self.base_model
             base(input_ids=rows, attention_mask=seen, position_ids=where, past_key_values=cache, use_cache=True)
         cache.batch_select_indices(which)
-        return generate(past_key_values=cache, **given)
+        return generate(**given | {"past_key_values": cache, "use_cache": True})
 
     return generating
 

@@ -56,6 +56,8 @@ class Chooser(torch.nn.Module):
     of quality and the logarithm of the cost (US$) of each model differ from those of its means: 2 x models numbers.
     """
 
+    usd: torch.Tensor
+
     def __init__(self, network: torch.nn.Module, quality: np.ndarray, usd: np.ndarray, heat: float = 0.05) -> None:
         super().__init__()
         self.network, self.heat, self.typical_usd = network, heat, float(np.nanmean(usd))

@@ -1,6 +1,4 @@
-"""Training examples as tokens: the tokenizer that all embedded models share, the examples of a cell, and batches of
-examples of similar length.
-"""
+"""Training examples as tokens: the tokenizer of all embedded models, a cell's examples, batches of similar length."""
 
 import string
 
