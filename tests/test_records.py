@@ -107,7 +107,8 @@ def test_a_record_depends_on_nothing_but_its_question_and_repetition(data, evide
 
 def test_prompts_do_not_depend_on_the_outcomes_of_their_question(data, evidence):
     query, row = data.queries[0], 0
-    before = made("rl", data, evidence, FULL, 1)[0]["prompt"]
+    every = replace(FULL, probes=10**6)  # skills on all other questions, so that one outcome more would show
+    before = made("rl", data, evidence, every, 1)[0]
     rows = data.table.rows.to_pydict()
     flipped = {"CORRECT": "INCORRECT", "INCORRECT": "CORRECT", "IDK": "CORRECT"}
     here = [q == query.id for q in rows["query"]]
@@ -115,9 +116,8 @@ def test_prompts_do_not_depend_on_the_outcomes_of_their_question(data, evidence)
     rows["quality"] = [float(g == "CORRECT") for g in rows["grade"]]
     table = OutcomeTable(rows, data.pool.ids).select(data.table.queries)
     assert (table.matrix("quality")[row] != data.table.matrix("quality")[row]).any()
-    assert made("rl", data, Evidence(data._replace(table=table), evidence.kinds[evidence.kind], DAY), FULL, 1)[0][
-        "prompt"
-    ] == (before)
+    other = Evidence(data._replace(table=table), evidence.kinds[evidence.kind], DAY)
+    assert made("rl", data, other, every, 1)[0] == before
 
 
 def test_skills_are_measured_on_training_questions_alone(data, evidence):
