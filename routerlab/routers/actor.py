@@ -122,6 +122,7 @@ class Actor(nn.Module):
         run = folder if isinstance(folder, Run) else Run(Path(folder).resolve())
         content = {"version": VERSION, "kinds": self.kinds, "template": self.words.chat_template}
         content["config"] = self.decoder.config.to_dict()
+        content["config"].pop("_name_or_path", None)  # a folder of this machine
         run.write("actor.json", json.dumps(content, indent=1, default=str) + "\n")
         run.write("actor.safetensors", save({n: w.half().contiguous() for n, w in self.state_dict().items()}))
         run.write("tokenizer.json", self.words.backend_tokenizer.to_str(pretty=True) + "\n")
