@@ -296,7 +296,7 @@ def test_an_unknown_machine_is_refused(fresh, monkeypatch):
 @pytest.fixture(scope="module")
 def fusion():
     """A local server that speaks the API of SandboxFusion; what it runs, it runs in our own box."""
-    web = pytest.importorskip("aiohttp.web", reason="aiohttp is in the extra 'serve'")
+    web = pytest.importorskip("aiohttp.web", reason="aiohttp is not installed")
     import asyncio
 
     asked = []

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routerlab import Pool, Run, cli
+from routerlab.cli import serve as serve_verbs
 from routerlab.evaluate.offpolicy import LogError
 from routerlab.label.oracle import Policy
 from routerlab.routers.baselines import Always
@@ -437,3 +438,19 @@ def test_the_served_router_chooses_what_the_trained_actor_chooses(tmp_path, pock
 
     here = actor.route(queries, test.pool)
     assert asyncio.run(scenario()) == [test.pool.ids[c] for c in here.choice]
+
+
+def test_smoke_passes_against_the_default_server_and_fails_where_the_bill_is_wrong(tmp_path, capsys):
+    """The trained actor over the embedded pool, whose own cost is billed: every scenario, whole and streamed."""
+    server = Process("serve", "--run", tmp_path / "run", "--port", 0)
+    try:
+        assert cli.main(["smoke", "--url", server.url]) == 0
+        assert capsys.readouterr().out.count("True") >= 16
+        bill = {"total_cost": 3.0, "router_cost": 1.0, "target_models_cost": 2.0}
+        calls = [{"role": "router", "cost": 1.0}, {"role": "target", "cost": 2.0}]
+        assert serve_verbs._adds_up(bill | {"call_history": calls})
+        assert not serve_verbs._adds_up(bill | {"call_history": calls[:1]})
+        assert not serve_verbs._adds_up(bill | {"call_history": calls, "total_cost": 2.0})
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
