@@ -22,7 +22,7 @@ test: $(READY)  ## lint, types, floors, all tests, and the notebooks against the
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not ray" tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 notebooks
 
 test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests
