@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         message, status = str(error), 1
         if _UNREADABLE & {kind.__name__ for kind in type(error).__mro__}:
-            message = f"a file or value cannot be read ({message}); is it whole, and of the format that this flag takes?"
+            message = f"a file or value cannot be read ({message}); is it whole, and in the format that is asked for?"
         elif not type(error).__module__.startswith("routerlab."):
             raise  # our own errors say in one line what to do; any other is a bug and keeps its trace
     # One line, whatever a library or a given value put into the message.

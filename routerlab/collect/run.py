@@ -197,9 +197,10 @@ def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
     errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
     if not errors:
         return None
+    some = f"{errors.total()} of {len(calls)} calls"
     if set(errors) <= AGAIN:
-        return f"the provider refused {errors.total()} of {len(calls)} calls ({_counts(errors)}): change the setting it names"
-    return f"{errors.total()} of {len(calls)} calls had errors that may pass ({_counts(errors)}): run the same command again"
+        return f"the provider refused {some} ({_counts(errors)}): change the setting it names"
+    return f"{some} had errors that may pass ({_counts(errors)}): run the same command again"
 
 
 def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:
