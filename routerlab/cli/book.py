@@ -1,18 +1,9 @@
-"""Verbs on notebooks: execute them without a browser, tidy them."""
+"""Verbs that make what is committed: executed and tidied notebooks, and the embedded models; and the doctor."""
 
 import argparse
+from pathlib import Path
 
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    parser = verb(run, "run", "execute the notebooks in order, each in a fresh kernel")
-    add_flags(parser, "run")
-    pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
-    parser.add_argument("-p", dest="values", help="set a parameter the notebook declares", **pair)
-    verb(doctor, "doctor", "list what is installed, what it makes possible, and what to try next")
-    add_flags(verb(tidy, "tidy", "drop from notebooks what differs between runs"), "tidy")
+from routerlab.cli.shared import say
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,20 +12,19 @@ def run(args: argparse.Namespace) -> int:
     from routerlab import book
 
     paths = book.notebooks(args.only.split(","))
-    values = {name: book.literal(value) for name, value in args.values}
-    values = {"profile": args.profile, **values}
+    values = {"profile": args.profile} | {name: book.literal(value) for name, value in args.values}
     folder = args.out.resolve() if args.out else book.root() / "data" / "runs" / "book"
     results = book.run(paths, values, folder=folder, say=say)
     print(book.summary(results))
     failed = [result.error for result in results if result.error]
-    if args.update and not failed:
-        for path in paths:
-            book.update(folder / path.name, path)
     if failed:
         say(
             f"routerlab: {len(failed)} of {len(results)} notebooks failed: {'; '.join(failed)}; "
             f"open the executed copies in {folder}"
         )
+    elif args.update:
+        for path in paths:
+            book.update(folder / path.name, path)
     return 1 if failed else 0
 
 
@@ -51,10 +41,35 @@ def tidy(args: argparse.Namespace) -> int:
     """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
     from routerlab import book
 
-    paths = args.paths or book.notebooks()
-    changed = [path for path in paths if book.tidy(path, write=not args.check)]
+    changed = [path for path in args.paths or book.notebooks() if book.tidy(path, write=not args.check)]
     for path in changed:
         print(f"{path.name}: {'not tidy' if args.check else 'tidied'}")
     if args.check and changed:
         say("routerlab: run `routerlab tidy` and commit the result")
     return 1 if args.check and changed else 0
+
+
+def actor(args: argparse.Namespace) -> int:
+    """Train the actors `known`, on all embedded models, and `unseen`, without one of them, from seeds."""
+    from routerlab.core.runs import root
+    from routerlab.train.actor import make
+
+    make(_folder(args.out or root() / "data" / "pocket" / "actor"), say)
+    return 0
+
+
+def pocket(args: argparse.Namespace) -> int:
+    """Train every embedded model that has no weights yet, then record its answers to the held-out questions. You need
+    this only to reproduce the committed files from seeds."""
+    from routerlab.core.runs import root
+    from routerlab.pocket.make.build import make
+
+    folder = _folder(args.out or root() / "data" / "pocket")
+    make(folder, quick=args.quick, again=args.again, threads=args.threads, say=say)
+    return 0
+
+
+def _folder(path: Path) -> Path:
+    """The folder of a result, made before hours of work, so that a path that cannot be one is refused at once."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path.resolve()

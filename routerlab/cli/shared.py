@@ -13,7 +13,8 @@ AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.Arg
 
 
 @functools.cache
-def _flags() -> dict[str, list[dict[str, Any]]]:
+def flags() -> dict[str, list[dict[str, Any]]]:
+    """`flags.toml`: the verbs, and groups of flags."""
     import tomllib
 
     return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
@@ -21,14 +22,16 @@ def _flags() -> dict[str, list[dict[str, Any]]]:
 
 def add_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
     """Add the flags of these groups of `flags.toml`."""
-    for flag in (flag for group in groups for flag in _flags()[group]):
+    for flag in (flag for group in groups for flag in flags()[group]):
         options: dict[str, Any] = flag | ({"type": TYPES[flag["type"]]} if "type" in flag else {})
+        if isinstance(options.get("metavar"), list):
+            options["metavar"] = tuple(options["metavar"])
         parser.add_argument(options.pop("name"), **options)
 
 
 def flags_of(given: argparse.Namespace, group: str) -> dict[str, Any]:
     """The values of the flags of a group, those that were given."""
-    names = (flag["name"].lstrip("-").replace("-", "_") for flag in _flags()[group])
+    names = (flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
     return {name: value for name in names if (value := getattr(given, name))}
 
 
@@ -96,6 +99,9 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "whole": _number(1, 10**9, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
+    "share": _number(0, 1, "share"),
+    "weight": _number(0, 1e15, "cost weight"),
+    "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
     "day": _day,
     "shares": _shares,

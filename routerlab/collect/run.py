@@ -45,7 +45,7 @@ class Collected:
         lines = [
             str(self.table),
             f"asked {self.asked:,} in this session; charged ${self.usd:.6f} in all",
-            ", ".join(f"{name} {count:,}" for name, count in sorted(self.why.items())),
+            f"{_counts(Counter(map(str, self.table.rows['grade'].drop_null().to_pylist())))} ({_counts(self.why)})",
         ]
         if self.lenient == self.lenient:
             lines.append(f"{self.lenient:.0%} of the answers do not follow the contract and were read leniently")
@@ -60,6 +60,10 @@ class Collected:
             usd = sum(u["usd"] for u in self.unknown)
             lines.append(f"{len(self.unknown)} calls with an unknown outcome stay charged at ${usd:.6f}")
         return "\n".join(lines)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items()))
 
 
 def collect(
@@ -193,10 +197,10 @@ def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
     errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
     if not errors:
         return None
-    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(errors.items()))
+    some = f"{errors.total()} of {len(calls)} calls"
     if set(errors) <= AGAIN:
-        return f"the provider refused {errors.total()} of {len(calls)} calls ({kinds}): change the setting it names"
-    return f"{errors.total()} of {len(calls)} calls had errors that may pass ({kinds}): run the same command again"
+        return f"the provider refused {some} ({_counts(errors)}): change the setting it names"
+    return f"{some} had errors that may pass ({_counts(errors)}): run the same command again"
 
 
 def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:
