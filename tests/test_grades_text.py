@@ -1,10 +1,12 @@
 """Grades of text answers: adversarial pairs, the contract, whole data sets, and texts made to be slow."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.grade import contract, deadline, verify
-from routerlab.grade.answers import json_value, regex
+from routerlab.grade.answers import Result, json_value, regex
 from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
@@ -205,11 +207,39 @@ def test_every_verifier_of_the_package_has_a_deadline(monkeypatch):
 def test_processor_time_counts_and_not_the_time_of_a_busy_machine():
     worker = deadline._Worker()
     query = ask("exact", "1")
-    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match")
+    assert worker.ask("routerlab.grade.answers:exact", 1.0, [deadline._job(query, "1")]) == [(1.0, "match")]
     worker.process.send_signal(signal.SIGSTOP)
     threading.Timer(2.0, worker.process.send_signal, [signal.SIGCONT]).start()
-    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match"), "it waited, and is graded"
+    waited = worker.ask("routerlab.grade.answers:exact", 1.0, [deadline._job(query, "1")])
+    assert waited == [(1.0, "match")], "it waited, and is graded"
     worker.close()
+
+
+def hangs(query, answer):
+    """A verifier that waits without using the processor, or ends its process, where the answer says so."""
+    if answer == "end":
+        os._exit(3)
+    time.sleep(1000 * (answer == "wait"))
+    return Result(1.0, answer)
+
+
+def test_a_verifier_that_only_waits_is_ended_by_the_clock():
+    query = ask("exact", "1")
+    late, then = grade_apart(hangs, [(query, "wait"), (query, "go")], 1, timeout_s=0.1)
+    assert isinstance(late, WorkerError)
+    assert "more than 1 s by the clock" in str(late)
+    assert then == (1.0, "go")
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_results_do_not_depend_on_how_many_answers_are_sent_at_once(size, monkeypatch):
+    monkeypatch.setattr(deadline, "_BATCH", size)
+    answers = [*"abcde", "end", *"fgh", "end", "end", *"ij"]
+    jobs = [(ask("exact", "1"), answer) for answer in answers] + [(ask("exact", "1", odd={1}), "no JSON")]
+    *results, unsendable = grade_apart(hangs, jobs * 8, 1)[: len(jobs)]
+    assert isinstance(unsendable, TypeError)
+    for answer, result in zip(answers, results, strict=True):
+        assert "the process ended (3)" in str(result) if answer == "end" else result == (1.0, answer)
 
 
 def test_a_run_is_graded_again_without_asking(tmp_path, capsys, pocket):

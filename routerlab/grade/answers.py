@@ -64,6 +64,7 @@ def normal(text: str) -> str:
     return bare or text
 
 
+_FOCUS = ("subject", "cleft", "doer", "agent", "place", "year", "tail", "title")  # where a sentence has its answer
 _BOTH = {"yes", "no", "true", "false"}
 
 
@@ -80,12 +81,13 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
-    return verdict(last_stated(tidy(answer), partial(_named, wanted), partial(_short, wanted)) == "wanted")
+    return verdict(last_stated(tidy(answer), partial(_short, wanted), partial(_short, wanted)) == "wanted")
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:
     """ "wanted" for a phrase that names a wanted answer, whole or before a remark; the phrase if it names another."""
-    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
+    phrase = re.sub(r"(?<=[A-Za-z)])_\{?(?=\d)|(?<=\d)\}(?=[A-Z(]|\$)", "", phrase) if "$" in phrase else phrase
+    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$|(?<!\w)\*|\*(?!\w)", r"\1", phrase)
     first, _, rest = phrase.partition(",")
     if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
         return "wanted"
@@ -102,14 +104,15 @@ def _named(wanted: set[str], phrase: str) -> str | None:
 
 def _short(wanted: set[str], text: str) -> str | None:
     """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
+    if truth := PHRASES["truth"].match(text):
+        return "wanted" if _key(truth["it"]) in wanted else truth["it"]
     value = _named(wanted, text)
     if value in ("wanted", SEVERAL) or len(text.split()) > 25:
         return value
+    text = PHRASES["opening"].sub("", text, count=1) if PHRASES["opening"].match(text) else text
     sentence = PHRASES["clause"].split(affirmed(text) or "")[0]
     ends = [PHRASES["copula_split"].split(sentence)[-1]]
-    ends += [
-        m[1] for name in ("subject", "cleft", "place", "year", "tail", "title") if (m := PHRASES[name].match(sentence))
-    ]
+    ends += [m[1] for name in _FOCUS if (m := PHRASES[name].match(sentence))]
     return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 
 
