@@ -158,7 +158,7 @@ def sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray
     solver = Solver(alpha, solver="sparse_cg" if hasattr(x, "tocsr") else "cholesky", tol=1e-3)
     solver.fit(x, y)
     weights = np.asarray(solver.coef_, np.float32).reshape(y.shape[1], x.shape[1])
-    return weights.T, np.atleast_1d(solver.intercept_)
+    return np.ascontiguousarray(weights.T), np.atleast_1d(solver.intercept_)
 
 
 class KNN(Learned):
