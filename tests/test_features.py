@@ -309,9 +309,11 @@ def test_our_own_transform_is_that_of_scikit_learn_to_the_bit(pocket):
     fitted = Tfidf(width=8).fit([q.text for q in pocket.split("train").queries[:400]])
     plain = csr_matrix(0.1 * (counts(texts) - fitted._shift) / fitted._scale)
     theirs = hstack([*(v.transform(texts) for v in fitted._vectorizers), plain], "csr", dtype=np.float32)
-    ours = fitted._wide(texts)
+    ours, known = fitted._wide(texts)
     for name in ("data", "indices", "indptr"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
-    alone = fitted._wide(texts[7:8])
+    alone, _ = fitted._wide(texts[7:8])
     assert np.array_equal(alone.data, theirs[7].data)
-    assert fitted._wide([]).shape == (0, theirs.shape[1])
+    assert fitted._wide([])[0].shape == (0, theirs.shape[1])
+    assert known[:300].min() > 0.8
+    assert (known[-3], known[-2]) == (0, 0), "no n-gram, and none that is known"

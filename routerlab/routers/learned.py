@@ -43,6 +43,8 @@ class Learned(ScoreRouter):
         if self._own:
             self.features.fit(texts)
         views = self.features.views(texts)._replace(category=self._categories(queries))
+        if views.known is not None:  # a lower share of known n-grams is rarer than 1 in 100 training questions
+            self.values["known"] = float(np.quantile(views.known, 0.01))
         self.learn(views, np.asarray(quality, np.float64))
         self._learn_cost(views, usd)
 
