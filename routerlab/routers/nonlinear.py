@@ -44,13 +44,13 @@ class Forest(Learned):
     def estimate(self, views):
         a, x = self.arrays, views.dense
         rows, total = np.arange(len(x)), np.zeros((len(x), a["value"].shape[1]))
-        for root in a["root"]:
-            node = np.full(len(x), root)
-            for _ in range(self.values["depth"]):
-                low = x[rows, a["feature"][node]] <= a["threshold"][node]
-                node = np.where(low, a["left"][node], a["right"][node])
-            total += a["value"][node]
-        return total / len(a["root"])
+        node = np.tile(a["root"][:, None], len(x))  # trees x questions
+        for _ in range(self.values["depth"]):
+            low = x[rows, a["feature"][node]] <= a["threshold"][node]
+            node = np.where(low, a["left"][node], a["right"][node])
+        for leaves in node:
+            total += a["value"][leaves]
+        return total / len(node)
 
 
 class Boosting(Learned):
