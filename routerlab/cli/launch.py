@@ -7,10 +7,9 @@ others by the variables that the launcher sets.
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -18,11 +17,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from routerlab.core.runs import root
-from routerlab.train.recipes import Recipe, TrainError
+from routerlab.train.recipes import Recipe, TrainError, real_bf16
 
-GIB, USED = 2.0**30, 0.4  # the share of a card's peak that a training is taken to reach
+GIB = 2.0**30
 _FACTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CARDS = {name: (memory, USED * peak * 1e12) for name, (memory, peak) in _FACTS["cards"].items()}
 
 
 def command(launcher: str, arguments: Sequence[str], processes: int) -> list[str]:
@@ -62,78 +60,43 @@ def run_on_ray(work: Callable[[dict], None], arguments: Sequence[str], workers: 
 
 
 class Plan(NamedTuple):
-    """What a training needs on each device, and how long it takes."""
+    """The memory that a training needs on each device (GiB)."""
 
     parameters: int
     trained: int
-    weights_gib: float
-    training_gib: float  # gradients and the two moments of AdamW
-    activations_gib: float
-    memory_gib: float  # of the device; 0 where unknown
-    hours: float
+    weights: float
+    training: float  # gradients and the two moments of AdamW
+    activations: float
 
     @property
-    def needed_gib(self) -> float:
-        return self.weights_gib + self.training_gib + self.activations_gib
+    def needed(self) -> float:
+        return self.weights + self.training + self.activations
 
     def __str__(self) -> str:
-        of = f" of {self.memory_gib:.0f}" if self.memory_gib else ""
         return (
             f"{self.parameters / 1e6:,.1f} M parameters, {self.trained / 1e6:,.1f} M of them trained\n"
-            f"memory a device: {self.needed_gib:.2f}{of} GiB (weights {self.weights_gib:.2f}, "
-            f"gradients and optimizer {self.training_gib:.2f}, activations {self.activations_gib:.2f})\n"
-            f"time: about {self.hours:.2g} hours"
+            f"memory of each device: {self.needed:.2f} GiB (weights {self.weights:.2f}, gradients and optimizer "
+            f"{self.training:.2f}, activations {self.activations:.2f})"
         )
 
 
-def plan(recipe: Recipe, stage: str, examples: int, tokens: float, devices: int, shard: bool, card: str) -> Plan:
-    """An estimate from the model's shape, the lengths and the hardware; of rl without its generation.
-
-    Args:
-        recipe: Of the model.
-        stage: sft, dpo or rl.
-        examples: Number of records.
-        tokens: Mean length of a record, replies included.
-        devices: Number of GPUs, or of processes on a CPU.
-        shard: Whether they share the parameters (FSDP2).
-        card: A name of CARDS, or "here" for this machine.
+def plan(recipe: Recipe, stage: str, tokens: float, devices: int) -> Plan:
+    """An estimate from the model's shape and the mean length `tokens` of a record; of rl without its generation. The
+    `devices` share the parameters (FSDP2); 1 if each has all of them.
     """
+    shape: Any = AutoConfig.for_model(**recipe.shape)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**recipe.shape))
+        model = AutoModelForCausalLM.from_config(shape)
         total, table = model.num_parameters(), model.get_input_embeddings().weight.numel()
         if recipe.method != "full":
             model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.lora))
         trained = model.num_parameters(True)
-    memory, speed = CARDS[card] if card in CARDS else _this_machine()
-    own, dpo = recipe.arguments(stage), stage == "dpo"
-    width, inner, layers, words = (
-        recipe.shape[n] for n in ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
-    )
-    size = 2 if recipe.dtype == "bfloat16" or memory else 4
-    saves = bool(own.get("gradient_checkpointing", True))
+    own, dpo, half = recipe.arguments(stage), stage == "dpo", recipe.dtype == "bfloat16" or real_bf16()
+    size = 2 if half else 4
     stored = {"full": 4 * total, "lora": size * total, "qlora": 0.52 * (total - table) + size * table}[recipe.method]
     stored *= 2 if dpo and recipe.method == "full" else 1  # the reference model
-    rows = own.get("per_device_train_batch_size", 8) * (own["max_length"] if own.get("packing") else tokens) * (1 + dpo)
-    layer = rows * size * (16 * width + 4 * inner)
-    kept = rows * size * width * layers + layer if saves else layers * layer
-    # Operations of a token: 2 for each weight forward, as many to its inputs, and to trained weights; 2 to repeat.
-    passes = (6 if recipe.method == "full" else 4) + 2 * saves + 2 * dpo
-    each = passes * (total - table + words * width + layers * width * tokens)
-    seen = examples * tokens * own.get("num_train_epochs", 3) * (2 if dpo else own.get("num_generations", 1))
-    if steps := own.get("max_steps"):
-        seen = steps * rows * own.get("gradient_accumulation_steps", 1) * devices
-    split = GIB * (devices if shard else 1)
-    return Plan(
-        total, trained, stored / split, 12 * trained / split, kept / GIB, memory, seen * each / speed / devices / 3600
-    )
-
-
-def _this_machine() -> tuple[float, float]:
-    """(GiB, operations a second) of a known card, or what a matrix product reaches on this CPU."""
-    name = torch.cuda.get_device_name().lower().replace(" ", "") if torch.cuda.is_available() else ""
-    if here := next((facts for card, facts in CARDS.items() if card in name), None):
-        return here
-    square, begin = torch.rand(1024, 1024), time.process_time()  # other programs do not count
-    for _ in range(4):
-        torch.mm(square, square)
-    return 0, 0.5 * 4 * 2 * 1024**3 / (time.process_time() - begin) * torch.get_num_threads()
+    length = own.get("max_length", 1024) if own.get("packing") else tokens
+    rows = size * own.get("per_device_train_batch_size", 8) * length * (2 if dpo else 1)
+    layer, layers = rows * (16 * shape.hidden_size + 4 * shape.intermediate_size), shape.num_hidden_layers
+    kept = rows * shape.hidden_size * layers + layer if own.get("gradient_checkpointing", True) else layers * layer
+    return Plan(total, trained, stored / devices / GIB, 12 * trained / devices / GIB, kept / GIB)

@@ -35,8 +35,8 @@ def train(args: argparse.Namespace) -> int:
     if args.plan:
         longest = recipe.arguments(stage).get("max_length", 1024)
         sizes = [min(longest, len(json.dumps(r)) / 4) for r in read_records(args.data, stage)] if args.data else []
-        many, mean = (len(sizes), sum(sizes) / len(sizes)) if sizes else (10_000, longest)  # at 4 characters a token
-        print(launch.plan(recipe, stage, many, mean, args.gpus * args.nodes, args.shard, args.card))
+        mean = sum(sizes) / len(sizes) if sizes else longest  # at 4 characters a token
+        print(launch.plan(recipe, stage, mean, args.gpus * args.nodes if args.shard else 1))
         return 0
     if args.data is None or args.out is None:
         raise TrainError("name the records with --data and a folder for the run with --out")

@@ -17,6 +17,7 @@ from routerlab.routers import prompts
 from routerlab.routers.prompts import Style
 from routerlab.routers.protocol import RouterError, ScoreRouter
 
+CALL = '<tool_call>\n{{"name": "{}", "arguments": {{}}}}\n</tool_call>'  # as chat templates write a call
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
 
 
@@ -119,9 +120,8 @@ class CausalReader:
         """Of the reply that calls each candidate. The prompt is computed once; all replies continue it as one batch."""
         import torch
 
-        call = '<tool_call>\n{{"name": "{}", "arguments": {{}}}}\n</tool_call>'  # as chat templates write it
         replies = list(prompts.SLOTS[: len(cards)])
-        replies = [call.format(prompts.tool_name(c.id)) for c in cards] if self.style == "tool" else replies
+        replies = [CALL.format(prompts.tool_name(c.id)) for c in cards] if self.style == "tool" else replies
         rows = [torch.tensor(self.words(r, add_special_tokens=False)["input_ids"]) for r in replies]
         ends = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(self.model.device)
         with torch.inference_mode():

@@ -1,6 +1,8 @@
 """Recipes: how one Hugging Face model is trained, as YAML in data/recipes, and how the model is opened."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -83,7 +85,8 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
             raise TrainError(f"{change!r} sets nothing; write key=value, for example learning_rate=1e-5")
         section, _, inner = key.rpartition(".")
         section = section if section or inner in names[""] else stage
-        (data.setdefault(section, {}) if section else data)[inner] = parse(text)
+        if isinstance(part := data.setdefault(section, {}) if section else data, dict):  # else it is refused below
+            part[inner] = parse(text)
     for section, values in {"": data, **{k: v for k, v in data.items() if k in names}}.items():
         where = f"section {section!r} of recipe {name!r}" if section else f"recipe {name!r}"
         if not isinstance(values, dict):
@@ -91,9 +94,25 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
         refuse_unknown(values, names[section], where)
     if missing := [key for key in ("model", "shape") if key not in data]:
         raise TrainError(f"recipe {name!r} lacks {missing[0]!r}; see data/recipes/smol.yaml")
-    if data.get("method", "lora") not in {"full", "lora", "qlora"}:
-        raise TrainError(f"method {data['method']!r} is unknown; choose full, lora or qlora")
-    return Recipe(**data)
+    recipe = Recipe(**data)
+    for key, known in {
+        "method": ("full", "lora", "qlora"),
+        "dtype": ("auto", "bfloat16", "float16", "float32"),
+    }.items():
+        if (value := getattr(recipe, key)) not in known:
+            raise TrainError(f"{key} {value!r} is unknown; choose one of {', '.join(known)}")
+    with refused(f"the shape of recipe {name!r}"):
+        AutoConfig.for_model(**recipe.shape)
+    return recipe
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn a library's refusal of settings into one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise TrainError(f"{what} cannot be used ({str(error).strip().splitlines()[0]}); change it") from error
 
 
 def real_bf16() -> bool:

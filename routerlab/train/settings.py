@@ -1,6 +1,7 @@
 """Recipes as YAML files: found by name, changed by flags, and refused in one line that names the cure."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def read_yaml(folder: Path, name: str, has: str = "") -> dict[str, Any]:
 
 def parse(text: str) -> Any:
     """A value in YAML, where 1e-5 is a number as well."""
+    if re.search(r"(?<!\w)\.(inf|nan)\b", text, re.I):
+        raise TrainError(f"{' '.join(text.split())[:60]!r} has a number that is not finite; write another")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:

@@ -34,6 +34,7 @@ from routerlab.train.recipes import Play, Recipe
 from routerlab.train.settings import TrainError
 from routerlab.train.shared_prefix import share_prefixes
 
+_NEEDED = {"sft": {"messages"}, "dpo": {"prompt", "chosen", "rejected", "weight"}, "rl": {"prompt", "pool", "query"}}
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
 
@@ -42,8 +43,8 @@ def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
     try:
         lines = [] if path.suffix == ".parquet" else path.read_text(encoding="utf-8").splitlines()
         rows = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else [*map(json.loads, lines)]
-        if not rows or any(row.get("kind") != kind for row in rows):
-            raise TrainError(f"it holds no {kind} records")
+        if not rows or any(row.get("kind") != kind or not _NEEDED[kind] <= {*row} for row in rows):
+            raise TrainError(f"it holds no {kind} records, or others too")
         return [{k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()} for row in rows]
     except (ValueError, AttributeError) as error:
         cure = f"write records with `routerlab data records --kind {kind}`"
@@ -201,7 +202,8 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     }
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_API_KEY") else "offline")
-    config = recipes.STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
+    with recipes.refused(f"a setting of {stage}"):
+        config = recipes.STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
     if shard and not cuda:
         # accelerate shards on GPUs only and runs DDP on CPUs without a word; under this name it shards there as well.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -213,7 +215,8 @@ def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records
     `train`, and `opened`, the model and its tokenizer."""
     model, tokenizer = opened
     whole = recipe.method == "full" or isinstance(model, PeftModel)
-    lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
+    with recipes.refused("section 'lora' of the recipe"):
+        lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
     if stage == "sft":
         return SFT(model, train_dataset=dataset(stage, records, tokenizer, config.max_length, say), **shared)
