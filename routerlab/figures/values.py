@@ -20,9 +20,12 @@ def values_of(variables: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | list | tuple | dict) or hasattr(value, "shape") and value.shape:
-        if len(value) > _MOST:
-            raise ValueError("too long to record")
+    try:
+        long = len(value) > _MOST
+    except TypeError:  # it has no length
+        long = False
+    if long:
+        raise ValueError("too long to record")
     if hasattr(value, "to_dict"):  # a table of pandas: by row, then by column
         value = value.to_dict("index") if value.ndim == 2 else value.to_dict()
     elif hasattr(value, "_asdict"):
