@@ -137,6 +137,12 @@ def test_numbers_and_tables_are_recorded(write, tmp_path):
     table = pd.DataFrame({"gain": [Interval(0.2, 0.1, 0.3)]}, index=["ridge"])
     recorded = json.loads(values_of({"table": table, "many": pd.DataFrame({"x": range(500)})}))
     assert recorded == {"table": {"ridge": {"gain": {"mean": 0.2, "low": 0.1, "high": 0.3}}}}
+
+    class Odd:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    assert json.loads(values_of({"odd": Odd(), "a": 1})) == {"a": 1}, "what cannot be recorded is left out"
     path = write("00_a.ipynb", "import numpy as np\nhalf = np.float64(0.5)")
     book.run([path], {}, folder=tmp_path / "out", say=lambda _: None)
     assert book.results(tmp_path / "out")["00_a"].values == {"profile": "pocket", "half": 0.5}

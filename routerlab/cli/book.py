@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if values["profile"] == "gpu":
         _refuse_without_gpu()
     folder = args.out.resolve() if args.out else book.folder_of(values)
-    own = _live(values, folder) if values["profile"] == "live" and "table" not in values else {}
+    own = _live(values, folder) if values["profile"] == "live" else {}
     jobs = args.jobs or _jobs()
     results = book.run(
         paths, values, own=own, folder=folder, say=say, fresh=args.fresh, jobs=jobs, timeout_s=args.timeout
@@ -104,6 +104,8 @@ def _live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     from routerlab.sources.benchmarks import load
     from routerlab.sources.split import split
 
+    if "table" in values and "pool_name" not in values:  # nothing is asked
+        return {"01": {"profile": "pocket", "table": "pocket"}, "02": {"profile": "pocket"}, "08": _SERVED}
     if missing := [name for name in ("pool_name", "source", "limit", "budget_usd") if name not in values]:
         example = "-p pool_name xrouter -p models gpt-5-mini,gpt-5 -p source gsm8k -p limit 300 -p budget_usd 5"
         raise BookError(
@@ -128,9 +130,11 @@ def _live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     asking = {name: values.pop(name) for name in ("pool_name", "models", "source", "limit", "budget_usd")}
     asking["budget_usd"] = budget / 10
     values["table"] = str(run.folder)
-    # 02 shows with few questions how collecting works; 08 serves the embedded models in every profile.
     one = {"model": pool.ids[0], "probe": min(asking["limit"], 24)}
-    return {"01": asking | one, "02": asking | {"limit": 20}, "08": {"profile": "pocket"}}
+    return {"01": asking | one, "02": asking | {"limit": 20}, "08": {} if "url" in values else _SERVED}
+
+
+_SERVED = {"profile": "pocket"}  # notebook 08 serves the embedded models, unless a server is named
 
 
 def doctor(args: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ def values_of(variables: Mapping[str, Any]) -> str:
         if not name.startswith("_") and name not in {"In", "Out"}:
             try:
                 plain[name] = _plain(value)
-            except (TypeError, ValueError):
-                continue  # it holds something else
+            except Exception:
+                continue  # it holds something else, and objects of other packages may raise anything when looked at
     return json.dumps(plain)
 
 
@@ -26,7 +26,7 @@ def _plain(value: Any) -> Any:
         long = False
     if long:
         raise ValueError("too long to record")
-    if hasattr(value, "to_dict"):  # a table of pandas: by row, then by column
+    if hasattr(value, "to_dict") and hasattr(value, "ndim"):  # a table of pandas: by row, then by column
         value = value.to_dict("index") if value.ndim == 2 else value.to_dict()
     elif hasattr(value, "_asdict"):
         value = value._asdict()
