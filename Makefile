@@ -10,7 +10,13 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-ray test-vllm lab pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
+define PAPER
+if command -v latexmk >/dev/null; then latexmk -silent -pdf -halt-on-error -outdir=build paper.tex; \
+elif command -v tectonic >/dev/null; then tectonic --outdir build paper.tex; \
+else echo "no LaTeX here: apt-get install latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern"; exit 1; fi
+endef
+
+.PHONY: run test test-ray test-vllm test-live lab paper readme pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -37,6 +43,18 @@ test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route 
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt --editable '.[test]'
 	$(VLLM)/bin/python -m pytest -m vllm tests
+
+test-live: $(READY)  ## the whole book against a provider on this machine that answers over HTTP (minutes)
+	WHOLE_BOOK=1 $(BIN)/python -m pytest tests/test_live.py
+
+readme: $(READY)  ## run every command of README.md that needs nothing else, in a clone (minutes)
+	$(BIN)/python tests/readme.py
+
+paper: $(READY)  ## papers/cost_aware_routing/build/paper.pdf, from the figures and numbers of a run
+	$(BIN)/routerlab run --only 06,07,08,09
+	$(BIN)/python papers/cost_aware_routing/build.py
+	@cd papers/cost_aware_routing && $(PAPER)
+	@ls papers/cost_aware_routing/build/paper.pdf
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null
@@ -83,5 +101,5 @@ $(READY): pyproject.toml versions.txt
 	touch $@
 
 clean:  ## what runs made; the environment stays (remove $(VENV) by hand)
-	rm -rf data/runs docs/api .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf data/runs docs/api papers/*/build .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find figures -type f ! -name README.md -delete

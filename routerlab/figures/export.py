@@ -1,6 +1,7 @@
 """What a paper takes from here: a figure with its data and its origin, and LaTeX tables."""
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,14 @@ def export(
         name: of the five files, without a suffix.
         data: the plotted numbers.
         made_from: parameters and hashes to note in the json.
-        folder: where the files go; by default `figures/`.
+        folder: where the files go; by default the folder that ROUTERLAB_FIGURES names, or `figures/`.
         inputs: files whose SHA-256 the json notes.
         run: a run whose name and hashes the json notes.
 
     Returns:
         The paths of the pdf, svg, png, csv and json.
     """
-    folder = folder or root() / "figures"
+    folder = folder or Path(os.environ.get("ROUTERLAB_FIGURES") or root() / "figures")
     origin = dict(made_from)
     hashes = {"/".join(path.parts[-2:]): sha256(path) for path in map(Path, inputs)}
     if run:
