@@ -101,7 +101,7 @@ def trained(spec: str, table: str) -> Learned | None:
 def drift(queries: Sequence[Query], table: OutcomeTable, pool: Pool, router: Learned | None) -> list[str]:
     """Warnings where served requests differ from what a router was fitted on and what its pool's cards say.
 
-    Questions: clearly more than UNLIKE of them have a share of known n-grams that 99 % of the training questions exceed.
+    Questions: clearly more than UNLIKE of them have a share of known n-grams that 99 % of training questions exceed.
     Prices: a model's calls were charged other than its card says for their tokens, by more than 1 % in all.
     Quality: the mean of a model's grades differs from the mean predicted for these very questions by more than three
     standard errors. The prediction, and not the training mean, because a router sends each model what it is good at.
