@@ -40,11 +40,18 @@ def outcomes(requests: Iterable[Mapping[str, Any]], pool: Pool) -> tuple[list[Qu
             if call["role"] == "router" or call["model"] not in pool or not (answered or call["status"] != "ok"):
                 continue
             queries.setdefault(query.id, query)
-            line = {"query": query.id, "model": call["model"], "temperature": request["temperature"]}
-            line |= {"sample": tries[query.id, call["model"]], "usd": call["cost"], "latency_s": call["latency"]}
-            line |= {name: call.get(name, 0) for name in ("tokens_in", "tokens_cached", "tokens_out")}
-            line |= {name: request[name] if answered else None for name in ("answer", "finish")}
-            line |= {"grade": None, "quality": None, "error": "ungraded" if answered else call["status"]}
+            line = {
+                "query": query.id,
+                "model": call["model"],
+                "sample": tries[query.id, call["model"]],
+                "temperature": request["temperature"],
+                "usd": call["cost"],
+                "latency_s": call["latency"],
+                "error": "ungraded" if answered else call["status"],
+                **{name: call.get(name, 0) for name in ("tokens_in", "tokens_cached", "tokens_out")},
+                **{name: request[name] if answered else None for name in ("answer", "finish")},
+                **dict.fromkeys(("grade", "quality")),
+            }
             tries[query.id, call["model"]] += 1
             for name, value in line.items():
                 columns[name].append(value)
@@ -129,8 +136,10 @@ def drift(queries: Sequence[Query], table: OutcomeTable, pool: Pool, router: Lea
             continue
         error = np.sqrt(max(np.var(right - expected), 0.01) / len(right))
         if abs(right.mean() - expected.mean()) > 3 * error:
-            says = f"{model} is right on {right.mean():.2f} of {len(right)} questions"
-            warnings.append(f"{says}, where {expected.mean():.2f} was predicted")
+            warnings.append(
+                f"{model} is right on {right.mean():.2f} of {len(right)} questions, where {expected.mean():.2f} was "
+                f"predicted"
+            )
     return sorted(warnings)
 
 

@@ -68,8 +68,8 @@ class Upstream:
         stops = fields.get("stop") or []
         ends = [reply.text.find(s) for s in ([stops] if isinstance(stops, str) else stops) if s in reply.text]
         message = {"role": "assistant", "content": reply.text[: min(ends, default=None)]}
-        usage = {"prompt_tokens": reply.tokens_in, "completion_tokens": reply.tokens_out}
-        usage["total_tokens"] = reply.tokens_in + reply.tokens_out
+        counts = reply.tokens_in, reply.tokens_out, reply.tokens_in + reply.tokens_out
+        usage = dict(zip(("prompt_tokens", "completion_tokens", "total_tokens"), counts, strict=True))
         part = "delta" if fields.get("stream") else "message"
         yield {"choices": [{"index": 0, part: message, "finish_reason": "stop"}], "usage": usage}
 
