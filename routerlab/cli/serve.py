@@ -56,6 +56,7 @@ def _server(given: argparse.Namespace) -> Any:
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)
     log = Log(routerlab.Run(given.run), keys)
     log.run.write("pool.yaml", pool.to_yaml())
+    spec = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
     log.run.write("serve.json", json.dumps({"router": spec, "table": given.table}))
     server = Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
     server.drift = lambda: offline.watch(log.run, pool, spec, given.table)

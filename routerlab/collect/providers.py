@@ -131,6 +131,7 @@ class OpenAIBackend(_Provider):
     async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
         import aiohttp
         import orjson
+        from aiohttp.http_exceptions import LineTooLong
 
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
@@ -173,9 +174,9 @@ class OpenAIBackend(_Provider):
         except RecursionError:
             raise CallError("truncated_json", Scope.RETRY, "the body is nested too deeply") from None
         except Exception as error:  # classified, or raised again
-            if type(error) is ValueError:  # of aiohttp: a line longer than its buffer
-                raise CallError("too_large", Scope.ROW, "an event of more than 2 MiB") from error
-            raise from_exception(error, _host(url, port=True)) from error
+            if isinstance(error, LineTooLong):
+                raise CallError("too_large", Scope.ROW, "an event is longer than the buffer") from None
+            raise from_exception(error, _host(url, port=True)) from None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -212,8 +213,8 @@ class LiteLLMBackend(_Provider):
                 return
             async for chunk in answer:
                 yield chunk.model_dump(exclude_none=True)
-        except Exception as error:  # classified, or raised again
-            raise _litellm_error(litellm.exceptions, error, scrub(str(error), secret)) from error
+        except Exception as error:  # classified, or raised again; its text may hold the key
+            raise _litellm_error(litellm.exceptions, error, scrub(str(error), secret)) from None
 
 
 def _litellm_error(known: Any, error: Exception, said: str) -> CallError:

@@ -45,8 +45,8 @@ class Agent:
                 episode.feed(call.number, None, 0.0, refusal.message)
 
         while not episode.done:
-            fields = {"messages": messages, "tools": self.tools, "max_tokens": 1024, "temperature": 0.0}
-            body = await caller.complete(ask, self.card, fields, "router")
+            asked = {"messages": messages, "tools": self.tools, "max_tokens": 1024, "temperature": 0.0}
+            body = await caller.complete(ask, self.card, asked, "router")
             message = said_in(body["choices"][0])
             text, tools = read_tools(text_of({"content": message.get("content")}))
             tools += [_read(t) for t in message.get("tool_calls") or ()]

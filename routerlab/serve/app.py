@@ -85,8 +85,9 @@ class Server:
         try:
             response = await handler(request)
         except Refusal as refusal:
-            about = {"message": refusal.message, "code": refusal.code}
-            response = as_json(refusal.status, {"error": about} | refusal.more)
+            response = as_json(
+                refusal.status, {"error": {"message": refusal.message, "code": refusal.code}, **refusal.more}
+            )
             if refusal.retry_after_s is not None:
                 response.headers["Retry-After"] = f"{max(1, round(refusal.retry_after_s))}"
         except web.HTTPException as error:
@@ -102,19 +103,16 @@ class Server:
 
     async def page(self, request: web.Request) -> web.Response:
         """The pages that are read only."""
-        match request.path:
-            case "/health":
-                return as_json(503 if self.draining else 200, {"status": "draining" if self.draining else "ok"})
-            case "/v1/models":
-                about = {"object": "model", "created": 0, "owned_by": "routerlab"}
-                rows = [{"id": model, **about} for model in (*ROUTERS, *self.pool.ids)]
-                return as_json(200, {"object": "list", "data": rows})
-            case "/openapi.json":
-                return as_json(200, self.document)
-            case "/debug/tools":
-                return as_json(200, {"tools": self.agent.tools if self.agent else []})
-        about = {"name": "routerlab", "router": self.chooser.name, "pool": self.pool.ids}
-        return as_json(200, about | {"endpoints": [*self.document["paths"]]})
+        about = {"name": "routerlab", "endpoints": [*self.document["paths"]]}
+        card = {"object": "model", "created": 0, "owned_by": "routerlab"}
+        pages = {
+            "/": about | {"router": self.chooser.name, "pool": self.pool.ids},
+            "/health": {"status": "draining" if self.draining else "ok"},
+            "/v1/models": {"object": "list", "data": [{"id": model, **card} for model in (*ROUTERS, *self.pool.ids)]},
+            "/openapi.json": self.document,
+            "/debug/tools": {"tools": self.agent.tools if self.agent else []},
+        }
+        return as_json(503 if self.draining and request.path == "/health" else 200, pages[request.path])
 
     async def metrics(self, _: web.Request) -> web.Response:
         if self.drift and not self._looking and time.monotonic() - self._looked >= DRIFT_S:
@@ -153,8 +151,12 @@ class Server:
             status = 504
             if ask:
                 ask.cut()
-            message = f"no answer within {self.settings.timeout_s:g} s; ask for less, or raise --timeout"
-            raise Refusal(504, message, "timeout", more=_cost(ask)) from None
+            raise Refusal(
+                504,
+                f"no answer within {self.settings.timeout_s:g} s; ask for less, or raise --timeout",
+                "timeout",
+                more=_cost(ask),
+            ) from None
         except ConnectionError:  # the client left while it was written to
             raise asyncio.CancelledError from None
         except Refusal as refusal:
@@ -216,11 +218,17 @@ class Server:
             self.called.labels(entry["model"], entry["status"]).inc()
             self.usd.labels(entry["model"]).inc(entry["cost"])
         calls = [{k: v for k, v in entry.items() if k not in ("prompt", "answer")} for entry in ask.calls]
-        record = {"id": ask.id, "at": time.time(), "asked": ask.model, "messages": ask.fields["messages"]}
-        names = ("intended", "propensity", "used", "answer", "finish", "strategy", "fallback")
-        record |= {name: getattr(ask, name) for name in names}
-        record |= {"status": status, "calls": calls, "about": ask.given.get("metadata") or {}}
-        record |= {"temperature": ask.fields.get("temperature") or 0.0}
+        names = ("intended", "propensity", "used", "answer", "finish", "strategy", "fallback", "id")
+        record = {
+            "at": time.time(),
+            "asked": ask.model,
+            "messages": ask.fields["messages"],
+            "status": status,
+            "calls": calls,
+            "about": ask.given.get("metadata") or {},
+            "temperature": ask.fields.get("temperature") or 0.0,
+            **{name: getattr(ask, name) for name in names},
+        }
         try:
             self.log.served(ask.account, ask.held_usd, about["total_cost"], record)
         except Refusal as refusal:  # its reservations stay charged

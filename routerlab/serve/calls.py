@@ -137,9 +137,17 @@ class Caller:
         most = max(card.usd(tokens_in, limit, cached) for cached in (0, tokens_in))
         minute = ask.account.count(0, tokens_in + limit)
         ask.reserve(self.log, card.id, most)
-        entry = {"call_id": f"{ask.id}-{len(ask.calls) + 1}", "model": card.id, "role": role, "cost": most}
-        entry |= {"reserved": most, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0, "latency": 0.0}
-        entry |= {"status": "cancelled", "estimated": True}
+        entry: dict[str, Any] = {
+            "call_id": f"{ask.id}-{len(ask.calls) + 1}",
+            "model": card.id,
+            "role": role,
+            "cost": most,
+            "reserved": most,
+            "latency": 0.0,
+            "status": "cancelled",
+            "estimated": True,
+            **dict.fromkeys(("tokens_in", "tokens_cached", "tokens_out"), 0),
+        }
         ask.calls.append(entry)
         started, said, whole = time.perf_counter(), [], {}
         try:

@@ -1,6 +1,7 @@
 """Which model a question goes to: a router of the package, a policy map, or now and then a random model."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -96,13 +97,10 @@ class Chooser:
 
 def _lam(model: str) -> float | None:
     _, at, text = model.partition("@")
-    try:
-        lam = float(text) if at else None
-    except ValueError:
-        lam = -1.0
-    if lam is not None and not 0 <= lam < 1e30:
-        raise Refusal(400, f"{model[:40]!r}: the cost weight after @ is a number, 0 or more: router@2000")
-    return lam
+    with contextlib.suppress(ValueError):
+        if not at or 0 <= float(text) < 1e30:
+            return float(text) if at else None
+    raise Refusal(400, f"{model[:40]!r}: the cost weight after @ is a number, 0 or more: router@2000")
 
 
 def open_router(spec: str, pool: Pool, table: str = "pocket", lam: float | None = None) -> Any:

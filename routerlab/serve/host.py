@@ -55,18 +55,15 @@ def watch(command: Sequence[str], url: str, wait_s: float) -> int:
             if not ready and time.monotonic() > end:
                 raise HostError(f"{url} did not answer within {wait_s:g} s; see its messages above, or raise --wait")
             with contextlib.suppress(OSError):
-                ready = ready or _is_ready(url)
+                if not ready:
+                    urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                    print(f"{url}/v1", flush=True)
+                    ready = True
             time.sleep(0.5)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
     return 0 if ready else server.returncode or 1
-
-
-def _is_ready(url: str) -> bool:
-    with urllib.request.urlopen(f"{url}/health", timeout=5):
-        print(f"{url}/v1", flush=True)
-    return True
 
 
 class Host:

@@ -40,11 +40,18 @@ def outcomes(requests: Iterable[Mapping[str, Any]], pool: Pool) -> tuple[list[Qu
             if call["role"] == "router" or call["model"] not in pool or not (answered or call["status"] != "ok"):
                 continue
             queries.setdefault(query.id, query)
-            line = {"query": query.id, "model": call["model"], "temperature": request["temperature"]}
-            line |= {"sample": tries[query.id, call["model"]], "usd": call["cost"], "latency_s": call["latency"]}
-            line |= {name: call.get(name, 0) for name in ("tokens_in", "tokens_cached", "tokens_out")}
-            line |= {name: request[name] if answered else None for name in ("answer", "finish")}
-            line |= {"grade": None, "quality": None, "error": "ungraded" if answered else call["status"]}
+            line = {
+                "query": query.id,
+                "model": call["model"],
+                "sample": tries[query.id, call["model"]],
+                "temperature": request["temperature"],
+                "usd": call["cost"],
+                "latency_s": call["latency"],
+                "error": "ungraded" if answered else call["status"],
+                **{name: call.get(name, 0) for name in ("tokens_in", "tokens_cached", "tokens_out")},
+                **{name: request[name] if answered else None for name in ("answer", "finish")},
+                **dict.fromkeys(("grade", "quality")),
+            }
             tries[query.id, call["model"]] += 1
             for name, value in line.items():
                 columns[name].append(value)
@@ -101,7 +108,7 @@ def trained(spec: str, table: str) -> Learned | None:
 def drift(queries: Sequence[Query], table: OutcomeTable, pool: Pool, router: Learned | None) -> list[str]:
     """Warnings where served requests differ from what a router was fitted on and what its pool's cards say.
 
-    Questions: clearly more than UNLIKE of them have a share of known n-grams that 99 % of the training questions exceed.
+    Questions: clearly more than UNLIKE of them have a share of known n-grams that 99 % of training questions exceed.
     Prices: a model's calls were charged other than its card says for their tokens, by more than 1 % in all.
     Quality: the mean of a model's grades differs from the mean predicted for these very questions by more than three
     standard errors. The prediction, and not the training mean, because a router sends each model what it is good at.
@@ -129,8 +136,10 @@ def drift(queries: Sequence[Query], table: OutcomeTable, pool: Pool, router: Lea
             continue
         error = np.sqrt(max(np.var(right - expected), 0.01) / len(right))
         if abs(right.mean() - expected.mean()) > 3 * error:
-            says = f"{model} is right on {right.mean():.2f} of {len(right)} questions"
-            warnings.append(f"{says}, where {expected.mean():.2f} was predicted")
+            warnings.append(
+                f"{model} is right on {right.mean():.2f} of {len(right)} questions, where {expected.mean():.2f} was "
+                f"predicted"
+            )
     return sorted(warnings)
 
 

@@ -39,9 +39,12 @@ class Upstream:
             provider = self.http if card.base_url or self.http.base_url else self.litellm
             source = provider.parts(card, fields, {})
         async with aclosing(source):
-            ended = False
+            ended, size = False, 0
             async for part in source:
-                ended |= any(choice.get("finish_reason") for choice in _checked(part).get("choices") or ())
+                size += _size(part)
+                if size > self.http.most_bytes:
+                    raise CallError("too_large", Scope.ROW, f"more than {self.http.most_bytes} bytes")
+                ended |= any(choice.get("finish_reason") for choice in part.get("choices") or ())
                 yield part
             if not ended:
                 raise CallError("reset", Scope.RETRY, "the answer ended before its end")
@@ -65,8 +68,8 @@ class Upstream:
         stops = fields.get("stop") or []
         ends = [reply.text.find(s) for s in ([stops] if isinstance(stops, str) else stops) if s in reply.text]
         message = {"role": "assistant", "content": reply.text[: min(ends, default=None)]}
-        usage = {"prompt_tokens": reply.tokens_in, "completion_tokens": reply.tokens_out}
-        usage["total_tokens"] = reply.tokens_in + reply.tokens_out
+        counts = reply.tokens_in, reply.tokens_out, reply.tokens_in + reply.tokens_out
+        usage = dict(zip(("prompt_tokens", "completion_tokens", "total_tokens"), counts, strict=True))
         part = "delta" if fields.get("stream") else "message"
         yield {"choices": [{"index": 0, part: message, "finish_reason": "stop"}], "usage": usage}
 
@@ -75,8 +78,10 @@ class Upstream:
         await self.http.close()
 
 
-def _checked(part: Any) -> Mapping[str, Any]:
-    """A part of an answer, if it has the form that the API promises and can be sent on as JSON in UTF-8."""
+def _size(part: Any) -> int:
+    """The bytes of a part of an answer. A CallError if it lacks the form that the API promises, or cannot be sent on as
+    JSON in UTF-8.
+    """
     if isinstance(part, Mapping) and (error := part.get("error")):
         raise from_status(502, str(error.get("message", error) if isinstance(error, Mapping) else error))
     try:
@@ -85,10 +90,9 @@ def _checked(part: Any) -> Mapping[str, Any]:
             sound = all(isinstance(call, Mapping) for call in said.get("tool_calls") or ())
             if not sound or not isinstance(choice.get("finish_reason") or "", str):
                 raise TypeError
-        orjson.dumps(part)
+        return len(orjson.dumps(part))
     except (AttributeError, TypeError):  # of orjson too
         raise CallError("truncated_json", Scope.RETRY, "an answer of another form") from None
-    return part
 
 
 def said_in(choice: Mapping[str, Any]) -> Mapping[str, Any]:
