@@ -6,7 +6,6 @@ their calls. Prints a table, and as its last line one JSON object of named figur
 
 import json
 import time
-from collections.abc import Callable
 from statistics import median
 
 from routerlab.core.queries import Query
