@@ -19,22 +19,52 @@ from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
-PAIRS = [json.loads(line) for line in (Path(__file__).parent / "data" / "pairs.jsonl").read_text().splitlines()]
+PAIRS, ASIDE = (
+    [json.loads(line) for line in (Path(__file__).parent / "data" / name).read_text().splitlines()]
+    for name in ("pairs.jsonl", "pairs_aside.jsonl")
+)
 
 
 def ask(verifier, reference=None, **meta):
     return Query.ask("question", reference, verifier=verifier, meta=meta)
 
 
+def pairs_graded(rows):
+    """(pair, verdict) of each pair."""
+    meta = [{"choices": r["choices"]} if "choices" in r else {} for r in rows]
+    queries = [
+        Query.ask("question", r["reference"], verifier=r["verifier"], meta=m) for r, m in zip(rows, meta, strict=True)
+    ]
+    return list(zip(rows, grade_many(queries, [r["answer"] for r in rows], workers=2), strict=True))
+
+
+def test_pairs_that_were_kept_aside_hold_their_rates():
+    """505 pairs, graded once before anything was learnt from them: 13 wrong ones were CORRECT, 30 right ones missed.
+
+    410 of them were then used to repair the readers, and the last 95 were written and graded after that.
+    """
+    graded = pairs_graded(ASIDE)
+    false = [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
+    missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
+    assert len(ASIDE) == 505
+    assert not [v for _, v in graded if v.error]
+    assert len(false) <= 3
+    assert len(missed) <= 10
+
+
+@pytest.mark.xfail(strict=True, reason="of the 95 pairs that taught nothing, 3 false CORRECT (3.2 %), 8 missed (8.4 %)")
+def test_pairs_that_taught_nothing_meet_the_bar():
+    graded = pairs_graded(ASIDE[410:])
+    false = [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
+    missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
+    assert (len(false) <= 0.02 * 95, len(missed) <= 0.06 * 95) == (True, True)
+
+
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])
 def test_adversarial_pairs_are_graded_as_a_careful_reader_would(verifier):
     rows = [r for r in PAIRS if r["verifier"] == verifier]
-    meta = [{"choices": r["choices"]} if "choices" in r else {} for r in rows]
-    queries = [
-        Query.ask("question", r["reference"], verifier=verifier, meta=m) for r, m in zip(rows, meta, strict=True)
-    ]
-    verdicts = grade_many(queries, [r["answer"] for r in rows], workers=2)
-    graded = list(zip(rows, verdicts, strict=True))
+    graded = pairs_graded(rows)
+    verdicts = [v for _, v in graded]
     assert len(rows) >= 100
     assert not [v for v in verdicts if v.error]
     assert not [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]

@@ -9,6 +9,7 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
+from routerlab.grade.numeric import in_digits
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
@@ -26,7 +27,7 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = tidy(answer)
+    text = in_digits(tidy(answer))
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
@@ -36,8 +37,11 @@ def math(query: Query, answer: str) -> Result:
         return FORMAT
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
         values = [_content(m) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
-        if said == SEVERAL or (len(values) == gold.count(",") + 1 and gold[0] not in "([\\"):
+        if said == SEVERAL or (
+            len(values) == gold.count(",") + 1 and (gold[0] not in "([\\" or gold.startswith(r"\{"))
+        ):
             said = ", ".join(value.rpartition("=")[2] for value in values) or said
+            said = rf"\{{{said}\}}" if gold.startswith(r"\{") and values else said
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
 
@@ -52,7 +56,7 @@ def formula(phrase: str) -> str | None:
     if kept is None:
         return SEVERAL
     inline = list(_MATH.finditer(kept))
-    if PHRASES["several_formulas"].search(_MATH.sub(" ", kept)) and (
+    if PHRASES["several_formulas"].search(re.sub(r"\(or [^()]*\)", "", _MATH.sub(" ", kept))) and (
         len(inline) != 1 or kept.lower().startswith("either")
     ):
         return SEVERAL
@@ -67,7 +71,8 @@ def _weak(text: str) -> str | None:
     formulas = list(_MATH.finditer(text))
     line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :] if formulas else text.strip().rpartition("\n")[2]
     every = re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line.partition("\n")[0].strip().rstrip("."))
-    every = [x for x in every if not PHRASES["note"].match(x)] or every
+    every = [y for x in every for y in re.split(r"; |,? i\.e\.,? ", x)]
+    every = [x for x in every if affirmed(x) is not None and not PHRASES["note"].match(x)] or every
     value = PHRASES["formula_is"].split(every[-1])[-1]
     if formulas and re.fullmatch(r"[-\d./,]{1,20}(?: \w+)?", value):
         return value  # "The remainder of $2^9$ divided by 7 is 1."
@@ -89,6 +94,8 @@ def _same(query: Query, gold: str, said: str) -> bool:
 
     said = _readable(said if "=" in gold else re.sub(r"^\s*\w\s*(?:=|∈|\\in\b)\s*(?=\S)", "", said))
     gold = _readable(gold)
+    if "=" not in gold and "," not in said and _plain(said).rpartition("=")[2] == _plain(gold):
+        return True
     if _plain(said) == _plain(gold) or normal(_plain(said)) == normal(_plain(gold)):
         return True
     if len(said) > LONGEST or _unlike(gold, said):
@@ -111,7 +118,7 @@ def _unlike(gold: str, said: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"\\[!,;: ]", "", text)
+    text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
     return re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")

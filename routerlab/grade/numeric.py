@@ -68,6 +68,8 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
     text = PHRASES["since"].sub(" : ", text) if last else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
+    if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
+        text = total[0]
     if PHRASES["several_values"].search(text):
         return SEVERAL
     readings = [value for side in PHRASES["equals"].split(text) if (value := _single(side, last))]
@@ -103,6 +105,15 @@ def _weak(text: str) -> Number | str | None:
     return next(filter(None, values), None)
 
 
+def in_digits(text: str) -> str:
+    """A sentence without a digit, its numbers in words written in digits."""
+    return (
+        text
+        if re.search(r"\d", text) or len(text.split()) <= 2
+        else PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    )
+
+
 def _worded(words: str) -> int:
     """The value of "three hundred and five"."""
     total = below = 0
@@ -115,9 +126,7 @@ def _worded(words: str) -> int:
 
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
-    answer = PHRASES["closing"].sub("", answer[-LONGEST:])
-    if not re.search(r"\d", answer):
-        answer = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), answer)
+    answer = in_digits(PHRASES["closing"].sub("", answer[-LONGEST:]))
     bold = re.findall(r"\*\*([^*\n]{1,60})\*\*", "\n".join(answer[-5000:].strip().split("\n")[-2:]))
     value = read_number(bold[-1]) if bold else None
     return last_stated(tidy(answer), read_number, lambda text: value or _weak(text))

@@ -48,7 +48,7 @@ def statements(text: str) -> list[tuple[int, int, str]]:
     for mark, after in zip(said, [*(m.start() for m in said[1:]), len(text)], strict=False):
         line = text[mark.end() : min(after, mark.end() + 2000)].partition("\n")[0].strip()
         line = line[: cue.start()] if (cue := _CUE.search(line, 1)) else line
-        if line and not marked.search(line):
+        if line and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
             out.append((mark.start(), mark.end() + len(line), line))
     return sorted(out)
 
@@ -84,11 +84,17 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
             clause = re.split(r"(?<!\d)[.!?]\s|[.!?]\s(?=[A-Z])", instead[3])[0] if instead else ""
-            sure = instead and (instead[2] or (start == cue.end() and len(clause.split()) <= 2))
+            sure = (
+                instead
+                and not PHRASES["wrong"].match(text, start)
+                and (instead[2] or (start == cue.end() and len(clause.split()) <= 2))
+            )
             if sure and (new := read(clause)):
                 return new
-        if PHRASES["wrong"].match(text, cue.end()):
-            return weak(text[cue.end() :])
+        if wrong := PHRASES["wrong"].match(text, cue.end()):
+            return weak(text[wrong.end() :].lstrip(" .,;:!"))
+        if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
+            return new
     if value != SEVERAL:
         return weak(text) if value is None else value
     later = (read(text[m.end() : m.end() + 200].partition("\n")[0]) for m in PHRASES["it_is"].finditer(text, place))
