@@ -3,8 +3,9 @@
 import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -62,7 +63,7 @@ class Collected:
         return "\n".join(lines)
 
 
-def _counts(counter: Counter[str]) -> str:
+def _counts(counter: Mapping[Any, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items()))
 
 
