@@ -60,10 +60,8 @@ def _query(family: str, level: int, index: int, split: str) -> Query:
 
 def right(query: Query, reply: Reply) -> bool:
     """Whether the text of a reply is correct, by the scorer of the family."""
-    if reply.finish != "stop":
-        return False
-    meta = query.meta
-    return tasks.score(meta["family"], meta["level"], meta["index"], reply.text) == 1.0
+    name = (query.meta[part] for part in ("family", "level", "index"))
+    return reply.finish == "stop" and tasks.score(*name, reply.text) == 1.0
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
