@@ -128,11 +128,10 @@ def collect(
         "stopped": stopped,
     }
     kept = [q for q in queries if q.id in answered]
-    replied = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
+    replied = [(by_id[c.query], row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     if settings.contract == contract.VERSION:
-        texts = [visible(reply.text) for _, reply in replied]
-        lenient = contract.lenient_share([by_id[c.query] for c, _ in replied], texts)
+        lenient = contract.lenient_share([q for q, _ in replied], [visible(reply.text) for _, reply in replied])
     return Collected(
         table=_merge(run, kept, pool, table, about, before),
         why=why,
