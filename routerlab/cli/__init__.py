@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     for about in flags()["verbs"]:
-        module, _, function = about.get("do", about.get("module")).partition(".")
+        module, _, function = (about.get("do") or about["module"]).partition(".")
         code = import_module(f"routerlab.cli.{module}")
         if function:
             add_flags(verb(getattr(code, function), about["name"], about["help"]), *about["flags"])

@@ -1,6 +1,9 @@
 """The verb that looks after a run's ledger, and what other verbs print of answers and models."""
 
 import argparse
+import asyncio
+import tempfile
+from pathlib import Path
 
 import routerlab
 from routerlab.cli.collect import backend_of
@@ -10,8 +13,6 @@ from routerlab.cli.shared import say
 def ledger(args: argparse.Namespace) -> int:
     """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
     the provider's bill can be released: they are charged no more."""
-    import asyncio
-
     from routerlab.collect.calls import CallError, Scope
     from routerlab.collect.ledger import Ledger
     from routerlab.collect.ledger_format import LedgerError
@@ -74,10 +75,6 @@ def check_finished(name: str) -> None:
 
 def ping(args: argparse.Namespace) -> int:
     """Ask each model of a pool for one token; the exit status is 1 if one does not answer."""
-    import asyncio
-    import tempfile
-    from pathlib import Path
-
     from routerlab.collect.ask import CollectError, Settings, ask, plan
     from routerlab.collect.calls import BackendError
     from routerlab.collect.ledger import Ledger

@@ -51,23 +51,17 @@ def read_env() -> None:
             load_dotenv(folder / ".env")
 
 
-def from_zero(text: str) -> int:
-    """A whole number, 0 or larger, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
-    return int(text)
-
-
 def _number(low: float, high: float, what: str, read: type = float) -> Callable[[str], float]:
     """A reader of numbers of this range, for argparse."""
 
     def reader(text: str) -> float:
         try:
-            value = read(text) if len(text) < 30 else math.inf
+            value = read(text) if len(text) < 30 else math.nan
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text[:30]!r} is no {what} from {low:g} to {high:g}")
+            bounds = f"{low:g} or larger" if high == math.inf else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} is not a {what}, {bounds}")
         return value
 
     return reader
@@ -95,7 +89,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "path": Path,
-    "from zero": from_zero,
+    "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),

@@ -3,8 +3,9 @@
 import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -62,7 +63,7 @@ class Collected:
         return "\n".join(lines)
 
 
-def _counts(counter: Counter[str]) -> str:
+def _counts(counter: Mapping[Any, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items()))
 
 
@@ -127,11 +128,10 @@ def collect(
         "stopped": stopped,
     }
     kept = [q for q in queries if q.id in answered]
-    replied = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
+    replied = [(by_id[c.query], row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     if settings.contract == contract.VERSION:
-        texts = [visible(reply.text) for _, reply in replied]
-        lenient = contract.lenient_share([by_id[c.query] for c, _ in replied], texts)
+        lenient = contract.lenient_share([q for q, _ in replied], [visible(reply.text) for _, reply in replied])
     return Collected(
         table=_merge(run, kept, pool, table, about, before),
         why=why,
