@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from routerlab.core.threads import one_thread
+
 _UNFITTED = "these features have seen no texts yet; call fit(texts) first"
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and what JSON can hold
 
@@ -68,6 +70,10 @@ class Tfidf:
 
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
+        with one_thread():
+            return self._fit(texts, TruncatedSVD)
+
+    def _fit(self, texts: Sequence[str], svd: Any) -> Self:
         self._vectorizers = [self._fitted(i, texts) for i in (0, 1)]
         # The random part of the projection depends on the order of rows, so they are sorted.
         order = sorted(range(len(texts)), key=texts.__getitem__)
@@ -76,7 +82,7 @@ class Tfidf:
         wide = self._wide(texts)
         # There can be no more components than texts.
         width = max(1, min(self.width, wide.shape[1] - 1, len(texts) - 1))
-        reduced = TruncatedSVD(width, algorithm="randomized", n_iter=3, random_state=0)
+        reduced = svd(width, algorithm="randomized", n_iter=3, random_state=0)
         with np.errstate(divide="ignore", invalid="ignore"):  # when all texts are the same
             self._axes = np.asarray(reduced.fit(wide[order]).components_, np.float32)
         self._cache = {content_hash(texts): self._project(wide)}
@@ -101,6 +107,7 @@ class Tfidf:
         words = [p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_))) for p in self._vectorizers]
         return hstack([*words, plain], "csr", dtype=np.float32)
 
+    @one_thread()
     def _project(self, wide: Any) -> Views:
         dense = np.hstack([wide @ self._axes.T, wide[:, -8:].toarray()])
         return Views(wide, dense.astype(np.float32))
