@@ -88,6 +88,7 @@ class Tfidf:
         self._cache = {content_hash(texts): self._project(wide)}
         return self
 
+    @one_thread()
     def views(self, texts: Sequence[str]) -> Views:
         """The last eight columns of both matrices are the standardised counts times 0.1. The views of the last four
         sets of texts are cached, so routers that share features compute them once.
@@ -107,7 +108,6 @@ class Tfidf:
         words = [p.transform(texts) if len(texts) else csr_matrix((0, len(p.vocabulary_))) for p in self._vectorizers]
         return hstack([*words, plain], "csr", dtype=np.float32)
 
-    @one_thread()
     def _project(self, wide: Any) -> Views:
         dense = np.hstack([wide @ self._axes.T, wide[:, -8:].toarray()])
         return Views(wide, dense.astype(np.float32))
