@@ -66,14 +66,16 @@ class Tfidf:
         self._cache: dict[str, Views] = {}
 
     def fit(self, texts: Sequence[str]) -> Self:
-        from sklearn.decomposition import TruncatedSVD
+        import sklearn.decomposition as _  # before its thread pool is limited
 
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
         with one_thread():
-            return self._fit(texts, TruncatedSVD)
+            return self._fit(texts)
 
-    def _fit(self, texts: Sequence[str], svd: Any) -> Self:
+    def _fit(self, texts: Sequence[str]) -> Self:
+        from sklearn.decomposition import TruncatedSVD
+
         self._vectorizers = [self._fitted(i, texts) for i in (0, 1)]
         # The random part of the projection depends on the order of rows, so they are sorted.
         order = sorted(range(len(texts)), key=texts.__getitem__)
@@ -82,7 +84,7 @@ class Tfidf:
         wide = self._wide(texts)
         # There can be no more components than texts.
         width = max(1, min(self.width, wide.shape[1] - 1, len(texts) - 1))
-        reduced = svd(width, algorithm="randomized", n_iter=3, random_state=0)
+        reduced = TruncatedSVD(width, algorithm="randomized", n_iter=3, random_state=0)
         with np.errstate(divide="ignore", invalid="ignore"):  # when all texts are the same
             self._axes = np.asarray(reduced.fit(wide[order]).components_, np.float32)
         self._cache = {content_hash(texts): self._project(wide)}
