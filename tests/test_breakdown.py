@@ -59,7 +59,7 @@ def test_the_order_of_validation_does_not_look_at_the_test(made):
 def test_a_contest_is_kept_with_its_routers(made, tmp_path):
     folder = breakdown.keep(made, Run(tmp_path / "kept"), made.table(resamples=50))
     points = pd.read_csv(folder / "points.csv")
-    assert set(points["name"]) == {*(e.name for e in made.entries), "random mix"}
+    assert set(points["name"]) == {*(e.name for e in made.entries), "random mix", "best fixed model"}
     linear = made.chosen("linear")[0]
     again = store.load(folder / "routers" / "linear")
     np.testing.assert_allclose(

@@ -149,7 +149,8 @@ def test_tables_and_comparisons_repeat_for_a_seed(part, held, standings):
             assert value.low <= value.high
     for measure in ("area", "saving"):
         lines = held.against("linear", measure, resamples=300)
-        assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)", "random mix"]
+        fixed = ["random mix", "best fixed model"]
+        assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)", *fixed]
         assert lines == held.against("linear", measure, resamples=300)
         for line in lines:
             gap = standings.loc[line.name, measure].mean - standings.loc["linear", measure].mean
@@ -435,7 +436,7 @@ def test_routers_that_draw_lots_are_trained_again():
         assert not any(np.array_equal(trained[0], t) for t in trained[1:])
         assert not np.array_equal(trained[1], trained[2])
         assert all(np.array_equal(e.lam, t.lam) for t in e.others)
-    assert len(made.against("linear")) == 3  # two routers and the random mix
+    assert len(made.against("linear")) == 4  # two routers, the random mix and the best fixed model
     with pytest.raises(RouterError, match="fitted at least once: give 1 or more"):
         contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
@@ -517,7 +518,7 @@ def test_eval_prints_results_and_keeps_them(capsys, small_run, tmp_path):
     assert [line for line in progress.splitlines() if " " not in line] == ["length", "linear", "lookup"]
     assert "area" not in progress
     points, summary = pd.read_csv(out / "points.csv"), pd.read_csv(out / "summary.csv", index_col=0)
-    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)", "random mix"}
+    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)", "random mix", "best fixed model"}
     assert (points["quality_low"] <= points["quality_high"]).all()
     assert set(summary.index) == set(points["name"])
     router = load(out / "routers" / "linear")
@@ -586,3 +587,37 @@ def test_eval_of_a_published_table(capsys, datasets):
     code, _, err = _run(capsys, "eval", "--table", str(file), "--bench", "gsm9k")
     assert code == 1
     assert "no bench 'gsm9k'" in err.splitlines()[-1]
+
+
+def test_a_served_router_is_asked_for_each_decision(tmp_path, part):
+    import asyncio
+
+    from routerlab.routers.learned import Ridge
+    from tests.fake_model import FakeModel
+    from tests.test_serve import pool_of, serving
+
+    train = part.split("train")
+    ridge = Ridge().fit(train.queries, train.table).at(2e3)
+
+    async def scenario():
+        async with FakeModel() as up, serving(tmp_path, pool_of(up, *part.pool.ids), ridge) as (url, _, _):
+            made = await asyncio.to_thread(contest, part, ["length", f"{url}/v1"])
+            gone = f"{url}/nowhere"
+            with pytest.raises(RouterError, match="/nowhere refused a request: 404"):
+                await asyncio.to_thread(contest, part, ["length", gone])
+            return made, f"{url}/v1"
+
+    made, url = asyncio.run(scenario())
+    (entry,) = made.chosen(url)
+    expected = ridge.route(made.test.queries, part.pool).choice
+    models = [part.pool.ids[c] for c in expected]
+    assert [made.test.table.models[c] for c in entry.choice[0]] == models
+    assert entry.quality[0].mean() == pytest.approx(made.quality[np.arange(len(models)), entry.choice[0]].mean())
+    assert "gain" in made.measures(20)[url]
+
+
+def test_a_dead_url_is_an_error_before_anything_is_fitted(part):
+    steps = []
+    with pytest.raises(RouterError, match=r"no router answers at http://127\.0\.0\.1:9/v1: .*; start it, or mend the"):
+        contest(part, ["length", "http://127.0.0.1:9/v1"], say=steps.append)
+    assert not steps

@@ -84,10 +84,9 @@ def keep(results: Contest, run: Run, summary: Any) -> Any:
     from routerlab.routers.learned import Learned
     from routerlab.routers.store import save
 
-    everyone = [*results.entries, *([results.mix] if results.mix else [])]
     run.write(
         "points.csv",
-        pd.concat([results.frontier(e).frame() for e in everyone]).to_csv(index=False, float_format="%.6g"),
+        pd.concat([results.frontier(e).frame() for e in results.everyone]).to_csv(index=False, float_format="%.6g"),
     )
     run.write("summary.csv", summary.map(str).to_csv())
     for e in results.entries:

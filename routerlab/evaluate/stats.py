@@ -161,12 +161,6 @@ class Comparison(NamedTuple):
     p_holm: float
     detectable: float
 
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.difference}, p {self.p:.4f}, Holm {self.p_holm:.4f}, "
-            f"minimum detectable difference ± {self.detectable:.4f}"
-        )
-
 
 def compared(names: Sequence[str], differences: np.ndarray, means: np.ndarray) -> list[Comparison]:
     """Comparisons of these differences, from what they are on resamples (`means`: resamples x names).

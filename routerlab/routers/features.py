@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from routerlab.core.threads import one_thread
+
 _UNFITTED = "these features have seen no texts yet; call fit(texts) first"
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and what JSON can hold
 
@@ -67,10 +69,16 @@ class Tfidf:
         self._cache: dict[str, Views] = {}
 
     def fit(self, texts: Sequence[str]) -> Self:
-        from sklearn.decomposition import TruncatedSVD
+        import sklearn.decomposition as _  # before its thread pool is limited
 
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
+        with one_thread():
+            return self._fit(texts)
+
+    def _fit(self, texts: Sequence[str]) -> Self:
+        from sklearn.decomposition import TruncatedSVD
+
         self._vectorizers = [self._fitted(i, texts) for i in (0, 1)]
         # The random part of the projection depends on the order of rows, so they are sorted.
         order = sorted(range(len(texts)), key=texts.__getitem__)
@@ -85,6 +93,7 @@ class Tfidf:
         self._cache = {content_hash(texts): self._project(wide, known)}
         return self
 
+    @one_thread()
     def views(self, texts: Sequence[str]) -> Views:
         """The last eight columns of both matrices are the standardised counts times 0.1. The views of the last four
         sets of texts are cached, so routers that share features compute them once.

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from routerlab.core.threads import one_thread
+from routerlab.routers.features import Views
 from routerlab.routers.learned import Learned, filled
 
 
@@ -101,6 +103,11 @@ class Factorisation(Learned):
 
     def learn(self, views, quality):
         """AdamW on cross entropy with dropout; a missing outcome has no weight in the loss."""
+
+        with one_thread():
+            self._train(views, quality)
+
+    def _train(self, views: Views, quality: np.ndarray) -> None:
         import torch
 
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)

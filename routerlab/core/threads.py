@@ -1,0 +1,24 @@
+"""One thread for numerical libraries, so that results do not depend on the number of cores."""
+
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run with one thread in BLAS, LAPACK and OpenMP (also a decorator). How many threads share a sum decides its last
+    bits, and trees, ties and chosen penalties make large differences of these.
+    """
+    with _libraries(*(name in sys.modules for name in ("scipy.linalg", "sklearn", "torch"))).limit(limits=1):
+        yield
+
+
+@functools.cache
+def _libraries(*loaded: bool) -> Any:
+    """The thread pools of this process; looked for again when another of these packages has been loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
