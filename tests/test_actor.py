@@ -223,7 +223,9 @@ def test_training_follows_from_the_seed_alone(pocket):
 def test_the_section_unseen_of_the_recipe_holds_where_models_are_held_out(pocket, monkeypatch):
     few, used, drawn = pocket.split("train").queries[:128], [], training.patchwork
     small = pocket._replace(queries=few, table=pocket.table.select([q.id for q in few]))
-    monkeypatch.setattr(training, "patchwork", lambda given, how, rng: used.append(how.patchwork) or drawn(given, how, rng))
+    monkeypatch.setattr(
+        training, "patchwork", lambda given, how, rng: used.append(how.patchwork) or drawn(given, how, rng)
+    )
     for held_out, expected in (((), 2), (("pocket-max",), 3)):
         used.clear()
         how = training.recipe(epochs=1, dpo_epochs=0, patchwork=2, unseen={"patchwork": 3})
