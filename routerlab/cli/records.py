@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 import yaml
 from jsonschema import Draft202012Validator
 
-import routerlab
 from routerlab.cli.shared import flags_of, read_env
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query, by_split, to_arrow
-from routerlab.core.recorded import Recorded
+from routerlab.core.recorded import Recorded, recorded
 from routerlab.core.runs import Run, RunError, root, write_atomic
 from routerlab.routers import prompts
 from routerlab.sources import benchmark_specs, benchmarks
@@ -41,7 +40,7 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
 
     if not given.reference:
         raise RunError("bands come from the pass rates of a reference model; name its run with --reference")
-    table = routerlab.recorded(given.reference).table
+    table = recorded(given.reference).table
     if not given.model and len(table.models) > 1:
         raise RunError(f"name the reference model with --model: one of {', '.join(table.models)}")
     bands = difficulty(table, given.model or next(iter(table.models)), temperature=given.at)["band"]
@@ -81,7 +80,7 @@ def _write(run: str | Path, queries: Sequence[Query], name: str = "queries.parqu
 def keep_bands(given: argparse.Namespace) -> int:
     """The verb `data filter`."""
     band, wanted = bands_of(given), given.band.split(",")
-    queries = [q for q in routerlab.recorded(given.reference).queries if band[q.id] in wanted]
+    queries = [q for q in recorded(given.reference).queries if band[q.id] in wanted]
     if not queries:
         raise RunError(f"no question is in band {given.band}; there are {', '.join(sorted(set(band.values())))}")
     return _write(given.out, queries)
@@ -126,17 +125,15 @@ def records(given: argparse.Namespace) -> int:
     if given.source:
         everything, pool, kinds = benchmarks.load(given.source), Pool.load(given.pool or "xrouter"), ["rl"]
     else:
-        data = routerlab.recorded(given.table)
+        data = recorded(given.table)
         everything, pool, kinds = data.queries, data.pool, given.kind.split(",")
         day = dt.date.fromisoformat(data.card["recorded"]) if "recorded" in data.card else pool.cards[0].as_of
         evidence = make.Evidence(data, kinds_of(data), day)
-    queries = [q for q in everything if q.split == recipe.split]
+    queries = sorted((q for q in everything if q.split == recipe.split), key=lambda q: q.id)
     if recipe.bands:
         band = bands_of(given)
         queries = [q for q in queries if band.get(q.id) in recipe.bands]
-    chosen = set(sorted(q.id for q in queries)[: recipe.most])
-    queries = [q for q in queries if q.id in chosen]
-    if not queries:
+    if not (queries := queries[: recipe.most]):
         raise TrainError(f"no question of split {recipe.split} is left; choose other bands, or another source")
     make.refuse_leaks(queries, everything)
     run = Run(given.out)
@@ -270,4 +267,11 @@ def tokens(given: argparse.Namespace) -> int:
     return 0
 
 
-WHATS = {"list": listing, "download": download, "split": split, "filter": keep_bands, "records": records, "tokens": tokens}
+WHATS = {
+    "list": listing,
+    "download": download,
+    "split": split,
+    "filter": keep_bands,
+    "records": records,
+    "tokens": tokens,
+}

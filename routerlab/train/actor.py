@@ -229,6 +229,7 @@ def train(
     torch.set_num_threads(1)
     try:
         how, given = how or recipe(), lessons(data, held_out, kind)
+        how = SimpleNamespace(**vars(how) | how.unseen) if held_out else how
         actor = start(given.kinds, how.seed)
         losses = {"sft": [*sft(actor, given, how)], "dpo": [*dpo(actor, given, data.pool, how)]}
     finally:
