@@ -1,4 +1,4 @@
-"""`routerlab run --profile live`: from a provider over HTTP to the Pareto figure of the table it filled, in one command.
+"""`routerlab run --profile live`: one command from a provider to the Pareto figure of its answers.
 
 The provider listens on this machine and answers with the embedded models, as one that follows instructions would: it
 takes the instruction off a question and puts its answer between tags. `make test-live` runs all ten notebooks.
@@ -98,7 +98,7 @@ def live(tmp_path_factory):
 
 
 def test_it_ends_with_the_pareto_figure_of_the_table_that_the_provider_filled(live):
-    folder, arguments, provider, status = live
+    folder, _, _, status = live
     done = book.results(folder)
     assert status == 0, {name: one.error for name, one in done.items() if one.error}
     assert len(done) == (10 if WHOLE else 2)
@@ -133,7 +133,7 @@ def test_the_budget_holds_and_a_second_run_asks_nothing(live, monkeypatch):
 
 
 def test_a_budget_that_is_too_small_stops_before_any_notebook(live, tmp_path, capsys):
-    folder, arguments, _, _ = live
+    _, arguments, _, _ = live
     small = [*arguments, "-p", "budget_usd", "0.0001"]
     small[small.index("--out") + 1] = str(tmp_path)
     assert cli.main(small) == 1

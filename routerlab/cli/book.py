@@ -120,9 +120,7 @@ def _live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     if not {"train", "validation", "test"} <= {query.split for query in queries}:
         queries = split(queries, {"train": 0.5, "validation": 0.2, "test": 0.3})
     budget, run = float(values["budget_usd"]), Run(folder / "table")
-    say(
-        f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.8 * budget:g}; answers go to {run.folder}"
-    )
+    say(f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.8 * budget:g}, into {run.folder}")
     done = collect(queries, pool, backend("litellm"), run, Settings(budget_usd=0.8 * budget), show="log")
     print(done)
     if done.stopped:
