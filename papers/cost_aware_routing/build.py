@@ -39,7 +39,7 @@ class Number(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.value * (100 if self.percent else 1):,.{self.digits}f}"
-        return re.sub(r"^-(?=0(\.0*)?$)", "", text).replace("-", "--" if self.percent else "-")
+        return re.sub(r"^-(?=0(\.0*)?$)", "", text).replace("-", "$-$")
 
     def near(self, other: float) -> bool:
         """Whether both are the same but for two units of the last printed digit."""
@@ -219,9 +219,10 @@ def _tabular(head: tuple[str, ...], rows: Mapping[str, list[str]]) -> str:
     return "\n".join([begin, r"\toprule", top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def stale(fresh: Mapping[str, Number], known: Mapping[str, float]) -> list[str]:
+def stale(fresh: Mapping[str, Number], known: Mapping[str, Number]) -> list[str]:
     """The numbers that are not those of numbers.json, each with both values."""
-    moved = [f"{k}: {known[k]:g} is now {v.value:g}" for k, v in fresh.items() if k in known and not v.near(known[k])]
+    both = [(name, number, known[name]) for name, number in fresh.items() if name in known]
+    moved = [f"{name}: {then.value:g} is now {now.value:g}" for name, now, then in both if not now.near(then.value)]
     return moved + [f"{k} is new" for k in fresh if k not in known] + [f"{k} is gone" for k in known if k not in fresh]
 
 
@@ -266,8 +267,10 @@ def write(n: Mapping[str, Number], ranked: list[str], figures: Path, out: Path) 
         shutil.copy(figures / f"{name}.pdf", out / f"{name}.pdf")
 
 
-def known_numbers() -> dict[str, float]:
-    return json.loads((HERE / "numbers.json").read_text(encoding="utf-8"))
+def known_numbers() -> dict[str, Number]:
+    """The numbers as they were when the text was last read against them."""
+    recorded_numbers = json.loads((HERE / "numbers.json").read_text(encoding="utf-8"))
+    return {name: Number(*number) for name, number in recorded_numbers.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -284,7 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
         n = numbers(done)
         check_claims(n)
         if args.update:
-            text = json.dumps({name: round(float(number.value), 6) for name, number in n.items()}, indent=0)
+            text = json.dumps({name: [round(float(v), 6), *rest] for name, (v, *rest) in n.items()}).replace(
+                "], ", "],\n"
+            )
             (HERE / "numbers.json").write_text(text + "\n", encoding="utf-8")
         if moved := stale(n, known_numbers()):
             raise PaperError(
