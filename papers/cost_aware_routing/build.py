@@ -114,8 +114,8 @@ def _reinforcement(values: Mapping) -> dict[str, Number]:
     out |= {"rl.agent": Number(values["reached"], 2), "rl.router": Number(values["one_call"], 2)}
     spent = {re.sub(r"\W+", " ", name).strip(): row["US$ per 1,000"] for name, row in values["spent"].items()}
     return out | {
-        "rl.gated": Number(spent["gated λ 1 000 000"], 2),
-        "rl.linear": Number(spent["linear λ 1 000 000"], 2),
+        "rl.gated": Number(spent["gated λ 1 000 000"]),
+        "rl.linear": Number(spent["linear λ 1 000 000"]),
     }
 
 
