@@ -137,6 +137,6 @@ def test_a_budget_that_is_too_small_stops_before_any_notebook(live, tmp_path, ca
     small = [*arguments, "-p", "budget_usd", "0.0001"]
     small[small.index("--out") + 1] = str(tmp_path)
     assert cli.main(small) == 1
-    assert "the table is not complete: the budget of $8e-05 is used up" in capsys.readouterr().err
+    assert "the table is not complete: the budget of $9e-05 is used up" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.ipynb"))
     assert Run(tmp_path / "table").folder.is_dir()

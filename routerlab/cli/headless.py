@@ -50,10 +50,11 @@ def refuse_without_gpu() -> None:
 
 
 def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
-    """Ask providers for the table that all notebooks of a live run read, and return the parameters of single notebooks.
+    """Ask providers for the table that the notebooks of a live run read; return the parameters of single notebooks.
 
-    Four fifths of the budget are for the table, a tenth each for the notebooks 01 and 02, which ask by themselves.
-    The questions keep their splits if they have all three, and are split anew if not.
+    Nine tenths of the budget are for the table, one for notebook 02, which asks 20 of the questions by itself. The
+    questions keep their splits if they have all three, and are split anew if not. Notebook 01 needs a table with
+    several tries of each question, and 08 serves: both use the embedded models, unless `url` names a server for 08.
     """
     from routerlab import Pool, Run
     from routerlab.book import BookError
@@ -63,8 +64,9 @@ def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     from routerlab.sources.benchmarks import load
     from routerlab.sources.split import split
 
+    own = {"01": {"profile": "pocket", "table": "pocket"}, "08": {} if "url" in values else {"profile": "pocket"}}
     if "table" in values and "pool_name" not in values:  # nothing is asked
-        return {"01": {"profile": "pocket", "table": "pocket"}, "02": {"profile": "pocket"}, "08": _SERVED}
+        return own | {"02": {"profile": "pocket"}}
     if missing := [name for name in ("pool_name", "source", "limit", "budget_usd") if name not in values]:
         example = "-p pool_name xrouter -p models gpt-5-mini,gpt-5 -p source gsm8k -p limit 300 -p budget_usd 5"
         raise BookError(
@@ -79,16 +81,11 @@ def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     if not {"train", "validation", "test"} <= {query.split for query in queries}:
         queries = split(queries, {"train": 0.5, "validation": 0.2, "test": 0.3})
     budget, run = float(values["budget_usd"]), Run(folder / "table")
-    say(f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.8 * budget:g}, into {run.folder}")
-    done = collect(queries, pool, backend("litellm"), run, Settings(budget_usd=0.8 * budget), show="log")
+    say(f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.9 * budget:g}, into {run.folder}")
+    done = collect(queries, pool, backend("litellm"), run, Settings(budget_usd=0.9 * budget), show="log")
     print(done)
     if done.stopped:
         raise BookError(f"the table is not complete: {done.stopped}")
     asking = {name: values.pop(name) for name in ("pool_name", "models", "source", "limit", "budget_usd")}
-    asking["budget_usd"] = budget / 10
     values["table"] = str(run.folder)
-    one = {"model": pool.ids[0], "probe": min(asking["limit"], 24)}
-    return {"01": asking | one, "02": asking | {"limit": 20}, "08": {} if "url" in values else _SERVED}
-
-
-_SERVED = {"profile": "pocket"}  # notebook 08 serves the embedded models, unless a server is named
+    return own | {"02": asking | {"budget_usd": budget / 10, "limit": 20}}
