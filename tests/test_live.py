@@ -7,7 +7,6 @@ takes the instruction off a question and puts its answer between tags. `make tes
 import asyncio
 import json
 import os
-import re
 import threading
 from collections import Counter
 
@@ -32,7 +31,7 @@ class Provider:
 
     def _write(self, body):
         text, model = body["messages"][-1]["content"], body["model"]
-        text = re.split(r"\s*Write your final answer", text)[0]
+        text = text.partition("\n\nWrite your final answer")[0]  # a question may end with a line break of its own
         with self._one:
             (pair,) = replies(model, [text], self.asked[model, text], body.get("temperature", 0.0), 160)
             self.asked[model, text] += 1
