@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from routerlab import book
-from routerlab.cli.book import literal, summary
+from routerlab.cli.headless import literal, summary
 from routerlab.core.runs import root
 
 

@@ -3,8 +3,8 @@
     python papers/cost_aware_routing/build.py            write what LaTeX reads into build/; refuse what is stale
     python papers/cost_aware_routing/build.py --update   also record the numbers that changed in numbers.json
 
-No number is typed by hand: paper.tex names each one, `\\num{blend.gain}`. numbers.json holds every number as it was when
-the text was last read against it, so that a change of the code that moves a number is seen.
+No number is typed by hand: paper.tex names each one, `\\num{blend.gain}`. numbers.json holds every number as it was
+when the text was last read against it, so that a change of the code that moves a number is seen.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FIGURES = ("pareto", "call_share", "newcomers")
 
 
 class PaperError(RuntimeError):
-    """A number or figure that is missing or stale, or a sentence that is no longer true; the message says what to do."""
+    """What is missing or stale, or a sentence that is no longer true; the message says what to do."""
 
 
 class Number(NamedTuple):
@@ -39,7 +39,7 @@ class Number(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.value * (100 if self.percent else 1):,.{self.digits}f}"
-        return re.sub(r"^-(?=0(\.0*)?$)", "", text).replace("-", "--" if self.percent else "-")
+        return re.sub(r"^-(?=0(\.0*)?$)", "", text).replace("-", "$-$")
 
     def near(self, other: float) -> bool:
         """Whether both are the same but for two units of the last printed digit."""
@@ -84,8 +84,9 @@ def _contest(values: Mapping) -> dict[str, Number]:
         for column, short in (("area", "area"), ("gain", "gain"), ("frugal quality", "accuracy")):
             out |= _interval(f"{name}.{short}", row[column])
         out |= _interval(f"{name}.saving", row["saving"], 1, True)
-    out |= {f"leader.{what}": out[f"{values['leader']}.{what}"] for what in ("gain", "saving", "accuracy")}
-    out |= _interval("leader.saving", values["scores"][values["leader"]]["saving"], 0, True)
+    leader = values["scores"][values["leader"]]
+    out |= _interval("leader.gain", leader["gain"]) | _interval("leader.accuracy", leader["frugal quality"])
+    out |= _interval("leader.saving", leader["saving"], 0, True)
     agreement = {name.partition(" ")[0]: value for name, value in values["agreement"].items()}
     return out | {
         "closed": Number(values["closed"], 0, True),
@@ -113,8 +114,8 @@ def _reinforcement(values: Mapping) -> dict[str, Number]:
     out |= {"rl.agent": Number(values["reached"], 2), "rl.router": Number(values["one_call"], 2)}
     spent = {re.sub(r"\W+", " ", name).strip(): row["US$ per 1,000"] for name, row in values["spent"].items()}
     return out | {
-        "rl.gated": Number(spent["gated λ 1 000 000"], 2),
-        "rl.linear": Number(spent["linear λ 1 000 000"], 2),
+        "rl.gated": Number(spent["gated λ 1 000 000"]),
+        "rl.linear": Number(spent["linear λ 1 000 000"]),
     }
 
 
@@ -153,10 +154,14 @@ def _benchmarks() -> dict[str, Number]:
         out[f"prefix.{group}"] = Number(row["gain"], 1)
     labels = pd.read_csv(root() / "benchmarks" / "results" / "labels.csv")
     blend = labels[labels["router"] == "blend"].set_index("labels")["gain"]
-    return out | {"labels.few": Number(blend.index[0], 0), "labels.few.gain": Number(blend.iloc[0])} | {
-        "labels.most": Number(blend.index[-1], 0),
-        "labels.most.gain": Number(blend.iloc[-1]),
-    }
+    return (
+        out
+        | {"labels.few": Number(blend.index[0], 0), "labels.few.gain": Number(blend.iloc[0])}
+        | {
+            "labels.most": Number(blend.index[-1], 0),
+            "labels.most.gain": Number(blend.iloc[-1]),
+        }
+    )
 
 
 def claims(n: Mapping[str, Number]) -> dict[str, bool]:
@@ -196,10 +201,12 @@ def tables(n: Mapping[str, Number], ranked: list[str]) -> dict[str, str]:
     models = [name.removesuffix(".usd") for name in n if name.startswith("pocket-") and name.endswith(".usd")]
     columns = ("parameters", "correct", "incorrect", "idk", "usd")
     rows = {m: [f"{n[f'{m}.{c}']}" for c in columns] for m in models}
-    out = {"models": _tabular(("model", "parameters (M)", "right \\%", "wrong \\%", "abstains \\%", "US\\$/1,000"), rows)}
-    shown = ("area", "gain", "saving", "accuracy")
+    out = {
+        "models": _tabular(("model", "parameters (M)", "right \\%", "wrong \\%", "abstains \\%", "US\\$/1,000"), rows)
+    }
+    shown = ("gain", "saving", "accuracy")
     rows = {r: [f"{n[f'{r}.{c}']} [{n[f'{r}.{c}.low']}, {n[f'{r}.{c}.high']}]" for c in shown] for r in ranked}
-    out["routers"] = _tabular(("router", "area", "gain", "saving \\%", "accuracy"), rows)
+    out["routers"] = _tabular(("router", "gain", "saving \\%", "accuracy"), rows)
     rows = {m: [f"{n[f'held.{m}.{way}']}" for way in ("actor", "newcomers", "lookup")] for m in models}
     out["held"] = _tabular(("model held out", "actor", "newcomers", "card lookup"), rows)
     return out
@@ -208,15 +215,14 @@ def tables(n: Mapping[str, Number], ranked: list[str]) -> dict[str, str]:
 def _tabular(head: tuple[str, ...], rows: Mapping[str, list[str]]) -> str:
     lines = [" & ".join(head), *(" & ".join([name, *cells]) for name, cells in rows.items())]
     top, *body = (line + r" \\" for line in lines)
-    return "\n".join(
-        [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", top, r"\midrule", *body, r"\bottomrule"]
-        + [r"\end{tabular}", ""]
-    )
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    return "\n".join([begin, r"\toprule", top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def stale(fresh: Mapping[str, Number], known: Mapping[str, float]) -> list[str]:
+def stale(fresh: Mapping[str, Number], known: Mapping[str, Number]) -> list[str]:
     """The numbers that are not those of numbers.json, each with both values."""
-    moved = [f"{k}: {known[k]:g} is now {v.value:g}" for k, v in fresh.items() if k in known and not v.near(known[k])]
+    both = [(name, number, known[name]) for name, number in fresh.items() if name in known]
+    moved = [f"{name}: {then.value:g} is now {now.value:g}" for name, now, then in both if not now.near(then.value)]
     return moved + [f"{k} is new" for k in fresh if k not in known] + [f"{k} is gone" for k in known if k not in fresh]
 
 
@@ -261,8 +267,10 @@ def write(n: Mapping[str, Number], ranked: list[str], figures: Path, out: Path) 
         shutil.copy(figures / f"{name}.pdf", out / f"{name}.pdf")
 
 
-def known_numbers() -> dict[str, float]:
-    return json.loads((HERE / "numbers.json").read_text(encoding="utf-8"))
+def known_numbers() -> dict[str, Number]:
+    """The numbers as they were when the text was last read against them."""
+    recorded_numbers = json.loads((HERE / "numbers.json").read_text(encoding="utf-8"))
+    return {name: Number(*number) for name, number in recorded_numbers.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -273,19 +281,27 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         done = {name[:2]: one for name, one in book.results(book.folder_of({})).items()}
         if missing := [name for name in NOTEBOOKS if name not in done or done[name].error]:
-            raise PaperError(f"no results of the notebooks {', '.join(missing)}: routerlab run --only {','.join(missing)}")
+            raise PaperError(
+                f"no results of the notebooks {', '.join(missing)}: routerlab run --only {','.join(missing)}"
+            )
         n = numbers(done)
         check_claims(n)
         if args.update:
-            text = json.dumps({name: round(number.value, 6) for name, number in n.items()}, indent=0)
+            text = json.dumps({name: [round(float(v), 6), *rest] for name, (v, *rest) in n.items()}).replace(
+                "], ", "],\n"
+            )
             (HERE / "numbers.json").write_text(text + "\n", encoding="utf-8")
         if moved := stale(n, known_numbers()):
-            raise PaperError(f"{len(moved)} numbers moved: {'; '.join(moved[:5])}; read the text, then build.py --update")
+            raise PaperError(
+                f"{len(moved)} numbers moved: {'; '.join(moved[:5])}; read the text, then build.py --update"
+            )
         check_figures(root() / "figures")
         check_points(n, root() / "figures")
         write(n, list(done["09"].values["scores"]), root() / "figures", HERE / "build")
     except (PaperError, KeyError) as error:
-        print(f"paper: {error if isinstance(error, PaperError) else f'no value {error} in a notebook'}", file=sys.stderr)
+        print(
+            f"paper: {error if isinstance(error, PaperError) else f'no value {error} in a notebook'}", file=sys.stderr
+        )
         return 1
     return 0
 
