@@ -28,8 +28,7 @@ test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null
-	$(BIN)/jupyter lab --ip 127.0.0.1 --allow-root notebooks/00_start_here.ipynb
+	JUPYTER_CONFIG_PATH=$(CURDIR)/notebooks/lab $(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 pocket: $(READY)  ## train the embedded models from seeds and record their table again
 	$(BIN)/routerlab pocket
