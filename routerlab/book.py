@@ -177,7 +177,7 @@ def tidy(path: Path, write: bool = True) -> bool:
         cell.outputs = _joined(o for o in cell.outputs if o.get("name") != "stderr")
         for output in cell.outputs:
             output.pop("transient", None)
-            # A live widget has a random id; what stands beside it (a picture, a table) is kept for pages without a kernel.
+            # A live widget has a random id; the picture or table beside it is kept.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if "metadata" in output:
                 output.metadata = nbformat.NotebookNode()

@@ -88,23 +88,11 @@ class Lab:
         self.page.locator(".jp-Notebook:visible .jp-Cell").first.wait_for(timeout=60_000)
         self.page.locator('[data-status="idle"]').first.wait_for(timeout=60_000)
 
-    def run_all(self, name: str, seconds: float) -> dict:
+    def run_all(self, name: str) -> dict:
         """Run all cells, save, and give the notebook as it is on disk then."""
-        self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        last, path = time.monotonic() + seconds, self.folder / name
-        while time.monotonic() < last:
-            self.page.wait_for_timeout(1000)
-            self.page.keyboard.press("Control+s")
-            book = json.loads(path.read_text())
-            code = [c for c in book["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
-            ends = [c["execution_count"] for c in code]
-            if any(o["output_type"] == "error" for c in code for o in c["outputs"]) or all(ends):
-                self.page.locator('[data-status="idle"]').first.wait_for(timeout=60_000)
-                self.page.keyboard.press("Control+s")
-                self.page.wait_for_timeout(500)
-                return json.loads(path.read_text())
-        raise TimeoutError(f"{name} still runs after {seconds} s")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        return json.loads((self.folder / name).read_text())
 
 
 @contextlib.contextmanager

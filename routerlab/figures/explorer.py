@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -156,27 +157,14 @@ class Explored:
         picture = base64.b64encode(png(self.picture(title, lam))).decode()
         numbers = json.dumps({"data": self.numbers(title, lam), "lam": lam}).replace("<", "\\u003c")
         code = _CODE.read_text(encoding="utf-8").replace("export default { render };", "")
-        text = _PAGE.format(
-            title=html.escape(title), alt=html.escape(self.alt(lam)), picture=picture, numbers=numbers, code=code
-        )
+        shown = {"title": html.escape(title), "alt": html.escape(self.alt(lam))}
+        template = Template(_CODE.with_suffix(".html").read_text(encoding="utf-8"))
+        text = template.substitute(shown, picture=picture, numbers=numbers, code=code)
         write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return path
 
 
 _POINT = {"usd": "usd", "quality": "quality", "low": "quality_low", "high": "quality_high"}
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
-<body><main id="explorer"></main>
-<noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
-<script type="application/json" id="numbers">{numbers}</script>
-<script type="module">{code}
-const values = JSON.parse(document.getElementById("numbers").textContent);
-const model = {{ get: (name) => values[name], set() {{}}, save_changes() {{}} }};
-render({{ model, el: document.getElementById("explorer") }});
-</script></body></html>
-"""
-
 
 def _plain(value: Any) -> Any:
     """Lists and numbers that JSON can hold; what is not finite becomes None."""

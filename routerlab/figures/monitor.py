@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,12 +56,12 @@ def watch(folder: Path | str, every_s: float = 2.0, names: Sequence[str] = STREA
     lines = Monitor(streams=read())
     logged = picture(f"{Path(folder).name}: what it has logged so far", streams(folder, names))
 
-    def follow() -> None:
-        while lines.comm is not None and not pause.wait(every_s):
-            lines.streams = read()
-
-    pause = threading.Event()
-    threading.Thread(target=follow, daemon=True).start()
     shown = Shown([lines], logged, "what a training has logged so far")
-    shown.pause = pause  # set it, and the widget stops following
+
+    def follow() -> None:
+        while shown.comm is not None:
+            lines.streams = read()
+            time.sleep(every_s)
+
+    threading.Thread(target=follow, daemon=True).start()
     return shown
