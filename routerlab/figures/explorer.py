@@ -166,6 +166,7 @@ class Explored:
 
 _POINT = {"usd": "usd", "quality": "quality", "low": "quality_low", "high": "quality_high"}
 
+
 def _plain(value: Any) -> Any:
     """Lists and numbers that JSON can hold; what is not finite becomes None."""
     if isinstance(value, dict):
