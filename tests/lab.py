@@ -88,11 +88,23 @@ class Lab:
         self.page.locator(".jp-Notebook:visible .jp-Cell").first.wait_for(timeout=60_000)
         self.page.locator('[data-status="idle"]').first.wait_for(timeout=60_000)
 
-    def run_all(self, name: str) -> dict:
+    def run_all(self, name: str, seconds: float) -> dict:
         """Run all cells, save, and give the notebook as it is on disk then."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-        return json.loads((self.folder / name).read_text())
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
+        last, ends = time.monotonic() + seconds, []
+        while time.monotonic() < last:
+            self.page.wait_for_timeout(2000)
+            self.page.keyboard.press("Control+s")
+            self.page.wait_for_timeout(1000)
+            book = json.loads((self.folder / name).read_text())
+            code = [c for c in book["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+            ends = [c["execution_count"] for c in code]
+            failed = [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+            if failed or (all(ends) and self.page.locator('[data-status="idle"]').count()):
+                return book
+        self.page.screenshot(path="/tmp/lab/fail.png")
+        raise TimeoutError(f"{name} still runs after {seconds} s; cells run: {ends}")
 
 
 @contextlib.contextmanager

@@ -153,9 +153,9 @@ def test_the_monitor_reads_what_is_there_and_follows(tmp_path):
         if len(lines.streams.get("loss", [[]])[0]) == 3:
             break
         time.sleep(0.02)
+    assert "image/png" in shown._repr_mimebundle_()
     shown.close()
     assert lines.streams["loss"] == [[1, 2, 3], [2.0, 1.5, 1.0]]
-    assert "image/png" in shown._repr_mimebundle_()
 
 
 def test_what_is_shown_is_plain_where_no_kernel_runs(tmp_path):

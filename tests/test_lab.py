@@ -41,7 +41,7 @@ def executed(here):
     made = {}
     for name in BOOKS:
         here.open(name)
-        made[name] = here.run_all(name)
+        made[name] = here.run_all(name, 250)
         if name == BOOKS[1]:
             made["slider"] = _drag(here)
             made["reload"] = _reload(here)
