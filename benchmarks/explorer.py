@@ -1,15 +1,13 @@
-"""The explorer in a headless Chromium: milliseconds from a move of its slider to the frame that shows it, with the
-kernel of JupyterLab at work, and the size of the page that needs no kernel.
+"""The explorer in a headless Chromium: milliseconds from a move of its slider to the frame that shows it, and the size of
+its page, which needs no kernel. In JupyterLab the same script draws; no move of the slider asks the kernel.
 
-The old way, a PNG that the kernel draws for each move, stands beside it: the time to draw it alone, without its way to
-the browser. Prints a table, and as its last line one JSON object of named figures.
+Prints a table, and as its last line one JSON object of named figures.
 """
 
 import json
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ def main() -> int:
 
     from routerlab import recorded
     from routerlab.figures.explorer import Explored
-    from routerlab.figures.widgets import png
     from routerlab.routers.learned import Ridge
 
     if not lab.chromium():
@@ -33,9 +30,6 @@ def main() -> int:
     data = recorded("pocket")
     train, test = data.split("train"), data.split("test")
     explored = Explored("ridge", test, Ridge().fit(train.queries, train.table).predict(test.queries))
-    start = time.perf_counter()
-    png(explored.picture("one frame", 1000.0))
-    drawn = 1000 * (time.perf_counter() - start)
     with tempfile.TemporaryDirectory() as folder, lab.browser() as page:
         path = explored.page("The explorer", 1000.0, Path(folder) / "explorer.html")
         page.goto(path.as_uri())
@@ -45,9 +39,8 @@ def main() -> int:
         size = path.stat().st_size / 1e6
     p50, p95 = statistics.median(times), float(np.quantile(times, 0.95))
     print(f"{'slider to pixels':34} p50 {p50:6.1f} ms   p95 {p95:6.1f} ms   ({MOVES} moves)")
-    print(f"{'a picture drawn by the kernel':34}     {drawn:6.1f} ms")
     print(f"{'page without kernel':34}     {size:6.2f} MB")
-    figures = {"slider_p50_ms": p50, "slider_p95_ms": p95, "kernel_picture_ms": drawn, "page_mb": size}
+    figures = {"slider_p50_ms": p50, "slider_p95_ms": p95, "page_mb": size}
     print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
     return 0
 

@@ -61,7 +61,8 @@ def server(folder: Path) -> Iterator[str]:
             if process.poll() is not None:
                 raise RuntimeError((folder / "lab.log").read_text()[-2000:])
             time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}/lab/tree/NAME?token={token}"
+        # A workspace for each notebook: Lab would open the last one's tabs as well.
+        yield f"http://127.0.0.1:{port}/lab/workspaces/STEM/tree/NAME?token={token}"
     finally:
         process.terminate()
         process.wait(20)
@@ -84,9 +85,11 @@ class Lab:
 
     def open(self, name: str) -> None:
         """Open a notebook and wait for its kernel."""
-        self.page.goto(self.address.replace("NAME", name), wait_until="domcontentloaded")
+        address = self.address.replace("STEM", Path(name).stem).replace("NAME", name)
+        self.page.goto(address, wait_until="domcontentloaded")
         self.page.locator(".jp-Notebook:visible .jp-Cell").first.wait_for(timeout=60_000)
         self.page.locator('[data-status="idle"]').first.wait_for(timeout=60_000)
+        self.page.locator(".jp-Notebook:visible .jp-CodeCell").first.click()
 
     def run_all(self, name: str, seconds: float) -> dict:
         """Run all cells, save, and give the notebook as it is on disk then."""
@@ -103,7 +106,7 @@ class Lab:
             failed = [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
             if failed or (all(ends) and self.page.locator('[data-status="idle"]').count()):
                 return book
-        self.page.screenshot(path="/tmp/lab/fail.png")
+        self.page.screenshot(path=self.folder / "still_runs.png")
         raise TimeoutError(f"{name} still runs after {seconds} s; cells run: {ends}")
 
 
