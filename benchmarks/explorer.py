@@ -1,5 +1,5 @@
-"""The explorer in a headless Chromium: milliseconds from a move of its slider to the frame that shows it, and the size of
-its page, which needs no kernel. In JupyterLab the same script draws; no move of the slider asks the kernel.
+"""The explorer in a headless Chromium: milliseconds from a move of its slider to the frame that shows it, and the size
+of its page, which needs no kernel. In JupyterLab the same script draws; no move of the slider asks the kernel.
 
 Prints a table, and as its last line one JSON object of named figures.
 """
