@@ -57,8 +57,7 @@ paper: $(READY)  ## papers/cost_aware_routing/build/paper.pdf, from the figures 
 	@ls papers/cost_aware_routing/build/paper.pdf
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null
-	$(BIN)/jupyter lab --ip 127.0.0.1 --allow-root notebooks/00_start_here.ipynb
+	JUPYTER_CONFIG_PATH=$(CURDIR)/notebooks/lab $(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 pocket: $(READY)  ## train the embedded models from seeds and record their table again
 	$(BIN)/routerlab pocket

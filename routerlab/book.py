@@ -288,6 +288,8 @@ def tidy(path: Path, write: bool = True) -> bool:
         cell.outputs = _joined(o for o in cell.outputs if o.get("name") != "stderr")
         for output in cell.outputs:
             output.pop("transient", None)
+            # A live widget has a random id; the picture or table beside it is kept.
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if "metadata" in output:
                 output.metadata = nbformat.NotebookNode()
             if output.output_type == "execute_result":
