@@ -69,11 +69,9 @@ class Tfidf:
         self._cache: dict[str, Views] = {}
 
     def fit(self, texts: Sequence[str]) -> Self:
-        import sklearn.decomposition as _  # before its thread pool is limited
-
         if not len(texts):
             raise FeatureError("no texts to learn from; give at least one query")
-        with one_thread():
+        with one_thread("sklearn.decomposition"):
             return self._fit(texts)
 
     def _fit(self, texts: Sequence[str]) -> Self:

@@ -103,8 +103,7 @@ class Factorisation(Learned):
 
     def learn(self, views, quality):
         """AdamW on cross entropy with dropout; a missing outcome has no weight in the loss."""
-
-        with one_thread():
+        with one_thread("torch"):
             self._train(views, quality)
 
     def _train(self, views: Views, quality: np.ndarray) -> None:

@@ -94,7 +94,7 @@ class ScoreRouter(Tunable):
         queries = sorted(queries, key=lambda q: q.id)
         outcomes = table.select([q.id for q in queries])
         self.models = outcomes.models
-        with one_thread():
+        with one_thread("scipy.linalg"):
             self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
         return self
 
