@@ -60,8 +60,8 @@ def _query(family: str, level: int, index: int, split: str) -> Query:
 
 def right(query: Query, reply: Reply) -> bool:
     """Whether the text of a reply is correct, by the scorer of the family."""
-    name = (query.meta[part] for part in ("family", "level", "index"))
-    return reply.finish == "stop" and tasks.score(*name, reply.text) == 1.0
+    family, level, index = (query.meta[key] for key in ("family", "level", "index"))
+    return reply.finish == "stop" and tasks.score(family, level, index, reply.text) == 1.0
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
