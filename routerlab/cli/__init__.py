@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if not hasattr(args, "do"):
         parser().error("name a verb; `routerlab --help` lists them")
+    for name, value in vars(args).items():
+        if value == "" and args.verb.get_default(name) != "":
+            args.verb.error(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # no file name and line of ours
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
@@ -55,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(do: Callable[[argparse.Namespace], int], name: str, what: str):
         one = verbs.add_parser(name, help=what, description=do.__doc__)
-        one.set_defaults(do=do)
+        one.set_defaults(do=do, verb=one)
         return one
 
     for about in flags()["verbs"]:

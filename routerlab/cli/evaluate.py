@@ -188,8 +188,8 @@ def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
     from routerlab.contest import two_models
     from routerlab.routers.protocol import RouterError
 
-    if models.count(",") != 1:
-        raise RouterError(f"--policies {models}; name two models, the medium and the large one, with a comma between")
+    if models.count(",") != 1 or len({m.strip() for m in models.split(",")}) < 2:
+        raise RouterError(f"--policies {models}; name two different models, the medium and the large one, with a comma between")
     medium, large = (m.strip() for m in models.split(","))
     (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
     policies = two_models.policies_of(results, entry, medium, large)

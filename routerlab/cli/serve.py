@@ -34,6 +34,7 @@ def serve(given: argparse.Namespace) -> int:
 
 
 def _server(given: argparse.Namespace) -> Any:
+    from routerlab.collect.providers import checked_url
     from routerlab.core.runs import root
     from routerlab.serve import offline
     from routerlab.serve.agent import Agent, router_card
@@ -43,22 +44,23 @@ def _server(given: argparse.Namespace) -> Any:
     from routerlab.serve.upstream import Upstream
 
     pool = routerlab.Pool.load(given.pool)
-    pool = pool.subset(given.models.split(",")) if given.models else pool
+    pool = pool if given.models is None else pool.subset(given.models.split(","))
     default = given.default or min(pool, key=lambda c: c.usd(1, 1)).id
     keys = accounts(given.keys, given.budget_usd, given.host)
     agent, spec = None, given.router or str(root() / "data" / "pocket" / "actor" / "known")
     if spec.startswith(("http://", "https://")):
-        card = router_card(given.router_model, spec, given.router_prices)
+        card = router_card(given.router_model, checked_url(spec), given.router_prices)
         agent, spec = Agent(card, pool, given.mode, given.max_turns), default
     lam = 2000.0 if given.lam is None and (not given.router or not Path(spec).is_dir()) else given.lam
     chooser = Chooser(open_router(spec, pool, given.table, lam), pool, default, given.explore)
     chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)
+    upstream = Upstream(given.backend, given.key_env)
     log = Log(routerlab.Run(given.run), keys)
     log.run.write("pool.yaml", pool.to_yaml())
     spec = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
     log.run.write("serve.json", json.dumps({"router": spec, "table": given.table}))
-    server = Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
+    server = Server(pool, chooser, upstream, log, settings, agent)
     server.drift = lambda: offline.watch(log.run, pool, spec, given.table)
     return server
 
@@ -133,6 +135,7 @@ def smoke(given: argparse.Namespace) -> int:
     import pandas as pd
     import yaml
 
+    from routerlab.collect.providers import checked_url
     from routerlab.core.runs import root
     from routerlab.serve.log import LogError
 
@@ -140,7 +143,7 @@ def smoke(given: argparse.Namespace) -> int:
     scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text())
     if given.test not in ("all", *scenarios):
         raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
-    client = openai.OpenAI(base_url=given.url, api_key=os.environ.get(given.key_env) or "none", max_retries=0)
+    client = openai.OpenAI(base_url=checked_url(given.url), api_key=os.environ.get(given.key_env) or "none", max_retries=0)
     names, rows = scenarios if given.test == "all" else [given.test], []
     for name, streamed in itertools.product(names, (False, True)):
         row = {"scenario": name, "stream": streamed}

@@ -75,6 +75,13 @@ def _day(text: str) -> dt.date:
         raise argparse.ArgumentTypeError(f"{text!r} is no day; give it as YYYY-MM-DD") from None
 
 
+def _path(text: str) -> Path:
+    """A path, for argparse; without a name it would be this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; name a file or folder")
+    return Path(text)
+
+
 def _shares(text: str) -> dict[str, float]:
     """The shares of train, validation and test: three numbers with commas."""
     try:
@@ -88,7 +95,7 @@ def _shares(text: str) -> dict[str, float]:
 TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
-    "path": Path,
+    "path": _path,
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),

@@ -46,7 +46,8 @@ def watch(command: Sequence[str], url: str, wait_s: float) -> int:
 
     Args: the `command`; the `url` whose /health answers when it is ready; the seconds that may take, `wait_s`.
     """
-    server = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
+    offline = {"HF_HUB_OFFLINE": "1"} | dict(os.environ)  # nothing is fetched unless the caller allows it
+    server = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr, env=offline)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))
     end, ready = time.monotonic() + wait_s, False
@@ -75,10 +76,9 @@ class Host:
 
         self.words: Any
         self.model: Any
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
-            self.words = AutoTokenizer.from_pretrained(path)
-            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+            self.words = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True).eval()
         except (OSError, ValueError) as error:
             cure = "give a folder with a model, or fetch it once with `hf download`"
             raise HostError(f"cannot open the model {path!r} ({str(error).splitlines()[0][:150]}); {cure}") from error
