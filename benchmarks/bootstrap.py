@@ -28,7 +28,6 @@ def main() -> None:
     values = (rng.random((QUERIES, POINTS)) < rate).astype(float)
     rate = values.mean(0)
     passages = np.arange(QUERIES) // 4
-    datasets = np.arange(QUERIES) // (QUERIES // 10)
     bootstrap_means(values[:10], 10, rng=rng)  # compile
     started = time.perf_counter()
     plain(values, LOOPED, rng)
@@ -38,7 +37,6 @@ def main() -> None:
     for name, key, labels in (
         ("queries", "", {}),
         ("5,000 clusters", "_clusters", {"clusters": passages}),
-        ("5,000 clusters in 10 strata", "_strata", {"clusters": passages, "strata": datasets}),
     ):
         times = []
         for _ in range(3):

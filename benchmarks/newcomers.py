@@ -135,13 +135,17 @@ class Bench:
 
 
 def curve(name: str, draws: list[dict]) -> list[dict]:
-    """For each way and number of probes the mean area over draws, and half of its 95 % interval, less the start's."""
+    """For each way and number of probes the mean area over draws, and half of its 95 % interval, less the start's; and
+    half of the interval of its paired difference to ours (`paired`).
+    """
     lines = []
     for way, n in draws[0]:
         gain = np.array([d[way, n] - d["start", 0] for d in draws])
-        half = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5
+        apart = np.array([d.get(("ours", n), d[way, n]) - d[way, n] for d in draws])
+        half, paired = (1.96 * v.std(ddof=1) / len(draws) ** 0.5 for v in (gain, apart))
         line = {"table": name, "way": way, "probes": n, "draws": len(draws)}
-        lines.append(line | {"gain": round(float(gain.mean()), 5), "half": round(float(half), 5)})
+        figures = {"gain": gain.mean(), "half": half, "paired": paired}
+        lines.append(line | {n: round(float(v), 5) for n, v in figures.items()})
     return lines
 
 

@@ -1,5 +1,7 @@
 """What serving adds: a local fake model asked directly, through `routerlab serve` and through the litellm proxy, in
-turns. Prints latency at one client (medians), requests a second at 32, and the server's own CPU time a request.
+turns. Prints latency at one client (medians), requests a second at 32, and the server's own CPU time a request. Then
+overload: a model that takes 0.25 s, a server that takes 32 requests at once, and ten times as many requests as it can
+answer.
 
 python benchmarks/serve.py [REQUESTS] [--proxy FOLDER]    a virtual environment with litellm[proxy]; else it is left out
 
@@ -17,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 
 HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))
@@ -73,6 +77,46 @@ async def load(url: str, requests: int, clients: int) -> tuple[list[float], floa
         return taken, requests / (time.perf_counter() - started)
 
 
+async def overload(url: str, rate: float, seconds: float) -> tuple[list[float], float, Counter]:
+    """Requests that arrive at this rate whatever becomes of them: (seconds of each that was answered, answers a second,
+    how many had each status).
+    """
+    taken, statuses, asked = [], Counter(), []
+
+    async def one() -> None:
+        started = time.perf_counter()
+        try:
+            async with session.post(f"{url}/chat/completions", data=BODY, headers=JSON) as answer:
+                await answer.read()
+                statuses[answer.status] += 1
+        except aiohttp.ClientError as error:
+            statuses[type(error).__name__] += 1
+            return
+        if answer.status == 200:
+            taken.append(time.perf_counter() - started)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        started = time.perf_counter()
+        while (now := time.perf_counter() - started) < seconds:
+            asked += [asyncio.ensure_future(one()) for _ in range(int(now * rate) - len(asked))]
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*asked)
+        return taken, len(taken) / (time.perf_counter() - started), statuses
+
+
+def overloaded(url: str) -> dict[str, float]:
+    """Ten times the most that a server can answer, beside the server alone and just full."""
+    alone, _ = asyncio.run(load(url, 40, 1))
+    full, peak = asyncio.run(load(url, 640, 32))
+    taken, rate, statuses = asyncio.run(overload(url, 10 * peak, 6.0))
+    p99 = [float(np.quantile(one, 0.99)) for one in (alone, full, taken)]
+    print(f"\n{'':14} {'p99 ms':>10} {'answers/s':>10}")
+    for name, one, answers in zip(("alone", "full", "10x overload"), p99, (1 / p99[0], peak, rate), strict=True):
+        print(f"{name:14} {1000 * one:10.0f} {answers:10.0f}")
+    print(f"statuses under overload: {dict(statuses)}")
+    return {"overload_p99_vs_alone": round(p99[2] / p99[0], 2), "overload_goodput": round(rate / peak, 3)}
+
+
 JSON = {"Content-Type": "application/json", "Authorization": "Bearer none"}
 
 
@@ -100,21 +144,16 @@ def main() -> None:
         (folder / "pool.yaml").write_text(f"name: fake\nas_of: 2026-01-01\nmodels:\n  - {{{card}}}\n")
         flags = ["--router", "a", "--pool", str(folder / "pool.yaml"), "--run", str(folder / "run"), "--port", "0"]
         ours, url = start(process(python, "-m", "routerlab.cli", "serve", *flags))
+        _, slow = start(process(python, "-m", "tests.fake_model", "0.25"))
+        (folder / "slow.yaml").write_text((folder / "pool.yaml").read_text().replace(upstream, slow))
+        flags = ["--router", "a", "--pool", str(folder / "slow.yaml"), "--run", str(folder / "slow"), "--port", "0"]
+        _, full_url = start(process(python, "-m", "routerlab.cli", "serve", *flags, "--concurrency", "32"))
         ways = {"direct": (None, upstream), "routerlab": (ours, url)}
         litellm = given.proxy / "bin" / "litellm"
         if litellm.exists():
             (folder / "proxy.yaml").write_text(PROXY.format(url=upstream))
             port = str(free_port())
-            flags = [
-                "--config",
-                str(folder / "proxy.yaml"),
-                "--host",
-                "127.0.0.1",
-                "--port",
-                port,
-                "--num_workers",
-                "1",
-            ]
+            flags = f"--config {folder / 'proxy.yaml'} --host 127.0.0.1 --port {port} --num_workers 1".split()
             proxy, _ = start(process(str(litellm), *flags, first_line=False))
             ways["litellm proxy"] = proxy, f"http://127.0.0.1:{port}/v1"
         figures = {way: {"ms": [], "rps": [], "cpu": []} for way in ways}
@@ -130,6 +169,7 @@ def main() -> None:
                 _, rate = asyncio.run(load(address, count, 32))
                 figures[way]["rps"].append(rate)
                 figures[way]["cpu"].append(1000 * (cpu_s(server.pid) - before) / count if server else 0.0)
+        under_load = overloaded(full_url)
     print(f"{'':14} {'ms at c=1':>10} {'requests/s at c=32':>20} {'CPU ms a request':>18}")
     for way, of in figures.items():
         print(
@@ -142,6 +182,7 @@ def main() -> None:
         named["vs_litellm_proxy"] = round(best["routerlab"] / best["litellm proxy"], 1)
     else:
         print(f"no litellm proxy in {given.proxy}: python -m venv there, then pip install 'litellm[proxy]'")
+    named |= under_load
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(json.dumps(named))
 

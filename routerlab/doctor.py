@@ -42,7 +42,12 @@ def examine() -> list[Check]:
             "grading answers that are code",
             "apt-get install bubblewrap; where it cannot run, `routerlab collect` says why",
         ),
-        Check("TeX", _program("tectonic", "latexmk", "pdflatex"), "building papers/", "apt-get install latexmk"),
+        Check(
+            "TeX",
+            _program("latexmk", "tectonic"),
+            "the paper (make paper)",
+            "apt-get install latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern",
+        ),
         Check(
             "Chromium",
             _program("chromium", "chromium-browser", "google-chrome"),

@@ -1,6 +1,6 @@
 """A model server that runs here: OpenAI's chat completions, whole and streamed, with faults named in the model's name.
 
-    python -m tests.fake_model    serves on a free port of 127.0.0.1 and prints its URL
+    python -m tests.fake_model [WAIT_S]    serves on a free port of 127.0.0.1 and prints its URL
 
 `m` answers; `m~hang`, `m~429`, `m~500`, `m~reset`, `m~partial` (a stream that breaks), `m~silent` (breaks before it
 says anything), `m~slow` (a token each 50 ms), `m~no_usage`; `m~5%` draws a fault for that share of the requests.
@@ -12,6 +12,8 @@ import random
 import sys
 
 from aiohttp import web
+
+from routerlab.serve.upstream import text_of
 
 FAULTS = ("500", "429", "reset", "partial", "silent")
 
@@ -52,8 +54,7 @@ class FakeModel:
         if fault == "reset":
             request.transport.abort()
             return web.Response()
-        content = body["messages"][-1]["content"]
-        text = content if isinstance(content, str) else content[0]["text"]
+        text = text_of(body["messages"][-1])
         message = {"role": "assistant", "content": f"{body['model'].partition('~')[0]} heard: {text}"}
         if self.answers is not None:
             message = self.answers(body)
@@ -117,7 +118,7 @@ class FakeModel:
 
 
 async def main() -> None:
-    async with FakeModel() as url:
+    async with FakeModel(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0) as url:
         print(url, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

@@ -417,6 +417,7 @@ def test_collect_grades_writes_and_opens_again(tmp_path):
     assert made.usd == pytest.approx(2 * usd.sum())
     assert made.why == {"match": 6, "mismatch": 4, "idk": 2, "truncated": 4, "content_filter": 4}
     assert "asked 20 in this session; charged $0.000272 in all" in str(made)
+    assert "CORRECT 6, IDK 2, INCORRECT 4 (content_filter 4, idk 2, match 6, mismatch 4, truncated 4)" in str(made)
     again = collect(queries, pool, where, run, Settings(samples=2), show="none")
     assert (again.asked, len(where.asked)) == (0, 20)
     opened = recorded(run.folder)
@@ -780,6 +781,27 @@ def test_the_time_left_is_not_shown_before_as_many_calls_returned_as_are_in_flig
     shown = [line.strip() for line in file.getvalue().split("\r")]
     assert shown[-2:] == ["1 of 64 (2%)  $0.0000", "32 of 64 (50%)  $0.0000  6 s left"]
     assert sum("left" in line for line in shown) == 1
+
+
+def test_what_is_loaded_before_the_first_call_is_not_in_the_time_left(turn, tmp_path):
+    file, order = io.StringIO(), []
+    calls, pool, settings = calls_and_pool(4)
+    progress = Progress(4, where="terminal", file=file, at_once=2)
+
+    def answer(call):
+        order.append("answer")
+        turn(1)
+        return Reply("x", "stop", 10, 2, 0.1)
+
+    where = Scripted(answer)
+    where.warm_up = lambda: (order.append("warm up"), turn(600))
+    with Ledger.open(tmp_path / "l") as ledger:
+        asyncio.run(ask(calls, pool, where, ledger, replace(settings, concurrency=1), progress=progress))
+        assert order == ["warm up", *["answer"] * 4]
+        left = [line.split("  ")[-1].strip() for line in file.getvalue().split("\r") if "left" in line]
+        assert left[0] == "2 s left"
+        asyncio.run(ask(calls, pool, where, ledger, settings))
+    assert order.count("warm up") == 1, "nothing is left to ask"
 
 
 @pytest.mark.parametrize("name", ["openai", "litellm"])

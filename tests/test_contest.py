@@ -11,7 +11,8 @@ from routerlab.contest.run import KINDS, contest
 from routerlab.core.recorded import Recorded
 from routerlab.core.runs import Run
 from routerlab.evaluate import routellm_metrics
-from routerlab.evaluate.metrics import aiq, quality_at
+from routerlab.evaluate.frontier import hull
+from routerlab.evaluate.metrics import aiq
 from routerlab.routers.features import Tfidf
 from routerlab.routers.protocol import RouterError
 from routerlab.routers.store import load
@@ -124,7 +125,8 @@ def test_the_naive_oracle_is_above_every_router(held):
     for e in held.entries:
         points = e.usd.mean(1), e.quality.mean(1)
         for usd in points[0]:
-            assert quality_at(naive, usd) >= quality_at(points, usd) - 0.002
+            best = np.interp(usd, *hull(naive.usd, naive.quality), left=np.nan)
+            assert best >= np.interp(usd, *hull(*points)) - 0.002
     assert naive.quality.max() >= means[1].max()
     assert naive.quality.max() > honest.quality.max() + 0.005, "the honest one does not see the answers it is scored on"
 
@@ -147,7 +149,8 @@ def test_tables_and_comparisons_repeat_for_a_seed(part, held, standings):
             assert value.low <= value.high
     for measure in ("area", "saving"):
         lines = held.against("linear", measure, resamples=300)
-        assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)", "random mix"]
+        fixed = ["random mix", "best fixed model"]
+        assert [c.name for c in lines] == ["length rule", "cascade", "family lookup (told)", *fixed]
         assert lines == held.against("linear", measure, resamples=300)
         for line in lines:
             gap = standings.loc[line.name, measure].mean - standings.loc["linear", measure].mean
@@ -433,7 +436,7 @@ def test_routers_that_draw_lots_are_trained_again():
         assert not any(np.array_equal(trained[0], t) for t in trained[1:])
         assert not np.array_equal(trained[1], trained[2])
         assert all(np.array_equal(e.lam, t.lam) for t in e.others)
-    assert len(made.against("linear")) == 3  # two routers and the random mix
+    assert len(made.against("linear")) == 4  # two routers, the random mix and the best fixed model
     with pytest.raises(RouterError, match="fitted at least once: give 1 or more"):
         contest(_made(queries, quality, usd, models), "mlp", trainings=0)
 
@@ -515,7 +518,7 @@ def test_eval_prints_results_and_keeps_them(capsys, small_run, tmp_path):
     assert [line for line in progress.splitlines() if " " not in line] == ["length", "linear", "lookup"]
     assert "area" not in progress
     points, summary = pd.read_csv(out / "points.csv"), pd.read_csv(out / "summary.csv", index_col=0)
-    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)", "random mix"}
+    assert set(points["name"]) == {"length rule", "linear", "family lookup (told)", "random mix", "best fixed model"}
     assert (points["quality_low"] <= points["quality_high"]).all()
     assert set(summary.index) == set(points["name"])
     router = load(out / "routers" / "linear")
@@ -584,3 +587,37 @@ def test_eval_of_a_published_table(capsys, datasets):
     code, _, err = _run(capsys, "eval", "--table", str(file), "--bench", "gsm9k")
     assert code == 1
     assert "no bench 'gsm9k'" in err.splitlines()[-1]
+
+
+def test_a_served_router_is_asked_for_each_decision(tmp_path, part):
+    import asyncio
+
+    from routerlab.routers.learned import Ridge
+    from tests.fake_model import FakeModel
+    from tests.test_serve import pool_of, serving
+
+    train = part.split("train")
+    ridge = Ridge().fit(train.queries, train.table).at(2e3)
+
+    async def scenario():
+        async with FakeModel() as up, serving(tmp_path, pool_of(up, *part.pool.ids), ridge) as (url, _, _):
+            made = await asyncio.to_thread(contest, part, ["length", f"{url}/v1"])
+            gone = f"{url}/nowhere"
+            with pytest.raises(RouterError, match="/nowhere refused a request: 404"):
+                await asyncio.to_thread(contest, part, ["length", gone])
+            return made, f"{url}/v1"
+
+    made, url = asyncio.run(scenario())
+    (entry,) = made.chosen(url)
+    expected = ridge.route(made.test.queries, part.pool).choice
+    models = [part.pool.ids[c] for c in expected]
+    assert [made.test.table.models[c] for c in entry.choice[0]] == models
+    assert entry.quality[0].mean() == pytest.approx(made.quality[np.arange(len(models)), entry.choice[0]].mean())
+    assert "gain" in made.measures(20)[url]
+
+
+def test_a_dead_url_is_an_error_before_anything_is_fitted(part):
+    steps = []
+    with pytest.raises(RouterError, match=r"no router answers at http://127\.0\.0\.1:9/v1: .*; start it, or mend the"):
+        contest(part, ["length", "http://127.0.0.1:9/v1"], say=steps.append)
+    assert not steps

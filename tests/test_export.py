@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 import zlib
 
 import matplotlib as mpl
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 
 from routerlab import Run
+from routerlab.core.runs import root
 from routerlab.figures import export, plots
 from routerlab.figures.style import COLOURS, style, use_style
 
@@ -84,9 +87,9 @@ def test_a_style_set_once_reaches_every_later_figure():
     shares = pd.DataFrame({"hard": [0.5, 0.25], "simple": [0.5, 0.75]})
     with mpl.rc_context():
         use_style("icml")
-        drawn = [plots.bands("x", shares), plots.costs("x", shares), plots.calls_by_domain("x", shares)]
+        drawn = [plots.bands("x", shares), plots.costs("x", shares), plots.call_share("x", shares.set_axis([1.0, 2.0]))]
     assert [figure.get_size_inches()[0] for figure in drawn] == [3.25] * 3
-    assert plots.bands("x", shares).get_size_inches()[0] == 7.0
+    assert plots.bands("x", shares).get_size_inches()[0] == 5.5, "the column of the usual venue"
     assert {t.get_fontfamily()[0] for t in drawn[0].findobj(matplotlib.text.Text)} == {"STIXGeneral"}
 
 
@@ -104,7 +107,9 @@ def test_a_paper_figure_is_the_same_bytes_twice_and_says_where_it_came_from(tmp_
     assert hashes[0] == hashes[1]
     assert made[3].read_text() == "x\n0.333333\n"
     digest = {"in/table.csv": b"a\n1\n", "outcomes.txt": b"x"}
-    assert json.loads(made[4].read_text()) == {
+    origin = json.loads(made[4].read_text())
+    assert origin.pop("code").startswith("routerlab ")
+    assert origin == {
         "lam": 0.5,
         "run": "run",
         "inputs": {name: hashlib.sha256(content).hexdigest() for name, content in digest.items()},
@@ -169,3 +174,26 @@ def test_a_column_may_be_named_like_the_index():
 def test_equal_bests_are_all_bold():
     frame = pd.DataFrame({"q": [0.5, 0.5]}, index=["a", "b"])
     assert export.latex_table(frame).count(r"\mathbf") == 2
+
+
+def test_figures_of_other_parameters_go_where_the_run_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTERLAB_FIGURES", str(tmp_path / "other"))
+    made = export.export(_drawn("icml"), "x", pd.DataFrame({"x": [1]}), {})
+    assert {path.parent for path in made} == {tmp_path / "other"}
+    monkeypatch.delenv("ROUTERLAB_FIGURES")
+    assert export.folder_of_figures() == root() / "figures"
+
+
+def test_a_table_of_six_columns_fits_a_column_of_396_points(tmp_path):
+    if not (latex := shutil.which("pdflatex")):
+        pytest.skip("no pdflatex; Debian: apt-get install texlive-latex-recommended")
+    names = ["area", "gain", "AIQ", "saving", "frugal", "best"]
+    mean = pd.DataFrame(-68.3, index=["family lookup (told)", "predicted category"], columns=names)
+    table = export.latex_table(mean, mean - 1.9, mean + 1.9, alike=mean < 0, digits=1, compact=True)
+    body = rf"\sbox0{{{table}}}\typeout{{WIDTH \the\wd0}}"
+    head = r"\documentclass{article}\usepackage{booktabs,times}\begin{document}"
+    (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}")
+    said = subprocess.run([latex, "-interaction=batchmode", "t"], cwd=tmp_path, capture_output=True, text=True)
+    width = re.search(r"WIDTH ([\d.]+)pt", (tmp_path / "t.log").read_text())
+    assert width, said.stdout
+    assert float(width[1]) <= 5.5 * 72.27

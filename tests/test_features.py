@@ -63,7 +63,7 @@ def test_only_training_texts_make_the_vocabulary(fitted):
     new, none = fitted.views(["zzz"]), fitted.views([""])
     width = new.wide.shape[1] - 8
     assert new.wide[:, :width].nnz == 0 == none.wide[:, :width].nnz
-    assert new.wide.shape[1] == len(fitted._axes.T)
+    assert new.wide.shape[1] == len(fitted._axes)
     assert new.dense.shape == (1, 16 + 8)
 
 
@@ -299,3 +299,21 @@ def test_a_package_that_carries_an_encoder_is_found(tiny, tmp_path, monkeypatch)
     assert found.folder == package / "model"
     assert found.name == "encoder some_encoder"
     np.testing.assert_array_equal(found.views(["b"]).dense, Encoder(tiny).views(["b"]).dense)
+
+
+def test_our_own_transform_is_that_of_scikit_learn_to_the_bit(pocket):
+    """Of many texts at once and of one alone, also of a text that has no known word."""
+    from scipy.sparse import csr_matrix, hstack
+
+    texts = [*(q.text for q in pocket.queries[:300]), "", "\u4f60\u597d", "naïve Σigma\n\t!!"]
+    fitted = Tfidf(width=8).fit([q.text for q in pocket.split("train").queries[:400]])
+    plain = csr_matrix(0.1 * (counts(texts) - fitted._shift) / fitted._scale)
+    theirs = hstack([*(v.transform(texts) for v in fitted._vectorizers), plain], "csr", dtype=np.float32)
+    ours, known = fitted._wide(texts)
+    for name in ("data", "indices", "indptr"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+    alone, _ = fitted._wide(texts[7:8])
+    assert np.array_equal(alone.data, theirs[7].data)
+    assert fitted._wide([])[0].shape == (0, theirs.shape[1])
+    assert known[:300].min() > 0.8
+    assert (known[-3], known[-2]) == (0, 0), "no n-gram, and none that is known"

@@ -1,10 +1,12 @@
 """Grades of text answers: adversarial pairs, the contract, whole data sets, and texts made to be slow."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,27 +14,57 @@ import pytest
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
 from routerlab.grade import contract, deadline, verify
-from routerlab.grade.answers import json_value, regex
+from routerlab.grade.answers import Result, json_value, regex
 from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
-PAIRS = [json.loads(line) for line in (Path(__file__).parent / "data" / "pairs.jsonl").read_text().splitlines()]
+PAIRS, ASIDE = (
+    [json.loads(line) for line in (Path(__file__).parent / "data" / name).read_text().splitlines()]
+    for name in ("pairs.jsonl", "pairs_aside.jsonl")
+)
 
 
 def ask(verifier, reference=None, **meta):
     return Query.ask("question", reference, verifier=verifier, meta=meta)
 
 
+def pairs_graded(rows):
+    """(pair, verdict) of each pair."""
+    meta = [{"choices": r["choices"]} if "choices" in r else {} for r in rows]
+    queries = [
+        Query.ask("question", r["reference"], verifier=r["verifier"], meta=m) for r, m in zip(rows, meta, strict=True)
+    ]
+    return list(zip(rows, grade_many(queries, [r["answer"] for r in rows], workers=2), strict=True))
+
+
+def test_pairs_that_were_kept_aside_hold_their_rates():
+    """505 pairs, graded once before anything was learnt from them: 13 wrong ones were CORRECT, 30 right ones missed.
+
+    410 of them were then used to repair the readers, and the last 95 were written and graded after that.
+    """
+    graded = pairs_graded(ASIDE)
+    false = [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
+    missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
+    assert len(ASIDE) == 505
+    assert not [v for _, v in graded if v.error]
+    assert len(false) <= 3
+    assert len(missed) <= 10
+
+
+@pytest.mark.xfail(strict=True, reason="of the 95 pairs that taught nothing, 3 false CORRECT (3.2 %), 8 missed (8.4 %)")
+def test_pairs_that_taught_nothing_meet_the_bar():
+    graded = pairs_graded(ASIDE[410:])
+    false = [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
+    missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
+    assert (len(false) <= 0.02 * 95, len(missed) <= 0.06 * 95) == (True, True)
+
+
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])
 def test_adversarial_pairs_are_graded_as_a_careful_reader_would(verifier):
     rows = [r for r in PAIRS if r["verifier"] == verifier]
-    meta = [{"choices": r["choices"]} if "choices" in r else {} for r in rows]
-    queries = [
-        Query.ask("question", r["reference"], verifier=verifier, meta=m) for r, m in zip(rows, meta, strict=True)
-    ]
-    verdicts = grade_many(queries, [r["answer"] for r in rows], workers=2)
-    graded = list(zip(rows, verdicts, strict=True))
+    graded = pairs_graded(rows)
+    verdicts = [v for _, v in graded]
     assert len(rows) >= 100
     assert not [v for v in verdicts if v.error]
     assert not [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
@@ -205,11 +237,39 @@ def test_every_verifier_of_the_package_has_a_deadline(monkeypatch):
 def test_processor_time_counts_and_not_the_time_of_a_busy_machine():
     worker = deadline._Worker()
     query = ask("exact", "1")
-    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match")
+    assert worker.ask("routerlab.grade.answers:exact", 1.0, [deadline._job(query, "1")]) == [(1.0, "match")]
     worker.process.send_signal(signal.SIGSTOP)
     threading.Timer(2.0, worker.process.send_signal, [signal.SIGCONT]).start()
-    assert worker.ask("routerlab.grade.answers:exact", 1.0, query, "1") == (1.0, "match"), "it waited, and is graded"
+    waited = worker.ask("routerlab.grade.answers:exact", 1.0, [deadline._job(query, "1")])
+    assert waited == [(1.0, "match")], "it waited, and is graded"
     worker.close()
+
+
+def hangs(query, answer):
+    """A verifier that waits without using the processor, or ends its process, where the answer says so."""
+    if answer == "end":
+        os._exit(3)
+    time.sleep(1000 * (answer == "wait"))
+    return Result(1.0, answer)
+
+
+def test_a_verifier_that_only_waits_is_ended_by_the_clock():
+    query = ask("exact", "1")
+    late, then = grade_apart(hangs, [(query, "wait"), (query, "go")], 1, timeout_s=0.1)
+    assert isinstance(late, WorkerError)
+    assert "more than 1 s by the clock" in str(late)
+    assert then == (1.0, "go")
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_results_do_not_depend_on_how_many_answers_are_sent_at_once(size, monkeypatch):
+    monkeypatch.setattr(deadline, "_BATCH", size)
+    answers = [*"abcde", "end", *"fgh", "end", "end", *"ij"]
+    jobs = [(ask("exact", "1"), answer) for answer in answers] + [(ask("exact", "1", odd={1}), "no JSON")]
+    *results, unsendable = grade_apart(hangs, jobs * 8, 1)[: len(jobs)]
+    assert isinstance(unsendable, TypeError)
+    for answer, result in zip(answers, results, strict=True):
+        assert "the process ended (3)" in str(result) if answer == "end" else result == (1.0, answer)
 
 
 def test_a_run_is_graded_again_without_asking(tmp_path, capsys, pocket):

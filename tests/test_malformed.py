@@ -1,6 +1,9 @@
-"""A hundred files and flags that cannot be used: each ends in one line that says what is wrong, and no trace."""
+"""Hundreds of files and flags that cannot be used: each ends in one line that says what is wrong, without a trace of
+the program, and nothing is written.
+"""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -207,12 +210,14 @@ FLAGS = [
     "pools check nowhere",
     "pools ceck pocket",
 ]
+LINES = (Path(__file__).parent / "data" / "malformed.txt").read_text(encoding="utf-8").splitlines()
+STAND_INS = {"LONG": "x" * 5000, "EMPTY": "", "UNI": "prüf\u202ex"}
 
 
 @pytest.fixture
 def check_refused(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    for name in ("pools", "layouts", "pocket", "recipes", "benchmarks.yaml"):
+    for name in ("pools", "layouts", "pocket", "recipes", "judge", "policies", "benchmarks.yaml", "openapi.yaml"):
         (tmp_path / "data" / name).symlink_to(root() / "data" / name)
     monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -230,7 +235,7 @@ def check_refused(capsys, tmp_path, monkeypatch):
         if code == 1:
             assert len(err.strip().splitlines()) == 1, err
             assert last.startswith("routerlab: ")
-        assert not (tmp_path / "data" / "runs" / "r" / "outcomes.parquet").exists()
+        assert not list((tmp_path / "data").glob("runs/*/*")), "nothing is written"
 
     return run
 
@@ -255,4 +260,18 @@ def test_tables(check_refused, tmp_path, name):
 @pytest.mark.parametrize("line", FLAGS)
 def test_flags(check_refused, tmp_path, line):
     (tmp_path / "x.csv").write_bytes(TABLE)
+    check_refused(*line.split(" "))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if not line.startswith("#")])
+def test_verbs(check_refused, tmp_path, line):
+    for kind in ("csv", "yaml", "parquet", "ipynb"):
+        (tmp_path / f"folder.{kind}").mkdir()
+        (tmp_path / f"empty.{kind}").touch()
+        (tmp_path / f"bin.{kind}").write_bytes(bytes(range(256)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "list.ipynb").write_text("[]")
+    (tmp_path / "obj.ipynb").write_text("{}")
+    for word, meaning in STAND_INS.items():
+        line = line.replace(word, meaning)
     check_refused(*line.split(" "))

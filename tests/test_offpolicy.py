@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from routerlab.evaluate.offpolicy import LogError, off_policy
 from routerlab.routers.baselines import FamilyLookup
+from routerlab.routers.learned import Ridge
+from routerlab.serve.log import LogError
+from routerlab.serve.offline import drift, off_policy
 
 
 def test_estimates_by_hand():
@@ -51,21 +53,35 @@ def test_intervals_cover_the_truth_on_simulated_logs(pocket, explore, requests):
     assert widths[1] < widths[0], "a good guess narrows the interval"
 
 
-def test_drift_is_told_from_a_sample_of_the_same(pocket):
-    """The first test questions are no drift; made-up ones are, and so is a model that has become worse."""
+def test_drift_is_told_from_a_sample_of_the_same(pocket, tmp_path):
+    """The first test questions are no drift, nor are those of them that the router would send to each model. Made-up
+    questions are, and so are a model that has become worse and other prices. The router is a saved one.
+    """
     from routerlab import OutcomeTable, Query
-    from routerlab.serve.offline import drift
+    from routerlab.routers import store
+    from routerlab.serve.offline import trained
 
-    test = pocket.split("test")
-    same = test._replace(queries=test.queries[:300], table=test.table.select([q.id for q in test.queries[:300]]))
-    assert drift(same, pocket) == []
+    def table_of(rows, models):
+        return OutcomeTable({name: [row[name] for row in rows] for name in rows[0]}, models)
+
+    test, train = pocket.split("test"), pocket.split("train")
+    store.save(Ridge().fit(train.queries, train.table), tmp_path / "ridge", {"data": pocket.sha256, "pool": "pocket"})
+    router = trained(str(tmp_path / "ridge"), "pocket")
+    queries, pool = test.queries[:300], test.pool
+    same = test.table.select([q.id for q in queries])
+    assert drift(queries, same, pool, router) == []
+    chosen = router.at(2000.0).route(queries, pool).choice
+    rows = same.rows.to_pylist()
+    place = {q.id: row for row, q in enumerate(queries)}
+    sent = [r for r in rows if pool.ids[chosen[place[r["query"]]]] == r["model"]]
+    assert drift(queries, table_of(sent, pool.ids), pool, router) == [], "a router's own choice is no drift"
     others = [Query.ask(f"Quel temps fait-il à Berne le {day} mai ?") for day in range(50)]
-    assert drift(same._replace(queries=[*same.queries, *others]), pocket) == [
-        "15% of the questions are unlike those of pocket"
-    ]
-    rows = same.table.rows.to_pydict()
-    for place, model in enumerate(rows["model"]):
-        if model == "pocket-max":
-            rows["grade"][place], rows["quality"][place] = "INCORRECT", 0.0
-    (worse,) = drift(same._replace(table=OutcomeTable(rows, same.pool.ids)), pocket)
-    assert worse.startswith("pocket-max is right on 0.00")
+    unlike = "15% of the questions are unlike the training questions"
+    assert drift([*queries, *others], same, pool, router) == [unlike]
+    worse = [r | ({"grade": "INCORRECT", "quality": 0.0} if r["model"] == "pocket-max" else {}) for r in rows]
+    (warning,) = drift(queries, table_of(worse, pool.ids), pool, router)
+    assert warning.startswith("pocket-max is right on 0.00 of 300 questions, where 0.")
+    dearer = [r | {"usd": r["usd"] * (1.02 if r["model"] == "pocket-nano" else 1.0)} for r in rows]
+    (warning,) = drift(queries, table_of(dearer, pool.ids), pool, router)
+    assert warning.startswith("pocket-nano was charged US$ ")
+    assert drift(queries, table_of(dearer, pool.ids), pool, None) == [warning], "prices need no router"

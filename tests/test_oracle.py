@@ -13,7 +13,6 @@ from routerlab.label.oracle import (
     WRONG,
     Policy,
     choose,
-    expected_utility,
     label,
     preference_pairs,
     soft_labels,
@@ -116,15 +115,6 @@ def test_costs_may_differ_from_query_to_query():
     assert made.policy.tolist() == [Policy.STANDARD] * 2
 
 
-def test_expected_utility_by_hand():
-    assert expected_utility(2, 1, 4, wrong=0.5) == pytest.approx((2 + 1 / 3 - 0.5 * (1 + 1 / 3)) / 5)
-    assert expected_utility(0, 0, 0, wrong=0.5) == pytest.approx((1 - 0.5) / 3)
-    many = expected_utility(600, 300, 1000, wrong=0.5)
-    assert many == pytest.approx(0.6 - 0.15, abs=1e-3)
-    with pytest.raises(OutcomeError, match="more right and wrong"):
-        expected_utility(3, 2, 4)
-
-
 def test_soft_labels_are_probabilities_that_sharpen_with_tries():
     rng = np.random.default_rng(0)
     few = np.array([[[C], [K]], [[I], [C]]], object)
@@ -167,7 +157,6 @@ def test_soft_labels_count_cost_and_wrong_answers():
 def test_wrong_answers_cost_half_a_right_one_unless_said_otherwise():
     assert WRONG == 0.5
     assert utility(grid([(C, I, K)])).tolist() == [[1, -0.5, 0]]
-    assert expected_utility(0, 1, 1) == pytest.approx((1 / 3 - 0.5 * 4 / 3) / 2)
     one = label(grid([(I, K), (I, C)]), MEDIUM_LARGE, lam=0.26)  # the step costs 0.52
     assert one.choice.tolist() == [0, 1]
     assert label(grid([(K, C)]), np.array([1.0, 1e9])).choice.tolist() == [1], "by default cost weighs nothing"

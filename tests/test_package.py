@@ -102,7 +102,8 @@ def test_what_they_pull_in_is_pinned_too_and_is_what_is_installed(pins):
                 todo.append(str(found))
     names = {canonicalize_name(Requirement(text).name) for text in seen}
     assert len(names) > 100
-    assert {n for n in names if n not in pins} <= {"setuptools", "routerlab"}
+    # The CUDA builds of torch name the version of triton that they need, so it is not pinned here.
+    assert {n for n in names if n not in pins} <= {"setuptools", "routerlab", "triton"}
     wrong = {n: metadata.version(n) for n in names if n in pins and metadata.version(n).split("+")[0] != pins[n]}
     assert not wrong, "remove .venv and run make again"
 

@@ -10,9 +10,10 @@ import pytest
 from matplotlib.colors import to_hex
 
 from routerlab.evaluate.calibration import reliability
+from routerlab.evaluate.frontier import Frontier
 from routerlab.evaluate.sweep import Curve, sweep
 from routerlab.figures import plots, published
-from routerlab.figures.style import COLOURS, style
+from routerlab.figures.style import COLOURS, GREY, style
 
 Text = matplotlib.text.Text
 
@@ -68,7 +69,7 @@ def all_figures(paper):
         lambda: plots.bands("Levels are hard", three),
         lambda: plots.distributions("They cost", _long(rng), "usd", "model", "Cost (US$, log scale)", log=True),
         lambda: plots.oracle_matrix("They differ", *_matrix()),
-        lambda: plots.calls_by_domain("Words go to one", share.iloc[:6].set_axis(domains)),
+        lambda: plots.call_share("With intervals", share, queries=300),
         lambda: plots.lambda_sweep("It falls", {f"Router {i}": sweep(*_outcomes(i)) for i in range(3)}),
     ]
 
@@ -166,14 +167,6 @@ def test_the_oracle_matrix_shows_each_cell_with_its_share_and_policy():
     assert axes.yaxis_inverted(), "the first row is on top"
 
 
-def test_calls_by_domain_are_percent_of_a_row():
-    share = pd.DataFrame({"m": [0.25, 1.0], "n": [0.75, 0.0]}, index=["up", "down"])
-    (axes,) = plots.calls_by_domain("x", share).axes
-    assert [t.get_text() for t in axes.texts] == ["25", "75", "100", "0"]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["up", "down"]
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["m", "n"]
-
-
 def test_a_lambda_sweep_is_drawn_as_steps_without_its_end_at_infinity():
     curve = Curve(np.array([np.inf, 10.0, 1.0]), np.array([0.25, 0.5, 1.0]), np.array([1.0, 2.0, 3.0]))
     (axes,) = plots.lambda_sweep("x", {"r": curve}).axes
@@ -182,6 +175,32 @@ def test_a_lambda_sweep_is_drawn_as_steps_without_its_end_at_infinity():
     assert line.get_drawstyle() == "steps-post"
     assert (axes.get_xscale(), [t.get_text() for t in axes.texts]) == ("log", ["r"])
     assert "Cost weight" in axes.get_xlabel()
+
+
+def test_a_lambda_sweep_has_its_bands_and_grey_baselines():
+    curve = Curve(np.array([np.inf, 10.0, 1.0]), np.array([0.25, 0.5, 1.0]), np.array([1.0, 2.0, 3.0]))
+    lam, quality = np.array([0.5, 1.0, 10.0]), np.array([1.0, 0.8, 0.5])
+    band = Frontier("r", lam, quality, quality - 0.1, quality + 0.1, quality, quality, quality)
+    (axes,) = plots.lambda_sweep("x", {"r": curve, "one model": curve}, {"r": band}, ["one model"]).axes
+    assert [line.get_color() for line in axes.lines] == [COLOURS[0], GREY]
+    corners = {(x, round(y, 6)) for x, y in axes.collections[0].get_paths()[0].vertices}
+    assert corners >= {(1, 0.7), (1, 0.9), (10, 0.4), (10, 0.6)}
+    assert not any(x == 0.5 for x, _ in corners), "outside of the curve"
+
+
+def test_borders_of_shares_have_their_wilson_intervals():
+    share = pd.DataFrame({"a": [0.5, 0.25], "b": [0.5, 0.75]}, index=[1.0, 10.0])
+    (axes,) = plots.call_share("x", share, queries=4).axes
+    ends = {(x, round(y, 4)) for x, y in axes.collections[-1].get_paths()[0].vertices}
+    assert ends >= {(1, 0.15), (1, 0.85)}, "Wilson: 2 of 4"
+
+
+def test_totals_have_their_intervals():
+    usd = pd.DataFrame({"m": [1e-3, 2e-3]}, index=["r", "s"])
+    (axes,) = plots.costs("x", usd, ends=(np.array([5e-4, 1e-3]), np.array([2e-3, 4e-3]))).axes
+    bars = next(c for c in axes.containers if not hasattr(c, "patches")).lines[2][0]
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0.5, 2], [1, 4]])
+    assert axes.texts[1].get_position()[0] > 4
 
 
 def test_domains_are_rows_and_intervals_are_theirs():
@@ -265,12 +284,14 @@ def test_a_panel_a_suite_marks_what_is_dominated(paper):
     figure = published.suites("x", *paper)
     assert len(figure.axes) == 6
     titles = [a.get_title(loc="left") for a in figure.axes]
-    assert titles[:3] == ["LiveCodeBenchv5: 1 of 3 ×", "GPQADiamond: 2 of 3 ×", "AIME25: 2 of 3 ×"]
+    assert titles[:2] == ["LiveCodeBenchv5\n1 of 3 dominated", "GPQADiamond\n2 of 3 dominated"]
+    assert titles[2] == "AIME25\n2 of 3 dominated"
     crosses = [sum(line.get_marker() == "x" for line in a.lines) for a in figure.axes]
     assert crosses == [1, 2, 2, 3, 3, 3]
     assert all(a.get_xscale() == "log" and len(a.lines) == 11 + n for a, n in zip(figure.axes, crosses, strict=True))
     point = next(line for line in figure.axes[0].lines if line.get_marker() == "x").get_xydata()
     assert point.tolist() == [[0.006447, 0.4229]]
     assert len(figure.legends[0].get_texts()) == 12
-    assert figure.axes[3].get_xlabel() == "Cost (US$ per item unless noted, log scale)"
-    assert [t for t in titles if "per run" in t] == ["LiveBench: 3 of 3 × (per run)"], "its costs are not per item"
+    units = {t.split("\n")[0]: axes.get_xlabel() for t, axes in zip(titles, figure.axes, strict=True)}
+    assert units.pop("LiveBench") == "US$ per run", "its costs are not per item"
+    assert set(units.values()) == {"US$ per item"}

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from routerlab import Pool, Run, cli
 from routerlab.cli import serve as serve_verbs
-from routerlab.evaluate.offpolicy import LogError
 from routerlab.label.oracle import Policy
 from routerlab.routers.baselines import Always
 from routerlab.serve.agent import Agent, router_card
-from routerlab.serve.log import Account, Log
+from routerlab.serve.log import Account, Log, LogError
 from routerlab.serve.offline import evaluate_log, to_table
 from routerlab.serve.policies import PolicyError, PolicyMap
 from tests.fake_model import FakeModel

@@ -70,9 +70,24 @@ def _on_hull(m, x, y):
     return all(y[a] + (y[b] - y[a]) * (x[m] - x[a]) / (x[b] - x[a]) < y[m] for a, b in pairs)
 
 
+def test_the_best_fixed_model_is_chosen_on_validation_and_scored_on_the_test(three):
+    quality, usd = np.split(three.before, 2)
+    best = max(range(len(quality)), key=lambda m: (quality[m], -usd[m]))
+    row = three.table(50).loc["best fixed model"]
+    assert set(three.fixed.choice.ravel()) == {best}
+    gap = three.quality[:, best] - three.quality[:, three.single]
+    assert row["best quality"].mean == pytest.approx(gap.mean(), abs=1e-6)
+    low, high = three.ends
+    paid, cheap = three.usd[:, best].mean(), three.cheapest
+    start, height = three.usd[:, cheap].mean(), (three.quality[:, cheap].mean(), three.quality[:, best].mean())
+    at = np.linspace(low, high, 20_001)
+    area = np.interp(at, [start, paid], height).mean()
+    assert row["area"].mean == pytest.approx(area, abs=1e-4)
+
+
 def test_sentences_follow_from_the_paired_tables(three):
     table = verdict.differences(three, "linear", 400)
-    assert list(table.index) == ["length rule", "random features", "random mix"]
+    assert list(table.index) == ["length rule", "random features", "random mix", "best fixed model"]
     assert list(table.columns[:3]) == ["area", "area: p (Holm)", "area: detectable"]
     above, versus = verdict.sentences(three, "linear", 400)
     gains = {c.name: c for c in verdict.against_mix(three, 400)}

@@ -3,12 +3,17 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import routerlab
-from routerlab.cli import book, collect, data, evaluate, grade, judge, ledger, pocket, route, serve, tables, train
+from routerlab.cli.shared import add_flags, flags
+
+# What readers of text, YAML and Parquet raise for a damaged file or one of another format.
+_UNREADABLE = {"UnicodeDecodeError", "YAMLError", "ArrowInvalid"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         message, status = f"{error}; fix the path or its permissions, or name another file or folder", 1
-    except (ValueError, RuntimeError) as error:
-        # Our own errors say in one line what to do; any other is a bug and keeps its trace.
-        if not type(error).__module__.startswith("routerlab."):
-            raise
+    except Exception as error:
         message, status = str(error), 1
-    print(f"routerlab: {message}", file=sys.stderr)
+        if _UNREADABLE & {kind.__name__ for kind in type(error).__mro__}:
+            message = f"a file or value cannot be read ({message}); is it whole, and in the format that is asked for?"
+        elif not type(error).__module__.startswith("routerlab."):
+            raise  # our own errors say in one line what to do; any other is a bug and keeps its trace
+    # One line, whatever a library or a given value put into the message.
+    message = re.sub(r"\S{200,}", lambda word: f"{word[0][:80]} … {word[0][-20:]}", " ".join(message.split()))
+    print(f"routerlab: {message[:680]}", file=sys.stderr)
     return status
 
 
@@ -50,7 +58,11 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(do=do)
         return one
 
-    verbs_of = book, tables, data, collect, ledger, grade, judge, evaluate, route, serve, pocket, train
-    for module in verbs_of:
-        module.add(verb)
+    for about in flags()["verbs"]:
+        module, _, function = (about.get("do") or about["module"]).partition(".")
+        code = import_module(f"routerlab.cli.{module}")
+        if function:
+            add_flags(verb(getattr(code, function), about["name"], about["help"]), *about["flags"])
+        else:
+            code.add(verb)
     return whole

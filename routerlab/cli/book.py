@@ -1,35 +1,34 @@
-"""Verbs on notebooks: execute them without a browser, tidy them."""
+"""Verbs that make what is committed: executed and tidied notebooks, and the embedded models; and the doctor."""
 
 import argparse
+from pathlib import Path
 
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    parser = verb(run, "run", "execute the notebooks in order, each in a fresh kernel")
-    add_flags(parser, "run")
-    pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
-    parser.add_argument("-p", dest="values", help="set a parameter the notebook declares", **pair)
-    verb(doctor, "doctor", "list what is installed, what it makes possible, and what to try next")
-    add_flags(verb(tidy, "tidy", "drop from notebooks what differs between runs"), "tidy")
+from routerlab.cli.shared import say
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the numbered notebooks with papermill and print a table of results. A parameter that no notebook
-    declares is an error; the exit status is 1 if any notebook failed."""
+    """Execute the numbered notebooks with papermill; print a table of results, and write what the notebooks computed
+    (result.json) and the notebooks as pages that need no network (html). What is finished and unchanged is not
+    executed again. A parameter that no notebook declares is an error; the exit status is 1 if any notebook failed."""
     from routerlab import book
+    from routerlab.cli import headless, pages
 
     paths = book.notebooks(args.only.split(","))
-    values = {name: book.literal(value) for name, value in args.values}
-    values = {"profile": args.profile, **values}
-    folder = args.out.resolve() if args.out else book.root() / "data" / "runs" / "book"
-    results = book.run(paths, values, folder=folder, say=say)
-    print(book.summary(results))
+    values = {"profile": args.profile} | {name: headless.literal(value) for name, value in args.values}
+    if values["profile"] == "gpu":
+        headless.refuse_without_gpu()
+    folder = args.out.resolve() if args.out else book.folder_of(values)
+    own = headless.live(values, folder) if values["profile"] == "live" else {}
+    jobs = args.jobs or headless.jobs()
+    results = book.run(
+        paths, values, own=own, folder=folder, say=say, fresh=args.fresh, jobs=jobs, timeout_s=args.timeout
+    )
+    print(headless.summary(results))
     failed = [result.error for result in results if result.error]
     if args.update and not failed:
         for path in paths:
             book.update(folder / path.name, path)
+    say(f"to read: {pages.write(folder, book.results(folder))}")
     if failed:
         say(
             f"routerlab: {len(failed)} of {len(results)} notebooks failed: {'; '.join(failed)}; "
@@ -58,3 +57,29 @@ def tidy(args: argparse.Namespace) -> int:
     if args.check and changed:
         say("routerlab: run `routerlab tidy` and commit the result")
     return 1 if args.check and changed else 0
+
+
+def actor(args: argparse.Namespace) -> int:
+    """Train the actors `known`, on all embedded models, and `unseen`, without one of them, from seeds."""
+    from routerlab.core.runs import root
+    from routerlab.train.actor import make
+
+    make(_folder(args.out or root() / "data" / "pocket" / "actor"), say)
+    return 0
+
+
+def pocket(args: argparse.Namespace) -> int:
+    """Train every embedded model that has no weights yet, then record its answers to the held-out questions. You need
+    this only to reproduce the committed files from seeds."""
+    from routerlab.core.runs import root
+    from routerlab.pocket.make.build import make
+
+    folder = _folder(args.out or root() / "data" / "pocket")
+    make(folder, quick=args.quick, again=args.again, threads=args.threads, say=say)
+    return 0
+
+
+def _folder(path: Path) -> Path:
+    """The folder of a result, made before hours of work, so that a path that cannot be one is refused at once."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path.resolve()

@@ -3,13 +3,7 @@
 import argparse
 
 import routerlab
-from routerlab.cli.shared import AddVerb, add_flags, read_env, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
-    parser = verb(collect, "collect", "ask every model of a pool every question, and grade the answers")
-    add_flags(parser, "collect", "connection")
+from routerlab.cli.shared import read_env, say
 
 
 def backend_of(args: argparse.Namespace):
@@ -27,12 +21,14 @@ def collect(args: argparse.Namespace) -> int:
     run stopped before its end."""
     from dataclasses import fields
 
+    from routerlab.collect.providers import checked_url
     from routerlab.collect.run import collect
     from routerlab.collect.settings import Settings
     from routerlab.core.pools import PoolError
     from routerlab.sources.benchmarks import load
 
     pool = routerlab.Pool.load(args.pool)
+    args.sandbox = args.sandbox and checked_url(args.sandbox)
     args.requests_per_minute, args.tokens_per_minute = args.rpm, args.tpm
     named = {field.name for field in fields(Settings)} & vars(args).keys()
     settings, chosen = Settings(**{name: getattr(args, name) for name in named}), pool

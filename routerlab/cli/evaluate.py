@@ -157,7 +157,8 @@ def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> An
     print(
         f"best single model in training: {names[single]}, right on {right} of the test at US$ "
         f"{1000 * models.usd[single]:.4g} per 1,000; areas from US$ {low:.4g} (the cheapest model, "
-        f"{names[results.cheapest]}) to {high:.4g}, costs in training"
+        f"{names[results.cheapest]}) to {high:.4g}, costs in training\nbest fixed model: always "
+        f"{names[results.fixed.choice[0, 0]]}, the best on validation"
     )
     summary = results.table(args.resamples).join(results.operating_points())
     summary["fit s"] = summary.pop("fit s")

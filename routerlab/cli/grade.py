@@ -1,13 +1,11 @@
-"""The verb that grades recorded answers again."""
+"""The verbs that grade recorded answers again, and that measure how far a judge can be trusted."""
 
 import argparse
+import asyncio
+import hashlib
 
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
-    add_flags(verb(grade, "grade", "grade the recorded answers of a run again; asks no model"), "grade")
+import routerlab
+from routerlab.cli.shared import say
 
 
 def grade(args: argparse.Namespace) -> int:
@@ -22,22 +20,88 @@ def grade(args: argparse.Namespace) -> int:
     if args.run == "pocket":
         raise RunError("'pocket' is the committed table; name a run of your own in data/runs")
     data = recorded(args.run)
-    queries = {q.id: q for q in data.queries}
-    columns = data.table.rows.to_pydict()
-    there = [
-        i
-        for i, (q, answer) in enumerate(zip(columns["query"], columns["answer"], strict=True))
-        if answer is not None and queries[q].verifier != "judge"
+    queries, columns = {q.id: q for q in data.queries}, data.table.rows.to_pydict()
+    answered = [
+        (row, queries[query], answer, finish or "stop")
+        for row, (query, answer, finish) in enumerate(
+            zip(columns["query"], columns["answer"], columns["finish"], strict=True)
+        )
+        if answer is not None and queries[query].verifier != "judge"
     ]
-    asked, answers = [queries[columns["query"][i]] for i in there], [columns["answer"][i] for i in there]
-    verdicts = grade_many(asked, answers, [columns["finish"][i] or "stop" for i in there], sandbox=args.sandbox)
-    changed = 0
-    for i, verdict in zip(there, verdicts, strict=True):
-        changed += columns["grade"][i] != verdict.grade
-        columns["grade"][i], columns["quality"][i], columns["error"][i] = verdict.grade, verdict.quality, verdict.error
+    rows, asked, answers, finishes = map(list, zip(*answered, strict=True)) if answered else ([], [], [], [])
+    verdicts = grade_many(asked, answers, finishes, sandbox=args.sandbox)
+    changed = sum(columns["grade"][row] != v.grade for row, v in zip(rows, verdicts, strict=True))
+    for name in ("grade", "quality", "error"):
+        for row, verdict in zip(rows, verdicts, strict=True):
+            columns[name][row] = getattr(verdict, name)
     record(Run(args.run), data.queries, data.pool, OutcomeTable(columns, data.pool.ids), data.card)
     share = lenient_share(asked, map(visible, answers))
-    print(f"{len(there)} answers graded again, {changed} grades changed; {share:.1%} read by the lenient reader")
+    print(f"{len(rows)} answers graded again, {changed} grades changed; {share:.1%} read by the lenient reader")
     if failed := sum(v.error == "grading" for v in verdicts):
         say(f"routerlab: {failed} answers could not be graded; `routerlab show` says why")
     return 0
+
+
+def judge(args: argparse.Namespace) -> int:
+    """Ask a judge about attacked wrong answers, about pairs of answers in both orders, and about answers that a
+    verifier has graded; print how often each goes wrong. Every call is in the run's ledger and none is paid twice. The
+    exit status is 3 if it stopped before its end."""
+    from routerlab.collect.ask import CollectError, Settings, ask
+    from routerlab.collect.backends import backend
+    from routerlab.collect.calls import Call
+    from routerlab.collect.ledger import Ledger
+    from routerlab.collect.settings import call_of
+    from routerlab.core.recorded import recorded
+    from routerlab.grade.judge import PROMPT
+    from routerlab.grade.judge_audit import audit
+
+    pool = routerlab.Pool.load(args.pool).subset([args.judge])
+    where, (pairs, gold) = backend(args.backend), _material(recorded(args.table), args.limit)
+    settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens, prompt=PROMPT)
+    calls: dict[str, Call] = {}
+
+    async def reply(messages: list[dict[str, str]]) -> str:
+        name = hashlib.blake2b(messages[-1]["content"].encode(), digest_size=8).hexdigest()
+        call = call_of(pool.cards[0], name, messages, settings)
+        row = ledger.results.get(calls.setdefault(call.key, call).key)
+        return row.reply.text if row and row.reply and row.reply.finish == "stop" else ""
+
+    async def session():
+        await audit(reply, pairs, gold)  # a first time to know all prompts, which are then asked side by side
+        try:
+            await ask(list(calls.values()), pool, where, ledger, settings)
+        finally:
+            await where.close()
+        return await audit(reply, pairs, gold)
+
+    with Ledger.open(routerlab.Run(args.run).folder / "ledger.jsonl") as ledger:
+        try:
+            print(asyncio.run(session()))
+        except CollectError as error:
+            say(f"routerlab: {error}")
+            return 3
+        print(f"{len(calls)} calls; charged ${ledger.spent_usd:.6f} in all")
+        missing = len(calls.keys() - ledger.results.keys())
+    if missing:
+        say(f"routerlab: {missing} of {len(calls)} calls gave no reply; run the same command again")
+    return 3 if missing else 0
+
+
+def _material(data, limit: int):
+    """(pairs, gold): two different answers to each question, and every answer with its grade."""
+    from routerlab.core.invariants import Grade
+    from routerlab.core.runs import RunError
+
+    questions = [q for q in data.queries if q.reference is not None][:limit]
+    if not questions:
+        raise RunError("no question of this table has a reference; choose another --table")
+    table = data.table.select([q.id for q in questions])
+    answers, grades = table.text("answer"), table.grades()
+    gold = [
+        (q, answer, Grade(grade))
+        for q, row, marks in zip(questions, answers, grades, strict=True)
+        for answer, grade in zip(row, marks, strict=True)
+        if answer and grade is not None
+    ]
+    different = [(q, sorted({a for a in row if a})) for q, row in zip(questions, answers, strict=True)]
+    return [(q, texts[0], texts[-1]) for q, texts in different if len(texts) > 1], gold

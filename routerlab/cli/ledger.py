@@ -1,22 +1,18 @@
 """The verb that looks after a run's ledger, and what other verbs print of answers and models."""
 
 import argparse
+import asyncio
+import tempfile
+from pathlib import Path
 
 import routerlab
 from routerlab.cli.collect import backend_of
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
-    add_flags(verb(ledger, "ledger", "list the calls of a run whose outcome is unknown, and release them"), "ledger")
+from routerlab.cli.shared import say
 
 
 def ledger(args: argparse.Namespace) -> int:
     """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
     the provider's bill can be released: they are charged no more."""
-    import asyncio
-
     from routerlab.collect.calls import CallError, Scope
     from routerlab.collect.ledger import Ledger
     from routerlab.collect.ledger_format import LedgerError
@@ -79,37 +75,34 @@ def check_finished(name: str) -> None:
 
 def ping(args: argparse.Namespace) -> int:
     """Ask each model of a pool for one token; the exit status is 1 if one does not answer."""
-    import asyncio
-    import tempfile
-    from pathlib import Path
-
     from routerlab.collect.ask import CollectError, Settings, ask, plan
     from routerlab.collect.calls import BackendError
     from routerlab.collect.ledger import Ledger
 
-    pool, failed = routerlab.Pool.load(args.pool), 0
+    pool, where = routerlab.Pool.load(args.pool), backend_of(args)
     settings = Settings(max_tokens=1, attempts=1, budget_usd=args.budget_usd, concurrency=1)
     query = routerlab.Query.ask("Reply with the word OK.", "OK")
 
-    async def one(card, ledger) -> str | None:
-        where, calls = backend_of(args), plan([query], pool.subset([card.id]), settings)
+    async def one(card: routerlab.ModelCard) -> bool:
+        calls = plan([query], pool.subset([card.id]), settings)
         try:
             if check := getattr(where, "check", None):
                 check([card])
             await ask(calls, pool, where, ledger, settings)
             row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
-            if row.reply is None:
-                return row.error
-            print(f"{card.id:24} {row.reply.latency_s:7.2f} s  ${row.usd:.6f}")
+            said = f"{row.reply.latency_s:7.2f} s  ${row.usd:.6f}" if row.reply else f"no answer: {row.error}"
         except (BackendError, CollectError) as error:
-            return str(error)
+            said = f"no answer: {error}"
+        print(f"{card.id:24} {said}")
+        return not said.startswith("no answer")
+
+    async def session() -> int:
+        try:
+            return sum([await one(card) for card in pool])
         finally:
             await where.close()
 
     with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.jsonl") as ledger:
-        for card in pool:
-            if why := asyncio.run(one(card, ledger)):
-                failed += 1
-                print(f"{card.id:24} no answer: {why}")
-        print(f"{len(pool) - failed} of {len(pool)} models answer; charged ${ledger.spent_usd:.6f}")
-    return int(failed > 0)
+        answering = asyncio.run(session())
+        print(f"{answering} of {len(pool)} models answer; charged ${ledger.spent_usd:.6f}")
+    return int(answering < len(pool))

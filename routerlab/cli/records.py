@@ -1,8 +1,7 @@
-"""The verbs `data records` and `data tokens`: write records that train a router, and count their tokens."""
+"""What the verb `data` does: questions of benchmarks, their splits and bands, and records that train a router."""
 
 import argparse
 import datetime as dt
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,18 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from jsonschema import Draft202012Validator
 
-import routerlab
 from routerlab.cli.shared import flags_of, read_env
 from routerlab.core.pools import Pool
-from routerlab.core.queries import Query
-from routerlab.core.recorded import Recorded
+from routerlab.core.queries import Query, by_split, to_arrow
+from routerlab.core.recorded import Recorded, recorded
 from routerlab.core.runs import Run, RunError, root, write_atomic
 from routerlab.routers import prompts
+from routerlab.sources import benchmark_specs, benchmarks
+from routerlab.sources.split import leakage
+from routerlab.sources.split import split as again
 from routerlab.train import records as make
+from routerlab.train.settings import TrainError, parse, read_yaml, refuse_unknown
 
 REASON = "Say in one sentence what this question asks of whoever answers it. Do not answer it."
 BATCH = 500  # records in memory at a time
+SCHEMA = yaml.safe_load(Path(make.__file__).with_name("recipe.yaml").read_text(encoding="utf-8"))
 
 
 def bands_of(given: argparse.Namespace) -> dict[str, str]:
@@ -36,7 +40,7 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
 
     if not given.reference:
         raise RunError("bands come from the pass rates of a reference model; name its run with --reference")
-    table = routerlab.recorded(given.reference).table
+    table = recorded(given.reference).table
     if not given.model and len(table.models) > 1:
         raise RunError(f"name the reference model with --model: one of {', '.join(table.models)}")
     bands = difficulty(table, given.model or next(iter(table.models)), temperature=given.at)["band"]
@@ -44,26 +48,58 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
     return {str(query): str(band) for query, band in bands.items()}
 
 
+def listing(_: argparse.Namespace) -> int:
+    """The verb `data list`."""
+    print(benchmarks.listing())
+    return 0
+
+
+def download(given: argparse.Namespace) -> int:
+    """The verb `data download`."""
+    known = benchmark_specs.benchmarks()
+    splits = known[given.benchmark].known_splits if given.benchmark in known else [""]
+    names = ",".join(f"{given.benchmark}:{split}".rstrip(":") for split in splits)
+    return _write(given.out or given.benchmark, benchmarks.load(names, folder=given.folder))
+
+
+def split(given: argparse.Namespace) -> int:
+    """The verb `data split`."""
+    queries = benchmarks.load(given.source, folder=given.folder)
+    print("before:", leakage(queries))
+    queries = again(queries, given.shares)
+    print("after:", leakage(queries))
+    return _write(given.out.parent, queries, given.out.name) if given.out else 0
+
+
+def _write(run: str | Path, queries: Sequence[Query], name: str = "queries.parquet") -> int:
+    path = Run(run).write_table(name, to_arrow(queries))
+    print(f"{path}: {', '.join(f'{s} {len(qs)}' for s, qs in by_split(queries).items())}")
+    return 0
+
+
+def keep_bands(given: argparse.Namespace) -> int:
+    """The verb `data filter`."""
+    band, wanted = bands_of(given), given.band.split(",")
+    queries = [q for q in recorded(given.reference).queries if band[q.id] in wanted]
+    if not queries:
+        raise RunError(f"no question is in band {given.band}; there are {', '.join(sorted(set(band.values())))}")
+    return _write(given.out, queries)
+
+
 def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
     """The recipe in a YAML file, or of that name in `data/recipes/data`, with some fields changed (values are YAML)."""
-    path = Path(name) if name.endswith(".yaml") else root() / "data" / "recipes" / "data" / f"{name}.yaml"
-    if not path.is_file():
-        raise make.RecordError(
-            f"no recipe {path}; there are {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}"
-        )
-    read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    read |= {key: yaml.safe_load(value) for key, value in changes.items()}
-    known, wanted = asdict(make.Recipe()), {tuple: list, float: (int, float), type(None): int}
+    read = read_yaml(root() / "data" / "recipes" / "data", name) | {key: parse(value) for key, value in changes.items()}
+    known = asdict(make.Recipe())
+    refuse_unknown(read, known, f"recipe {name!r}")
     if isinstance(read.get("lam"), int | float):
         read["lam"] = [read["lam"]] * 2
-    for key, value in read.items():
-        if key not in known:
-            near = max(known, key=lambda name: difflib.SequenceMatcher(None, name, str(key)).ratio())
-            raise make.RecordError(
-                f"{path.name}: no field {key!r}, did you mean {near!r}? There are {', '.join(known)}"
-            )
-        if not isinstance(value, wanted.get(type(known[key]), type(known[key]))):
-            raise make.RecordError(f"{path.name}: {key} is {value!r}; give a value such as {known[key]!r}")
+    for error in Draft202012Validator(SCHEMA).iter_errors(read):
+        key = str(error.path[0])
+        raise TrainError(
+            f"recipe {name!r}: {key} is {read[key]!r} ({error.message}); give a value such as {known[key]!r}"
+        )
+    if read.get("lam", [0, 0]) != sorted(read.get("lam", [0, 0])) or sum(read.get("sets", {}).values()) > 1 + 1e-9:
+        raise TrainError(f"recipe {name!r}: lam goes from least to most, and the shares of sets are at most 1 together")
     return make.Recipe(**read)
 
 
@@ -82,34 +118,30 @@ def kinds_of(data: Recorded) -> list[str]:
 
 
 def records(given: argparse.Namespace) -> int:
-    """Write records, each with a pool of its own. They come from training questions alone; the leakage check stops the
-    command if one of them has a near-duplicate outside the training split. Columns: `routerlab.train.records.schema`.
-    """
-    from routerlab.sources.benchmarks import load
-
+    """The verb `data records`."""
     recipe, evidence, reasons = recipe_of(given.recipe, flags_of(given, "recipe")), None, {}
+    if given.pool and not given.source:
+        raise RunError("--pool is for questions without outcomes; name these with --source, or leave --pool out")
     if given.source:
-        everything, pool, kinds = load(given.source), Pool.load(given.pool or "xrouter"), ["rl"]
+        everything, pool, kinds = benchmarks.load(given.source), Pool.load(given.pool or "xrouter"), ["rl"]
     else:
-        data = routerlab.recorded(given.table)
+        data = recorded(given.table)
         everything, pool, kinds = data.queries, data.pool, given.kind.split(",")
         day = dt.date.fromisoformat(data.card["recorded"]) if "recorded" in data.card else pool.cards[0].as_of
         evidence = make.Evidence(data, kinds_of(data), day)
-    queries = [q for q in everything if q.split == recipe.split]
+    queries = sorted((q for q in everything if q.split == recipe.split), key=lambda q: q.id)
     if recipe.bands:
         band = bands_of(given)
         queries = [q for q in queries if band.get(q.id) in recipe.bands]
-    chosen = set(sorted(q.id for q in queries)[: recipe.most])
-    queries = [q for q in queries if q.id in chosen]
-    if not queries:
-        raise make.RecordError(f"no question of split {recipe.split} is left; choose other bands, or another source")
+    if not (queries := queries[: recipe.most]):
+        raise TrainError(f"no question of split {recipe.split} is left; choose other bands, or another source")
     make.refuse_leaks(queries, everything)
     run = Run(given.out)
     if given.rationale:
         reasons = rationales(given, queries, pool, run)
     by_id = {q.id: q for q in queries}
-    for kind in kinds:
-        rows, shape = make.records(kind, queries, pool, recipe, evidence, reasons), make.schema(kind)
+    for kind, shape in {kind: make.schema(kind) for kind in kinds}.items():
+        rows = make.records(kind, queries, pool, recipe, evidence, reasons)
         if given.layout == "verl":
             rows, shape = (verl(row, by_id[row["query"]]) for row in rows), None
         path = run.write(f"{kind}.parquet", partial(stream, rows=rows, shape=shape))
@@ -163,10 +195,8 @@ def rationales(given: argparse.Namespace, queries: Sequence[Query], pool: Pool, 
     done = collect(asked, pool.subset([given.rationale]), backend(given.backend), where, settings)
     if done.stopped:
         raise RunError(f"the rationales are not complete: {done.stopped}")
-    texts = dict(
-        zip((q.id for q in queries), done.table.select([q.id for q in asked]).text("answer")[:, 0], strict=True)
-    )
-    kept = {q.id: " ".join(t.split()) for q in queries if (t := texts[q.id]) and not tells(t, q)}
+    texts = done.table.select([q.id for q in asked]).text("answer")[:, 0]
+    kept = {q.id: " ".join(t.split()) for q, t in zip(queries, texts, strict=True) if t and not tells(t, q)}
     refused = len(queries) - len(kept)
     print(f"{done}\n{len(kept):,} rationales of {given.rationale}; {refused:,} more told the answer or are empty")
     return kept
@@ -185,38 +215,42 @@ def lengths(rows: Iterable[Mapping[str, Any]], tokenizer: Any = None) -> Iterato
         replies = [json.loads(row[name]) for name in ("chosen", "rejected") if row.get(name)] or [[]]
         messages, tools = json.loads(row.get("messages") or row["prompt"]), json.loads(row["tools"] or "[]")
         if tokenizer is None:
-            size = [len(json.dumps([messages, reply, tools], ensure_ascii=False).encode()) // 4 for reply in replies]
+            yield max(len(json.dumps([messages, r, tools], ensure_ascii=False).encode()) // 4 for r in replies)
         else:
-            last = max(i for i, m in enumerate(messages) if m["role"] == "user")
-            read = prompts.Prompt(messages[: last + 1], tools)
-            question = messages[last]["content"][-row["question_chars"] :] if row["question_chars"] else ""
-            size = [len(prompts.tokens(tokenizer, read, question, [*messages[last + 1 :], *r], False)) for r in replies]
-        yield max(size)
+            asked = next(m["content"] for m in reversed(messages) if m["role"] == "user")
+            question = asked[len(asked) - row["question_chars"] :]
+            yield max(len(prompts.tokens(tokenizer, [*messages, *r], tools, False, question)) for r in replies)
 
 
 def tokens(given: argparse.Namespace) -> int:
-    """Print how many tokens records have, with their functions, and leave out those that are too long."""
+    """The verb `data tokens`."""
     tokenizer = None
     if given.tokenizer:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"no tokenizer in {given.tokenizer}; give the folder of a model ({str(error).splitlines()[0]})"
+            ) from error
     try:
         read = pq.ParquetFile(given.file)
     except pa.ArrowInvalid as error:
         raise RunError(f"{given.file} is no Parquet file; write records with `routerlab data records`") from error
-    if not {"tools", "question_chars"} <= {*read.schema_arrow.names}:
+    if not {"tools", "question_chars"} <= {*read.schema_arrow.names} or not read.metadata.num_rows:
         raise RunError(f"{given.file} holds no records of this package; write some with `routerlab data records`")
     size = np.array([n for batch in read.iter_batches(BATCH) for n in lengths(batch.to_pylist(), tokenizer)])
     how = "tokens" if tokenizer else "tokens, estimated at 4 bytes each"
-    marks = zip((0, 5, 50, 95, 99, 100), np.percentile(size, (0, 5, 50, 95, 99, 100)), strict=True)
+    marks = [0, 5, 50, 95, 99, 100]
     print(f"{len(size):,} records, {size.sum():,} {how}")
-    print(", ".join(f"{mark} %: {int(value):,}" for mark, value in marks))
+    print(", ".join(f"{m} %: {int(value):,}" for m, value in zip(marks, np.percentile(size, marks), strict=True)))
+    long = size > (given.most or size.max())
     if given.most:
-        print(f"{(size > given.most).sum():,} records ({(size > given.most).mean():.1%}) have more than {given.most:,}")
+        print(f"{long.sum():,} records ({long.mean():.1%}) have more than {given.most:,}")
     if given.out:
-        short = iter((size <= (given.most or size.max())).tolist())
-        rows = (row for batch in read.iter_batches(BATCH) for row in batch.to_pylist() if next(short))
+        drop = iter(long.tolist())
+        rows = (row for batch in read.iter_batches(BATCH) for row in batch.to_pylist() if not next(drop))
         write_atomic(given.out, partial(stream, rows=rows, shape=read.schema_arrow))
     if given.figure:
         import pandas as pd
@@ -225,5 +259,19 @@ def tokens(given: argparse.Namespace) -> int:
 
         frame = pd.DataFrame({"tokens": size, "records": given.file.stem})
         title = f"Half of the records have up to {np.median(size):,.0f} {how}"
-        distributions(title, frame, "tokens", "records", "Tokens of a record, functions included").savefig(given.figure)
+        drawn = distributions(title, frame, "tokens", "records", "Tokens of a record, functions included")
+        try:
+            drawn.savefig(given.figure)
+        except ValueError as error:
+            raise RunError(f"{given.figure} cannot be drawn ({error}); name a file such as lengths.svg") from error
     return 0
+
+
+WHATS = {
+    "list": listing,
+    "download": download,
+    "split": split,
+    "filter": keep_bands,
+    "records": records,
+    "tokens": tokens,
+}

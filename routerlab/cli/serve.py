@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import itertools
+import json
 import logging
 import math
 import os
@@ -33,6 +35,7 @@ def serve(given: argparse.Namespace) -> int:
 
 def _server(given: argparse.Namespace) -> Any:
     from routerlab.core.runs import root
+    from routerlab.serve import offline
     from routerlab.serve.agent import Agent, router_card
     from routerlab.serve.app import Server, Settings
     from routerlab.serve.choose import Chooser, open_router
@@ -43,36 +46,39 @@ def _server(given: argparse.Namespace) -> Any:
     pool = pool.subset(given.models.split(",")) if given.models else pool
     default = given.default or min(pool, key=lambda c: c.usd(1, 1)).id
     keys = accounts(given.keys, given.budget_usd, given.host)
-    agent, spec = None, given.router
+    agent, spec = None, given.router or str(root() / "data" / "pocket" / "actor" / "known")
     if spec.startswith(("http://", "https://")):
         card = router_card(given.router_model, spec, given.router_prices)
         agent, spec = Agent(card, pool, given.mode, given.max_turns), default
-    trained = str(root() / "data" / "pocket" / "actor" / "known")
-    lam = 2000.0 if given.lam is None and not (spec and Path(spec).is_dir()) else given.lam
-    router = open_router(spec or trained, pool, given.table, lam)
-    chooser = Chooser(router, pool, default, given.explore)
+    lam = 2000.0 if given.lam is None and (not given.router or not Path(spec).is_dir()) else given.lam
+    chooser = Chooser(open_router(spec, pool, given.table, lam), pool, default, given.explore)
     chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)
     log = Log(routerlab.Run(given.run), keys)
     log.run.write("pool.yaml", pool.to_yaml())
-    return Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
+    spec = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
+    log.run.write("serve.json", json.dumps({"router": spec, "table": given.table}))
+    server = Server(pool, chooser, Upstream(given.backend, given.key_env), log, settings, agent)
+    server.drift = lambda: offline.watch(log.run, pool, spec, given.table)
+    return server
 
 
 async def _serve(server: Any, given: argparse.Namespace) -> None:
-    from routerlab.serve.log import FILE
-    from routerlab.serve.offline import to_table
+    from routerlab.serve.offline import refresh
 
     try:
         await _until_stopped(server.app(), given.host, given.port, server.settings.timeout_s, server)
     finally:
         server.log.close()
-    if (server.log.run.folder / FILE).stat().st_size:
-        say(f"{to_table(server.log.run, server.pool).table} in {server.log.run.folder}")
+    if (data := refresh(server.log.run)) is not None:
+        say(f"{data.table} in {server.log.run.folder}")
 
 
 async def _until_stopped(app: Any, host: str, port: int, wait_s: float, server: Any = None) -> None:
     """Serve an application until SIGTERM or Ctrl-C; requests that have begun are answered first."""
     from aiohttp import web
+
+    from routerlab.serve.log import LogError
 
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=wait_s)
     await runner.setup()
@@ -89,8 +95,6 @@ async def _until_stopped(app: Any, host: str, port: int, wait_s: float, server: 
             server.draining = True
             say(f"stopping: {server.flying} requests are still answered")
     except OSError as error:
-        from routerlab.serve.log import LogError
-
         raise LogError(f"cannot listen on {host}:{port} ({error.strerror}); {_holder(port)}") from error
     finally:
         await runner.cleanup()
@@ -137,20 +141,14 @@ def smoke(given: argparse.Namespace) -> int:
     if given.test not in ("all", *scenarios):
         raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
     client = openai.OpenAI(base_url=given.url, api_key=os.environ.get(given.key_env) or "none", max_retries=0)
-    rows = []
-    for name, scenario in scenarios.items():
-        for streamed in (False, True) if given.test in ("all", name) else ():
-            try:
-                rows.append({"scenario": name, "stream": streamed, **_asked(client, given.model, scenario, streamed)})
-            except openai.OpenAIError as error:
-                rows.append(
-                    {
-                        "scenario": name,
-                        "stream": streamed,
-                        "passed": False,
-                        "why": f"{type(error).__name__}: {error}"[:120],
-                    }
-                )
+    names, rows = scenarios if given.test == "all" else [given.test], []
+    for name, streamed in itertools.product(names, (False, True)):
+        row = {"scenario": name, "stream": streamed}
+        try:
+            row |= _asked(client, given.model, scenarios[name], streamed)
+        except openai.OpenAIError as error:
+            row |= {"passed": False, "why": f"{type(error).__name__}: {error}"[:120]}
+        rows.append(row)
     table = pd.DataFrame(rows).fillna("")
     print(table.to_string(index=False, float_format="{:.3g}".format))
     return int(not all(table["passed"]))
@@ -191,14 +189,15 @@ def _adds_up(bill: Mapping[str, Any]) -> bool:
 
 
 def served(name: str) -> None:
-    """Bring the table of a served run up to date, and warn where its requests differ from the embedded table."""
+    """Bring the table of a served run up to date, and warn where its requests differ from what its router learned."""
     if name == "pocket" or not (routerlab.Run(name).folder / "served.jsonl").is_file():
         return
-    from routerlab.serve.offline import drift, refresh
+    from routerlab.serve.offline import drift, refresh, trained
 
-    data = refresh(routerlab.Run(name))
-    if data is not None and (before := routerlab.recorded("pocket")) and set(data.pool.ids) <= set(before.pool.ids):
-        for warning in drift(data, before):
+    run = routerlab.Run(name)
+    if (data := refresh(run)) and "serve.json" in run.manifest():
+        spec = json.loads(run.path("serve.json").read_text())
+        for warning in drift(data.queries, data.table, data.pool, trained(spec["router"], spec["table"])):
             say(f"drift: {warning}")
 
 

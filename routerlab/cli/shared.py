@@ -13,7 +13,8 @@ AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.Arg
 
 
 @functools.cache
-def _flags() -> dict[str, list[dict[str, Any]]]:
+def flags() -> dict[str, list[dict[str, Any]]]:
+    """`flags.toml`: the verbs, and groups of flags."""
     import tomllib
 
     return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
@@ -21,14 +22,16 @@ def _flags() -> dict[str, list[dict[str, Any]]]:
 
 def add_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
     """Add the flags of these groups of `flags.toml`."""
-    for flag in (flag for group in groups for flag in _flags()[group]):
+    for flag in (flag for group in groups for flag in flags()[group]):
         options: dict[str, Any] = flag | ({"type": TYPES[flag["type"]]} if "type" in flag else {})
+        if isinstance(options.get("metavar"), list):
+            options["metavar"] = tuple(options["metavar"])
         parser.add_argument(options.pop("name"), **options)
 
 
 def flags_of(given: argparse.Namespace, group: str) -> dict[str, Any]:
     """The values of the flags of a group, those that were given."""
-    names = (flag["name"].lstrip("-").replace("-", "_") for flag in _flags()[group])
+    names = (flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
     return {name: value for name in names if (value := getattr(given, name))}
 
 
@@ -48,23 +51,17 @@ def read_env() -> None:
             load_dotenv(folder / ".env")
 
 
-def from_zero(text: str) -> int:
-    """A whole number, 0 or larger, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or larger")
-    return int(text)
-
-
 def _number(low: float, high: float, what: str, read: type = float) -> Callable[[str], float]:
     """A reader of numbers of this range, for argparse."""
 
     def reader(text: str) -> float:
         try:
-            value = read(text) if len(text) < 30 else math.inf
+            value = read(text) if len(text) < 30 else math.nan
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text[:30]!r} is no {what} from {low:g} to {high:g}")
+            bounds = f"{low:g} or larger" if high == math.inf else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} is not a {what}, {bounds}")
         return value
 
     return reader
@@ -92,10 +89,13 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "path": Path,
-    "from zero": from_zero,
+    "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
+    "share": _number(0, 1, "share"),
+    "weight": _number(0, 1e15, "cost weight"),
+    "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
     "day": _day,
     "shares": _shares,

@@ -7,16 +7,7 @@ from pathlib import Path
 import routerlab
 from routerlab.cli.ledger import answers, check_finished, ping
 from routerlab.cli.serve import served
-from routerlab.cli.shared import AddVerb, add_flags, flags_of, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    add_flags(verb(show, "show", "print what a recorded table holds, a line a model"), "show")
-    parser = verb(import_, "import", "make a run of a table of outcomes: CSV, TSV, JSON, JSONL or Parquet")
-    add_flags(parser, "import", "columns")
-    parser = verb(pools, "pools", "compare a pool's prices with public price maps, or ask its models for one token")
-    add_flags(parser, "pools", "connection")
+from routerlab.cli.shared import flags_of, say
 
 
 def show(args: argparse.Namespace) -> int:

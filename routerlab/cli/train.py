@@ -1,20 +1,19 @@
 """The verb that trains routers that are Hugging Face models."""
 
 import argparse
+import json
 import logging
 import os
 import shlex
 import subprocess
-from pathlib import Path
 
 from routerlab.cli.shared import AddVerb, add_flags, read_env, say
 
 
 def add(verb: AddVerb) -> None:
     """Add this verb to the command line."""
-    add_flags(
-        verb(train, "train", "train a language model as a router: supervised, by preferences, by rewards"), "train"
-    )
+    what = "train a language model as a router: supervised, by preferences, by rewards"
+    add_flags(verb(train, "train", what), "train")
 
 
 def train(args: argparse.Namespace) -> int:
@@ -26,14 +25,18 @@ def train(args: argparse.Namespace) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it offers kernels from a hub
     from routerlab.cli import launch
     from routerlab.train.recipes import TrainError, read_recipe
+    from routerlab.train.supervised import read_records
+    from routerlab.train.supervised import train as supervised
 
     stage = args.stage
     recipe = read_recipe(args.recipe, stage, args.changes)
     if args.rehearse:
         recipe = recipe.tiny()
     if args.plan:
-        examples, tokens = _lengths(args.data, recipe.arguments(stage).get("max_length", 1024))
-        print(launch.plan(recipe, stage, examples, tokens, args.gpus * args.nodes, args.shard, args.card))
+        longest = recipe.arguments(stage).get("max_length", 1024)
+        sizes = [min(longest, len(json.dumps(r)) / 4) for r in read_records(args.data, stage)] if args.data else []
+        mean = sum(sizes) / len(sizes) if sizes else longest  # at 4 characters a token
+        print(launch.plan(recipe, stage, mean, args.gpus * args.nodes if args.shard else 1))
         return 0
     if args.data is None or args.out is None:
         raise TrainError("name the records with --data and a folder for the run with --out")
@@ -46,9 +49,6 @@ def train(args: argparse.Namespace) -> int:
         return 0
     if args.launch != "local":
         return _run(launch.command(args.launch, arguments, args.gpus))
-    from routerlab.train.supervised import read_records
-    from routerlab.train.supervised import train as supervised
-
     table = None
     if args.table:
         from routerlab.core.recorded import recorded
@@ -86,16 +86,3 @@ def _run(command: list[str]) -> int:
     except FileNotFoundError:
         say(f"routerlab: {command[0]} is not installed; `pip install {command[0]}`")
         return 1
-
-
-def _lengths(data: Path | None, longest: int) -> tuple[int, float]:
-    """(records, mean tokens at 4 characters each), or 10,000 of the greatest length where no records are named."""
-    if data is None:
-        return 10_000, float(longest)
-    import pyarrow.parquet as pq
-
-    if data.suffix == ".parquet":
-        rows = [str(r) for r in pq.read_table(data).to_pylist()]
-    else:
-        rows = data.read_text(encoding="utf-8").splitlines()
-    return len(rows), min(longest, sum(map(len, rows)) / max(1, len(rows)) / 4)

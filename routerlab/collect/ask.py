@@ -52,8 +52,11 @@ async def ask(
     """
     progress = progress or Progress(len(calls), where="none")
     session = _Session(pool, backend, ledger, settings, progress, stop or asyncio.Event())
-    size = min(backend.batch, session.at_once)
+    size, warm_up = min(backend.batch, session.at_once), getattr(backend, "warm_up", None)
     batches = _batches({c.key: c for c in calls if c.key not in ledger.results}.values(), size)
+    if warm_up and any(call.key not in ledger.results for call in calls):
+        await asyncio.to_thread(warm_up)
+    progress.start()
     await asyncio.gather(*(session.work(batches) for _ in range(max(1, session.at_once // size))))
     kept = len(ledger.results)
     match session.error:

@@ -22,7 +22,8 @@ class Backend(Protocol):
     """`batch` is the most calls per `answer`; `concurrency` is how many are in flight by default.
 
     A backend may have a method `check(cards)`, which raises BackendError before the first call if some model cannot be
-    called, and a field `follows_instructions`, true if its models are sent the contract.
+    called, a method `warm_up()`, which loads what takes seconds before the time left is estimated, and a field
+    `follows_instructions`, true if its models are sent the contract.
     """
 
     batch: int
@@ -56,6 +57,10 @@ class PocketBackend:
             if file.name != "recipe.json":
                 digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest(length=8)
+
+    def warm_up(self) -> None:
+        """Import what models run in, which takes seconds."""
+        import routerlab.pocket.make.record  # noqa: F401
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         async with self._one:

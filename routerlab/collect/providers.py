@@ -4,13 +4,14 @@ A key is read from its environment variable when a call is sent, and put into th
 """
 
 import asyncio
+import functools
 import ipaddress
 import json
 import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from routerlab.core.pools import ModelCard
 
 _LOCAL_PREFIXES = {"vllm", "hosted_vllm", "llamacpp", "ollama"}
 _COMPLETION = "max_completion_tokens"  # some models take the limit of their output in this field only
+_To = Call | ModelCard  # where a request goes, and under which name
 _FIXED_TEMPERATURE = re.compile(r"temperature.*(only|default|support|allow|must be|fixed)")
 
 
@@ -65,10 +67,21 @@ class _Provider:
             return replace(outcome, temperature=fields["temperature"])
         return outcome
 
-    def _name(self, call: Call) -> str:
-        return call.provider_id
+    def _name(self, to: _To) -> str:
+        return to.provider_id
 
     async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
+        started = time.perf_counter()
+        try:
+            (body,) = [part async for part in self.parts(call, fields, {"Idempotency-Key": key})]
+            return read_completion(body, time.perf_counter() - started, call)
+        except CallError as error:
+            return error
+
+    def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
+        """Send a request to a model once: gives the body of the answer, or each event if `fields` ask for a stream.
+        Whatever fails is raised as a CallError. `fields` name the model, or its card does.
+        """
         raise NotImplementedError
 
     async def close(self) -> None: ...
@@ -110,30 +123,36 @@ class OpenAIBackend(_Provider):
                     f"in a file .env, or name another one (key_env in its pool, or --key-env)"
                 )
 
-    def _name(self, call: Call) -> str:
-        prefix, _, rest = call.provider_id.partition("/")
-        own = _host(call.base_url or self.base_url) == "api.openai.com" and prefix == "openai"
-        return rest if rest and (own or prefix in _LOCAL_PREFIXES) else call.provider_id
+    def _name(self, to: _To) -> str:
+        prefix, _, rest = to.provider_id.partition("/")
+        own = _host(to.base_url or self.base_url) == "api.openai.com" and prefix == "openai"
+        return rest if rest and (own or prefix in _LOCAL_PREFIXES) else to.provider_id
 
-    async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
+    async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
         import aiohttp
         import orjson
+        from aiohttp.http_exceptions import LineTooLong
 
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
-        url = checked_url(call.base_url) if call.base_url else self.base_url
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        if secret := os.environ.get(call.key_env or self.key_env or "OPENAI_API_KEY", "").strip():
+            pipes = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=pipes, read_bufsize=2**20)
+        url = _checked_once(to.base_url) if to.base_url else self.base_url
+        headers = {"Content-Type": "application/json", **headers}
+        if secret := os.environ.get(to.key_env or self.key_env or "OPENAI_API_KEY", "").strip():
             headers["Authorization"] = f"Bearer {secret}"
-        started = time.perf_counter()
         try:
             async with self._session.post(
                 f"{url}/chat/completions",
-                data=orjson.dumps(fields),
+                data=orjson.dumps({"model": self._name(to), **fields}),
                 headers=headers,
                 allow_redirects=False,  # a redirected POST arrives as a GET without its question
             ) as answer:
+                if answer.status == 200 and fields.get("stream"):
+                    async for line in answer.content:
+                        if line.startswith(b"data:") and (event := line[5:].strip()) != b"[DONE]":
+                            yield orjson.loads(event)
+                    return
                 content = bytearray()
                 while (answer.content_length or 0) <= self.most_bytes >= len(content):
                     if not (chunk := await answer.content.readany()):
@@ -141,20 +160,23 @@ class OpenAIBackend(_Provider):
                     content += chunk
                 else:
                     answer.close()
-                    return CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
+                    raise CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
                 if answer.status != 200:
                     wait = answer.headers.get("Retry-After")
-                    return from_status(answer.status, content.decode(errors="replace"), wait, secret)
-            latency_s = time.perf_counter() - started
+                    raise from_status(answer.status, content.decode(errors="replace"), wait, secret)
             try:
                 body = orjson.loads(content)
             except orjson.JSONDecodeError:
                 body = json.loads(content)  # which takes half a surrogate pair
-            return read_completion(body, latency_s, call)
+            yield body
+        except CallError:
+            raise
         except RecursionError:
-            return CallError("truncated_json", Scope.RETRY, "the body is nested too deeply")
+            raise CallError("truncated_json", Scope.RETRY, "the body is nested too deeply") from None
         except Exception as error:  # classified, or raised again
-            return from_exception(error, _host(url, port=True))
+            if isinstance(error, LineTooLong):
+                raise CallError("too_large", Scope.ROW, "an event is longer than the buffer") from None
+            raise from_exception(error, _host(url, port=True)) from None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -175,22 +197,24 @@ class LiteLLMBackend(_Provider):
             names = "; ".join(f"{model!r} needs {', '.join(keys)}" for model, keys in missing.items())
             raise BackendError(f"{names}: set these environment variables, here or in a file .env")
 
-    async def _send(self, call: Call, fields: dict[str, Any], key: str) -> Reply | CallError:
-        litellm, started = load_litellm(), time.perf_counter()
-        secret = os.environ.get(call.key_env or self.key_env, "")
-        own = {"base_url": call.base_url or self.base_url, "api_key": secret}
+    async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
+        litellm, secret = load_litellm(), os.environ.get(to.key_env or self.key_env, "")
+        own = {"base_url": to.base_url or self.base_url, "api_key": secret, "extra_headers": dict(headers)}
         try:
-            completion = await litellm.acompletion(
-                **fields,
+            answer: Any = await litellm.acompletion(
+                **{"model": self._name(to), **fields},
                 **{name: value for name, value in own.items() if value},
-                extra_headers={"Idempotency-Key": key},
                 num_retries=0,
                 max_retries=0,
                 timeout=self.timeout_s,
             )
-            return read_completion(completion.model_dump(), time.perf_counter() - started, call)
-        except Exception as error:  # classified, or raised again
-            return _litellm_error(litellm.exceptions, error, scrub(str(error), secret))
+            if not fields.get("stream"):
+                yield answer.model_dump()
+                return
+            async for chunk in answer:
+                yield chunk.model_dump(exclude_none=True)
+        except Exception as error:  # classified, or raised again; its text may hold the key
+            raise _litellm_error(litellm.exceptions, error, scrub(str(error), secret)) from None
 
 
 def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
@@ -226,6 +250,9 @@ def checked_url(url: str) -> str:
             "name it in key_env (OPENAI_API_KEY)"
         )
     return url.rstrip("/")
+
+
+_checked_once = functools.cache(checked_url)
 
 
 def _host(url: str, port: bool = False) -> str:

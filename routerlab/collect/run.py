@@ -3,8 +3,9 @@
 import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,7 +46,7 @@ class Collected:
         lines = [
             str(self.table),
             f"asked {self.asked:,} in this session; charged ${self.usd:.6f} in all",
-            ", ".join(f"{name} {count:,}" for name, count in sorted(self.why.items())),
+            f"{_counts(Counter(map(str, self.table.rows['grade'].drop_null().to_pylist())))} ({_counts(self.why)})",
         ]
         if self.lenient == self.lenient:
             lines.append(f"{self.lenient:.0%} of the answers do not follow the contract and were read leniently")
@@ -60,6 +61,10 @@ class Collected:
             usd = sum(u["usd"] for u in self.unknown)
             lines.append(f"{len(self.unknown)} calls with an unknown outcome stay charged at ${usd:.6f}")
         return "\n".join(lines)
+
+
+def _counts(counter: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items()))
 
 
 def collect(
@@ -123,11 +128,10 @@ def collect(
         "stopped": stopped,
     }
     kept = [q for q in queries if q.id in answered]
-    replied = [(c, row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
+    replied = [(by_id[c.query], row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     if settings.contract == contract.VERSION:
-        texts = [visible(reply.text) for _, reply in replied]
-        lenient = contract.lenient_share([by_id[c.query] for c, _ in replied], texts)
+        lenient = contract.lenient_share([q for q, _ in replied], [visible(reply.text) for _, reply in replied])
     return Collected(
         table=_merge(run, kept, pool, table, about, before),
         why=why,
@@ -193,10 +197,10 @@ def _left(calls: Sequence[Call], ledger: Ledger) -> str | None:
     errors = Counter(ledger.errors[k].error for k in {c.key for c in calls} & ledger.errors.keys())
     if not errors:
         return None
-    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(errors.items()))
+    some = f"{errors.total()} of {len(calls)} calls"
     if set(errors) <= AGAIN:
-        return f"the provider refused {errors.total()} of {len(calls)} calls ({kinds}): change the setting it names"
-    return f"{errors.total()} of {len(calls)} calls had errors that may pass ({kinds}): run the same command again"
+        return f"the provider refused {some} ({_counts(errors)}): change the setting it names"
+    return f"{some} had errors that may pass ({_counts(errors)}): run the same command again"
 
 
 def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] | None) -> str | None:

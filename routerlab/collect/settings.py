@@ -65,14 +65,13 @@ def plan(
     if settings.contract not in (None, "none", contract.VERSION):
         raise CollectError(f"contract is {settings.contract!r}; there are {contract.VERSION} and none")
     head = ({"role": "system", "content": settings.system},) if settings.system else ()
-    asked = [(q, (*head, *q.messages), settings.prompt) for q in queries]
-    if settings.contract == contract.VERSION:
-        asked = [
-            (q, _with_instruction(messages, text), f"{prompt}+{contract.VERSION}")
-            if (text := contract.instruction(q))
-            else (q, messages, prompt)
-            for q, messages, prompt in asked
-        ]
+    asked = []
+    for query in queries:
+        messages, prompt = (*head, *query.messages), settings.prompt
+        if settings.contract == contract.VERSION and (text := contract.instruction(query)):
+            last = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{text}"}
+            messages, prompt = (*messages[:-1], last), f"{prompt}+{contract.VERSION}"
+        asked.append((query, messages, prompt))
     return [
         replace(call_of(card, q.id, messages, settings), sample=sample, prompt=prompt, weights=weights(card.id))
         for card in pool
@@ -96,11 +95,6 @@ def call_of(card: ModelCard, query: str, messages: Sequence[Mapping[str, str]], 
         base_url=card.base_url,
         key_env=card.key_env,
     )
-
-
-def _with_instruction(messages: tuple[Mapping[str, str], ...], text: str) -> tuple[Mapping[str, str], ...]:
-    *earlier, last = messages
-    return (*earlier, {**last, "content": f"{last['content']}\n\n{text}"})
 
 
 def worst_case_usd(call: Call, card: ModelCard) -> float:

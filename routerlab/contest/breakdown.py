@@ -9,6 +9,8 @@ from routerlab.contest.results import Contest, Entry
 from routerlab.core.decisions import call_shares
 from routerlab.core.runs import Run
 from routerlab.evaluate.calibration import brier, reliability
+from routerlab.evaluate.frontier import Frontier, corners, summarise
+from routerlab.evaluate.mixes import Mix
 from routerlab.evaluate.stats import bootstrap_means, column_means
 from routerlab.routers.protocol import RouterError
 
@@ -22,13 +24,15 @@ def shares(results: Contest, entry: Entry):
 
 
 def by_domain(results: Contest, entries: Sequence[Entry]):
-    """(mean, low, high): quality in each domain (index) of these routers at their frugal points (pandas)."""
+    """(mean, low, high): quality in each domain (index) of these routers (pandas), all at one cost: that of the best
+    router's frugal mix. A router reaches it by a mix of two of its points, chosen on validation.
+    """
     import pandas as pd
 
     domains = results.domains()
     if domains is None:
         raise RouterError("the queries of this table have no kind of question in meta; name its column as category")
-    columns = np.stack([e.quality[e.at_least(results.single_validation)] for e in entries], 1)
+    columns = np.stack([_at_cost(e, results.equal_usd).of(e.quality.T) for e in entries], 1)
     rows: dict[str, list] = {}
     for d in np.unique(domains):
         at = domains == d
@@ -37,6 +41,33 @@ def by_domain(results: Contest, entries: Sequence[Entry]):
         rows[d] = [column_means(columns[at]), *np.quantile(means, [0.025, 0.975], axis=0)]
     names = [e.name for e in entries]
     return tuple(pd.DataFrame({d: r[i] for d, r in rows.items()}, index=names).T for i in range(3))
+
+
+def _at_cost(entry: Entry, usd: float) -> Mix:
+    """The mix of two points of an entry that costs this much on validation; beyond its ends, its end point."""
+    quality, paid = entry.validation
+    path = corners(paid, quality)
+    dear = int(np.clip(np.searchsorted(paid[path], usd), min(1, len(path) - 1), len(path) - 1))
+    ends = path[max(dear - 1, 0)], path[dear]
+    return Mix(int(ends[0]), int(ends[1]), float(np.interp(usd, paid[list(ends)], [0, 1])))
+
+
+def gains(results: Contest, entries: Sequence[Entry]) -> list[Frontier]:
+    """The operating points of these routers with their quality less that of the random mix at the same mean cost, and
+    the paired 95 % interval of this difference over clusters of queries.
+    """
+    mix, frontiers = results.mix, []
+    if mix is None:
+        raise RouterError("this contest has no random mix; run it with `contest`")
+    order = np.argsort(mix.usd.mean(1), kind="stable")
+    paid = mix.usd.mean(1)[order]
+    for e in entries:
+        # Shares of the vertices of the mix that cost as much as each point, on average.
+        shares = np.stack([np.interp(e.usd.mean(1), paid, vertex) for vertex in np.eye(len(paid))], 1)
+        gained = e.over_trainings(lambda t, shares=shares: (t.quality - shares @ mix.quality[order]).T)
+        usd, rng = e.over_trainings(lambda t: t.usd.T), np.random.default_rng(results.seed)
+        frontiers.append(summarise(e.name, e.lam, gained, usd, rng=rng, clusters=results.clusters))
+    return frontiers
 
 
 def spent(results: Contest, entries: Sequence[Entry]):
@@ -84,10 +115,9 @@ def keep(results: Contest, run: Run, summary: Any) -> Any:
     from routerlab.routers.learned import Learned
     from routerlab.routers.store import save
 
-    everyone = [*results.entries, *([results.mix] if results.mix else [])]
     run.write(
         "points.csv",
-        pd.concat([results.frontier(e).frame() for e in everyone]).to_csv(index=False, float_format="%.6g"),
+        pd.concat([results.frontier(e).frame() for e in results.everyone]).to_csv(index=False, float_format="%.6g"),
     )
     run.write("summary.csv", summary.map(str).to_csv())
     for e in results.entries:

@@ -43,6 +43,19 @@ class Contest:
     category: str | None = None  # the column of meta that names the kind of a question
     trained_on: int = 0  # training questions
 
+    @cached_property
+    def fixed(self) -> Entry:
+        """The single model that was best on validation, of equals the cheapest, always called."""
+        quality, usd = np.split(self.before, 2)
+        m = np.lexsort((usd, -quality))[:1]
+        played = self.quality[:, m].T, self.usd[:, m].T, np.full((1, len(self.quality)), m)
+        return Entry("best fixed model", None, np.zeros(1), *played, (quality[m], usd[m]), 0.0)
+
+    @property
+    def everyone(self) -> list[Entry]:
+        """The routers, then, where there is a random mix to compare with, that and the best fixed model."""
+        return [*self.entries, *([self.mix, self.fixed] if self.mix else [])]
+
     @property
     def single_validation(self) -> float:
         """What the best single model of the training split reached on validation."""
@@ -123,10 +136,9 @@ class Contest:
         return {}
 
     def measures(self, resamples: int = RESAMPLES) -> dict[str, dict[str, np.ndarray]]:
-        """By router (and the random mix) and column of `table`: the value on the test, then on every resample."""
+        """By entry of `everyone` and column of `table`: the value on the test, then on every resample."""
         if resamples not in self._cache:
-            everyone = [*self.entries, *([self.mix] if self.mix else [])]
-            self._cache[resamples] = {e.name: self._measured(e, resamples) for e in everyone}
+            self._cache[resamples] = {e.name: self._measured(e, resamples) for e in self.everyone}
             if self.mix:
                 for columns in self._cache[resamples].values():
                     columns["gain"] = columns["area"] - self._cache[resamples][self.mix.name]["area"]
@@ -148,12 +160,12 @@ class Contest:
         }
 
     def table(self, resamples: int = RESAMPLES):
-        """One line a router and one for the random mix (pandas), the largest gain first; each value with its 95 %
-        interval. area: mean quality over the costs between `ends`, any router mixed with the cheapest model. gain: area
-        less that of the random mix. AIQ: RouterBench's, from cost 0, where quality is 0 below the router's cheapest
-        point. saving: share of the best single model's cost saved by the cheapest mix of two points that was as good on
-        validation; frugal quality: quality of that mix, best quality: of the best point on validation, both less the
-        best single model's.
+        """One line an entry of `everyone` (pandas), the largest gain first; each value with its 95 % interval. area:
+        mean quality over the costs between `ends`, any router mixed with the cheapest model. gain: area less that of
+        the random mix. AIQ: RouterBench's, from cost 0, where quality is 0 below the router's cheapest point. saving:
+        share of the best single model's cost saved by the cheapest mix of two points that was as good on validation;
+        frugal quality: quality of that mix, best quality: of the best point on validation, both less the best single
+        model's.
         """
         import pandas as pd
 
@@ -162,7 +174,7 @@ class Contest:
             for name, columns in self.measures(resamples).items()
         }
         frame = pd.DataFrame(rows, index=list(MEASURES)).T
-        frame["fit s"] = {e.name: e.fit_s for e in (*self.entries, *([self.mix] if self.mix else []))}
+        frame["fit s"] = {e.name: e.fit_s for e in self.everyone}
         keys = [[-np.nan_to_num(row[c].mean) for c in ("best quality", "area", "gain")] for row in rows.values()]
         return frame.iloc[np.lexsort(np.array(keys).T)]
 
@@ -201,8 +213,8 @@ class Contest:
         return float(self.plan(leader).frugal.of(self._validated(leader)[1]))
 
     def against(self, name: str, measure: str = "area", resamples: int = RESAMPLES) -> list[Comparison]:
-        """Every other router, and the random mix, less `name` in a column of `table`, or in quality "at cost"
-        `equal_usd`: paired differences with p-values, Holm's correction and the minimum detectable difference.
+        """Every other entry less `name` in a column of `table`, or in quality "at cost" `equal_usd`: paired differences
+        with p-values, Holm's correction and the minimum detectable difference.
         """
         measured = self.measures(resamples)
         if name not in measured:

@@ -13,6 +13,7 @@ import numpy as np
 
 from routerlab.contest import setup
 from routerlab.contest.results import Contest, Entry
+from routerlab.contest.served import Served
 from routerlab.core.recorded import Recorded
 from routerlab.routers import baselines, groups, learned, nonlinear, store
 from routerlab.routers.blend import Blend
@@ -57,25 +58,29 @@ def contest(
     """Fit and run routers on a recorded table. A table without the splits train, validation and test is split 60, 10
     and 30, near-duplicates together.
 
-    Args: the table; the `routers`, names of `KINDS`, folders of saved routers, or all; the `features` of learned
-    routers (default: weighted words and letters); the `seed` of the resampling; the number of `trainings`: stochastic
-    routers are fitted with as many seeds, values are means over them and intervals include seed variance (shuffled
-    labels are shuffled at least ten times); the `category`, a column of meta that names the kind of a question
-    (default: found); how `missing` answers are treated, see `setup.answered`; `say`, called with a line on each step.
+    Args: the table; the `routers`, names of `KINDS`, folders of saved ones, URLs of served ones, or all; the `features`
+    of learned routers (default: weighted words and letters); the `seed` of the resampling; the number of `trainings`:
+    stochastic routers are fitted with as many seeds, values are means over them and intervals include seed variance
+    (shuffled labels are shuffled at least ten times); the `category`, a column of meta that names the kind of a
+    question (default: found); how `missing` answers are treated, see `setup.answered`; `say`, called with a line on
+    each step.
     """
     if trainings < 1:
         raise RouterError(f"{trainings} trainings; each router has to be fitted at least once: give 1 or more")
     names = list(KINDS) if routers == "all" else routers
     names = [names] if isinstance(names, str) else names
-    if unknown := [n for n in names if n not in KINDS and not _is_saved(n)] or [""] * (not names):
+    served = {n: Served(n) for n in names if n.startswith(("http://", "https://"))}  # dead ones are refused now
+    known = {*KINDS, *served}
+    if unknown := [n for n in names if n not in known and not Path(n or "?").is_dir()] or [""] * (not names):
         raise RouterError(
-            f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all; or give the folder of a saved router"
+            f"no router {unknown[0]!r}; there are {', '.join(KINDS)}, and all; or give the folder of a saved router, "
+            f"or the URL of a served one"
         )
     if seed < 0:
         raise RouterError(f"the seed is {seed}; give a whole number from 0")
     data = setup.answered(setup.with_splits(data, say), missing, say)
     category = setup.category_of(data.queries, category, say)
-    whole = data.split("train")
+    whole, before, scored = (data.split(n) for n in setup.SPLITS)
     models = setup.worth_fitting(whole)
     if dropped := [m for m in data.table.models if m not in models]:
         say(f"no router calls {', '.join(dropped)}: on every training question another model is as good and as cheap")
@@ -87,7 +92,11 @@ def contest(
     shared.fit([q.text for q in train.queries])
     entries, left_out = [], {}
     enter = functools.partial(_enter, train=train, validation=validation, test=test, columns=columns)
-    for name, make in _entrants(names, shared, category):
+    every = np.arange(len(data.table.models))
+    for name, router in served.items():  # it may call any model of the table
+        say(f"{name}: asked about {len(before.queries) + len(scored.queries)} questions, answered in one token each")
+        entries.append(_enter(router, train=whole, validation=before, test=scored, columns=every))
+    for name, make in _entrants([n for n in names if n not in served], shared, category, len(names) > 1):
         say(name)
         try:
             entry = enter(make())
@@ -98,7 +107,6 @@ def contest(
             left_out[name] = str(error)
     if not entries:
         raise RouterError("; ".join(f"{n} cannot run: {why}" for n, why in left_out.items()))
-    scored = data.split("test")
     tries = [k for k in scored.table.samples if k > 0]
     learned_from = whole.table.matrix("quality", None), whole.table.matrix("usd", None, graded=True)
     best = baselines.best_single(whole.queries, whole.table).model
@@ -109,7 +117,7 @@ def contest(
         usd=_charged(scored),
         other=scored.table.matrix("quality", tries) if tries else None,
         single=whole.table.models.index(best),
-        before=_model_means(*_happened(data.split("validation"))),
+        before=_model_means(*_happened(before)),
         clusters=clusters(scored.queries),
         seed=seed,
         left_out=left_out,
@@ -121,12 +129,8 @@ def contest(
     )
 
 
-def _is_saved(name: str) -> bool:
-    return bool(name) and Path(name).is_dir()
-
-
 def _entrants(
-    names: Sequence[str], features: Features, category: str | None
+    names: Sequence[str], features: Features, category: str | None, told: bool
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     def fresh(name: str) -> Any:
         router = KINDS[name](features)
@@ -136,7 +140,7 @@ def _entrants(
 
     for name in names:
         yield name, functools.partial(fresh if name in KINDS else store.load, name)
-    if category and len(names) > 1:
+    if category and told:
         lookup = baselines.FamilyLookup(key=category)
         lookup.name = f"{category} lookup (told)"
         yield "lookup", lambda: lookup

@@ -12,7 +12,7 @@ COMPARED = {"area": "area", "at cost": "quality at equal cost", "saving": "savin
 
 
 def differences(results: Contest, rival: str, resamples: int = RESAMPLES):
-    """One line a router and for the random mix (pandas): its area, its quality at equal cost and its saving less those
+    """One line an entry of `Contest.everyone` (pandas): its area, its quality at equal cost and its saving less those
     of `rival`, each with its paired 95 % interval, its p-value after Holm's correction over the lines of the table, and
     the minimum detectable difference (80 % power, before that correction).
     """

@@ -1,5 +1,4 @@
-"""One number of a router: what its operating points gain over the single models, and what its choices cost in regret
-and spread.
+"""One number of a router: what its operating points reach, and what its choices cost in regret and spread.
 
 Operating points are anything with `usd` and `quality` (a `Frontier`, a `Curve`) or a pair of arrays (usd, quality), the
 mean cost and quality a query. Between its points a router is taken to mix them at random, which reaches the upper
@@ -12,6 +11,7 @@ import numpy as np
 
 from routerlab.core.decisions import call_shares as call_shares
 from routerlab.evaluate.frontier import decide, hull, realised
+from routerlab.evaluate.mixes import path_area
 
 
 class _HasPoints(Protocol):
@@ -31,12 +31,6 @@ def points(router: Points) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(usd, float), np.asarray(quality, float)
 
 
-def quality_at(router: Points, usd) -> np.ndarray:
-    """The best mean quality these points reach, mixed, for at most `usd` a query; NaN below the cheapest point."""
-    x, y = hull(*points(router))
-    return np.interp(usd, x, y, left=np.nan)
-
-
 def cost_at(router: Points, quality) -> np.ndarray:
     """The least mean cost a query at which these points, mixed, reach `quality`; NaN if they never do."""
     x, y = hull(*points(router))
@@ -44,73 +38,15 @@ def cost_at(router: Points, quality) -> np.ndarray:
     return np.where(quality > y[-1] + 1e-12, np.nan, np.interp(quality, y, x))
 
 
-def gain(router: Points, singles: Points, usd) -> np.ndarray:
-    """Quality over the hull of the single models at equal cost, `quality_at(router) - quality_at(singles)`.
-
-    The hull of the single models is what choosing among them at random reaches. NaN where either buys nothing.
-    """
-    return quality_at(router, usd) - quality_at(singles, usd)
-
-
-def mean_gain(router: Points, singles: Points, low_usd: float, high_usd: float) -> float:
-    """Mean of `gain` over costs from `low_usd` to `high_usd`, exact; NaN where either starts above `low_usd`."""
-    ends = low_usd, high_usd
-    if np.isnan(gain(router, singles, ends)).any():
-        return float("nan")
-    return aiq(router, *ends) - aiq(singles, *ends)
-
-
-def saving(router: Points, singles: Points, quality=None) -> np.ndarray:
-    """Share of the cost saved at equal quality, 1 - cost_at(router) / cost_at(singles); without `quality`, at the best
-    single model's.
-
-    NaN where either never reaches it. Small differences of quality near the top of a flat hull are large savings: read
-    it with its interval.
-    """
-    target = points(singles)[1].max() if quality is None else quality
-    return 1 - cost_at(router, target) / cost_at(singles, target)
-
-
-def aiq(router: Points, low_usd: float, high_usd: float, *, log: bool = False) -> float:
+def aiq(router: Points, low_usd: float, high_usd: float) -> float:
     """Average improvement in quality: the area under the non-decreasing concave hull of the points from `low_usd` to
-    `high_usd`, over the width of that interval (Hu et al. 2024, RouterBench). With `log` cost is on a log axis.
+    `high_usd`, over the width of that interval (Hu et al. 2024, RouterBench).
 
     Below the cheapest point quality counts 0, beyond the last it stays. RouterBench's code takes low_usd = 0 and for
     high_usd the highest cost of all routers compared, so adding a router changes the others' figures: state the
     interval, and compare only within one.
     """
-    if not low_usd < high_usd or low_usd < 0 or (log and low_usd == 0):
-        raise ValueError(
-            f"costs from {low_usd} to {high_usd} are no interval; on a log axis low_usd is above 0, and "
-            f"low_usd < high_usd"
-        )
-    x, y = hull(*points(router))
-    inside = (x > low_usd) & (x < high_usd)
-    start = max(low_usd, x[0])
-    if start >= high_usd:
-        return 0.0
-    at = np.unique(np.concatenate([[start], x[inside], [high_usd]]))
-    height = np.interp(at, x, y)
-    if not log:
-        return float(np.trapezoid(height, at) / (high_usd - low_usd))
-    # Mixing is linear in dollars, so on the log axis each piece a + b usd has area a log(u1 / u0) + b (u1 - u0).
-    wide = np.diff(at)
-    slope = np.diff(height) / wide
-    area = (height[:-1] - slope * at[:-1]) * np.diff(np.log(at)) + slope * wide
-    return float(area.sum() / np.log(high_usd / low_usd))
-
-
-def hypervolume(router: Points, reference: tuple[float, float]) -> float:
-    """Area dominated by the points, without mixing, up to the reference point (usd, quality), worse on both axes
-    (Zitzler and Thiele 1999): the union of the rectangles [usd, reference usd] x [reference quality, quality].
-
-    It is in USD x quality and grows with the reference: state it, and keep it for all that is compared.
-    """
-    usd, quality = points(router)
-    order = np.argsort(usd)
-    usd, quality = np.minimum(usd[order], reference[0]), quality[order]
-    best = np.maximum(np.maximum.accumulate(quality) - reference[1], 0)
-    return float((np.diff(usd, append=reference[0]) * best).sum())
+    return float(path_area(*hull(*points(router)), low_usd, high_usd, below=False))
 
 
 def dominance(router: Points, singles: Points) -> np.ndarray:
@@ -122,32 +58,6 @@ def dominance(router: Points, singles: Points) -> np.ndarray:
     (usd, quality), (cost, reached) = points(router), points(singles)
     usd, quality = usd[:, None], quality[:, None]
     return (reached >= quality) & (cost <= usd) & ((reached > quality) | (cost < usd))
-
-
-def arena_score(accuracy, usd_per_1000) -> np.ndarray:
-    """RouterArena's score S = (1 + β) A C / (β A + C) with C = log(200 / cost) / log(200 / 0.0044), β = 0.1 and cost in
-    USD per 1,000 queries (Lu et al. 2025, arXiv:2510.00202).
-
-    Formula and constants are verified against RouterArena's evaluation code and rows of its leaderboard, not against
-    the paper's text. Costs are not clipped: above 200 the score is negative. As β is small, cost weighs little
-    where it is low: at an accuracy of 0.7, going from 10 to 1 dollars is worth as much as 9 points of accuracy, from 1
-    to 0.1 as much as 3, from 0.1 to 0.01 fewer than 2.
-    """
-    beta, low, high = 0.1, 0.0044, 200.0
-    cost = np.log(high / np.asarray(usd_per_1000, float)) / np.log(high / low)
-    accuracy = np.asarray(accuracy, float)
-    return (1 + beta) * accuracy * cost / (beta * accuracy + cost)
-
-
-def arena_score_of_all(quality: np.ndarray, usd: np.ndarray) -> float:
-    """`arena_score` of per-query quality and cost (USD a query) where a missing row (quality NaN) is wrong, and charged
-    at the mean cost of the rows that are there, whatever the failed call itself was charged.
-
-    RouterArena's code leaves rows without a score out of the accuracy but divides the cost by all rows, so failed calls
-    raise the score there; here they cannot.
-    """
-    paid = np.where(np.isnan(quality), np.nan, usd)
-    return float(arena_score(np.nan_to_num(quality).mean(), np.nanmean(paid) * 1000))
 
 
 def regret(

@@ -1,17 +1,13 @@
-"""How much of the gap between a weak and a strong model a router recovers: RouteLLM's measures, on its axis (the share
-of calls to the strong model) and on the axis of dollars, which any number of models have.
+"""How much of the gap between a weak and a strong model a router recovers, by the share of calls to the strong one:
+RouteLLM's measures.
 """
 
 import numpy as np
-
-from routerlab.evaluate.metrics import Points, points
 
 
 def pgr(quality, weak: float, strong: float) -> np.ndarray:
     """Performance gap recovered, (quality - weak) / (strong - weak) (Ong et al. 2024, RouteLLM): 0 is the weak
     model, 1 the strong one, above 1 is better than either; NaN where the two are equal.
-
-    With weak the best single model and strong an oracle, it is the share of the oracle's gap that is closed.
     """
     gap = strong - weak
     return (np.asarray(quality, float) - weak) / (gap if gap else np.nan)
@@ -44,7 +40,7 @@ def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> 
     the mean at ten equally spaced shares).
 
     `share` rises, as `routellm_points` gives it. Random calls score 0.5. The points are joined as they are, without a
-    hull. A call's price is not in it: a long prompt costs what a short one does; see `apgr_usd`.
+    hull. A call's price is not in it: a long prompt costs what a short one does.
     """
     share = np.asarray(share, float)
     gained = np.trapezoid(np.asarray(quality, float) - weak, share)
@@ -63,56 +59,3 @@ def cpt(share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: f
     # In percent, as RouteLLM does it: a target that is exactly one point's quality is then rounded alike.
     weak, strong = weak * 100, strong * 100
     return float(np.interp(x * (strong - weak) + weak, quality * 100, share))
-
-
-def apgr_usd(router: Points, singles: Points) -> float:
-    """`apgr` over dollars: the mean of `pgr` over cost, from the cheapest single model's to the best one's, for any
-    number of models.
-
-    The weak end is the cheapest single model, the strong end the best (of equals the cheaper). Points are joined in
-    order of cost, without a hull, so 0.5 is a random mix of the two ends. A router that starts above the weak end is
-    joined to it; one that stops below the strong end keeps its last quality. NaN where the cheapest model is the best.
-    A third model may lie above that random mix: compare with `apgr_usd(hull(*singles), singles)`.
-    """
-    usd, quality, (low, weak), (high, strong) = _between(router, singles)
-    if not high > low:
-        return float("nan")
-    inside = (usd > low) & (usd < high)
-    first, last = np.interp([low, high], usd, quality)
-    area = np.trapezoid([first, *quality[inside], last], [low, *usd[inside], high])
-    return float(pgr(area / (high - low), weak, strong))
-
-
-def cpt_usd(router: Points, singles: Points, x: float) -> float:
-    """`cpt` over dollars: the least cost that recovers the share `x` of the gap, as a share of the way from the
-    cheapest single model's cost to the best one's; the same ends and points as `apgr_usd`.
-
-    Below 0 the router is cheaper than every single model; NaN where it never gets there.
-    """
-    usd, quality, (low, weak), (high, strong) = _between(router, singles)
-    if not high > low:
-        return float("nan")
-    return (_crossing(usd, quality, weak + x * (strong - weak)) - low) / (high - low)
-
-
-def _between(router: Points, singles: Points):
-    """usd and quality of the router in order of cost, from the weak end on; then (usd, quality) of the two ends."""
-    (usd, quality), (single_usd, single_quality) = points(router), points(singles)
-    cheap = np.lexsort((-single_quality, single_usd))[0]
-    best = np.lexsort((single_usd, -single_quality))[0]
-    ends = tuple((float(single_usd[m]), float(single_quality[m])) for m in (cheap, best))
-    if usd.min() > ends[0][0]:
-        usd, quality = np.append(usd, ends[0][0]), np.append(quality, ends[0][1])
-    order = np.lexsort((quality, usd))
-    return usd[order], quality[order], *ends
-
-
-def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
-    """The least x at which the line through these points reaches target; NaN if it never does."""
-    reached = np.flatnonzero(y >= target - 1e-12)
-    if not len(reached):
-        return float("nan")
-    at = reached[0]
-    if at == 0:
-        return float(x[0])
-    return float(x[at - 1] + (target - y[at - 1]) / (y[at] - y[at - 1]) * (x[at] - x[at - 1]))

@@ -16,9 +16,9 @@ class Interval(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, mean: float, drawn: np.ndarray, level: float = 0.95) -> "Interval":
-        """The percentile interval of a mean that came out as `drawn` on resamples."""
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    def of(cls, mean: float, drawn: np.ndarray) -> "Interval":
+        """The 95 % percentile interval of a mean that came out as `drawn` on resamples."""
+        low, high = np.quantile(drawn, [0.025, 0.975])
         return cls(float(mean), float(low), float(high))
 
     def __str__(self) -> str:
@@ -32,7 +32,6 @@ def bootstrap_means(
     *,
     rng: np.random.Generator,
     clusters: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
 ) -> np.ndarray:
     """Means of the columns of `values` (queries x things, or queries x things x seeds) over resampled queries:
     (resamples x things).
@@ -45,8 +44,6 @@ def bootstrap_means(
     seed axis (training seeds of a router) seeds are resampled too, the same for all columns: of S seeds the spread
     comes out sqrt((S - 1) / S) of what it is. A value that is NaN is left out of its column's mean.
 
-    Args: the `values`; the number of `resamples`; the random generator `rng`; the cluster of each query (`clusters`);
-    its stratum (`strata`, constant in a cluster, such as its dataset), each of which keeps its number of clusters.
     """
     values = np.asarray(values, np.float64)
     values = values[:, None] if values.ndim < 2 else values
@@ -57,14 +54,14 @@ def bootstrap_means(
     rows = (values - (centre[:, None] if values.ndim == 3 else centre)).reshape(len(values), -1)
     missing = np.isnan(rows)
     holes, width = missing.any(), rows.shape[1]
-    sizes, blocks, rows = _grouped(
-        np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows, clusters, strata
-    )
-    rows, groups = rows.astype(np.float32), len(sizes)
+    rows = np.hstack([np.where(missing, 0, rows), ~missing]) if holes else rows
+    sizes, rows = (np.ones(len(rows), np.float32), rows) if clusters is None else _cluster_sums(rows, clusters)
+    rows = rows.astype(np.float32)
     out = np.empty((resamples, width))
-    step = max(1, 10_000_000 // groups)
+    step = max(1, 10_000_000 // len(sizes))
     for start in range(0, resamples, step):
-        weights = _weights(min(step, resamples - start), blocks, rng)
+        weights = np.zeros((min(step, resamples - start), len(sizes)), np.float32)
+        _compiled()(rng.integers(0, 1 << 64, len(weights), np.uint64), weights)
         drawn = np.reshape(weights @ sizes if clusters is not None else len(values), (-1, 1))
         if holes:
             drawn = np.maximum(weights @ rows[:, width:], 1)
@@ -86,13 +83,6 @@ def column_means(values: np.ndarray) -> np.ndarray:
     return means.mean(-1) if values.ndim == 3 else means
 
 
-def _weights(count: int, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`count` rows of multinomial counts, drawn apart in each block of columns of these lengths."""
-    out = np.zeros((count, blocks.sum()), np.float32)
-    _compiled()(rng.integers(0, 1 << 64, count, np.uint64), blocks.astype(np.uint64), out)
-    return out
-
-
 @functools.cache
 def _compiled():
     """The loop that draws (drawing dominates everything else), compiled on first use (half a second, once a process).
@@ -103,61 +93,43 @@ def _compiled():
     import numba
 
     @numba.njit
-    def count_draws(seeds, blocks, out):
-        low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    def count_draws(seeds, out):
+        low, half, size = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(out.shape[1])
+        unfair = np.uint64(1 << 32) % size
         for row in range(len(seeds)):
-            state, start = seeds[row], np.uint64(0)
-            for size in blocks:
-                unfair, left = np.uint64(1 << 32) % size, size
-                while left > 0:
-                    state += np.uint64(0x9E3779B97F4A7C15)
-                    word = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                    word ^= word >> np.uint64(31)
-                    for index in (word & low, word >> half):
-                        scaled = index * size
-                        if left > 0 and scaled & low >= unfair:
-                            out[row, start + (scaled >> half)] += np.float32(1)
-                            left -= np.uint64(1)
-                start += size
+            state, left = seeds[row], size
+            while left > 0:
+                state += np.uint64(0x9E3779B97F4A7C15)
+                word = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                word ^= word >> np.uint64(31)
+                for index in (word & low, word >> half):
+                    scaled = index * size
+                    if left > 0 and scaled & low >= unfair:
+                        out[row, scaled >> half] += np.float32(1)
+                        left -= np.uint64(1)
 
     return count_draws
 
 
-def _grouped(rows, clusters, strata) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(queries a cluster, clusters a stratum, row sums of each cluster), clusters sorted by their stratum."""
-    if clusters is None and strata is None:
-        return np.ones(len(rows), np.float32), np.array([len(rows)]), rows
-    for labels in (clusters, strata):
-        if labels is not None and len(labels) != len(rows):
-            raise ValueError(f"{len(labels)} labels for {len(rows)} queries; give one a query")
-    of = np.arange(len(rows)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    layer = np.zeros(len(rows), int) if strata is None else np.unique(strata, return_inverse=True)[1]
-    key = layer * (of.max() + 1) + of
-    order = np.argsort(key, kind="stable")
-    first = np.flatnonzero(np.diff(key[order], prepend=-1))
-    if len(first) != of.max() + 1:
-        raise ValueError("a cluster lies in two strata; a stratum must hold whole clusters")
-    sizes = np.diff(first, append=len(rows)).astype(np.float32)
-    return sizes, np.bincount(layer[order][first]), np.add.reduceat(rows[order], first)
+def _cluster_sums(rows: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(queries a cluster, row sums of each cluster)."""
+    if len(clusters) != len(rows):
+        raise ValueError(f"{len(clusters)} labels for {len(rows)} queries; give one a query")
+    of = np.unique(clusters, return_inverse=True)[1]
+    order = np.argsort(of, kind="stable")
+    first = np.flatnonzero(np.diff(of[order], prepend=-1))
+    return np.diff(first, append=len(rows)).astype(np.float32), np.add.reduceat(rows[order], first)
 
 
-def intervals(
-    values: np.ndarray, *, rng: np.random.Generator, level: float = 0.95, resamples: int = 2000
-) -> list[Interval]:
-    """Percentile bootstrap intervals of the column means of `values` (queries x things)."""
-    values = np.atleast_2d(np.asarray(values, np.float64).T).T
-    means = bootstrap_means(values, resamples, rng=rng)
-    return [Interval.of(mean, drawn, level) for mean, drawn in zip(values.mean(0), means.T, strict=True)]
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, level: float = 0.95) -> Interval:
-    """Mean of `a - b` over the same queries, with its interval."""
+def paired_difference(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator) -> Interval:
+    """Mean of `a - b` over the same queries, with its 95 % interval."""
     if np.shape(a) != np.shape(b):
         raise ValueError(
             f"a paired comparison needs the same queries on both sides, not {np.shape(a)} and {np.shape(b)}"
         )
-    return intervals(np.asarray(a, float) - np.asarray(b, float), rng=rng, level=level)[0]
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    return Interval.of(difference.mean(), bootstrap_means(difference, rng=rng)[:, 0])
 
 
 def wilson(passed, tries, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -188,12 +160,6 @@ class Comparison(NamedTuple):
     p: float
     p_holm: float
     detectable: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.difference}, p {self.p:.4f}, Holm {self.p_holm:.4f}, "
-            f"minimum detectable difference ± {self.detectable:.4f}"
-        )
 
 
 def compared(names: Sequence[str], differences: np.ndarray, means: np.ndarray) -> list[Comparison]:
@@ -235,28 +201,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return out
 
 
-def standard_error(difference: np.ndarray, clusters: np.ndarray | None = None) -> float:
-    """Of the mean of per-query differences: sd / sqrt(n), or over G clusters with sums S and sizes m, the linearised
-    ratio estimator sqrt(G / (G - 1) * sum((S - m * mean)²)) / n (Cochran 1977, 6.19).
-    """
-    values = np.asarray(difference, float)[:, None]
-    _, _, off = _grouped(values - values.mean(), clusters, None)
-    return float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(values))
-
-
-def power(difference: float, error: float, level: float = 0.05) -> float:
-    """How likely a two-sided paired test at this level sees a true `difference`, given the standard error of its
-    estimate: Φ(δ/error - z) + Φ(-δ/error - z), z the 1 - level/2 normal quantile.
-    """
-    normal = NormalDist()
-    z = normal.inv_cdf(1 - level / 2)
-    return sum(normal.cdf(sign * difference / error - z) for sign in (1, -1))
-
-
-def minimum_detectable(error: float, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest true difference seen with this power: (z of 1 - level/2 + z of power) * error.
+def minimum_detectable(error: float) -> float:
+    """The smallest true difference that a two-sided test at 5 % sees with a power of 80 %, given the standard error of
+    its estimate: (z of 0.975 + z of 0.8) * error.
 
     It scales with 1 / sqrt(queries) (of clusters, if clustered): half of it needs four times as many.
     """
-    normal = NormalDist()
-    return error * (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power))
+    return error * (NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8))

@@ -61,7 +61,8 @@ def sweep(quality: np.ndarray, usd: np.ndarray, scores: tuple[np.ndarray, np.nda
         bad = int(np.flatnonzero(length == 0)[0])
         raise OutcomeError(f"query {bad} has no model with a score; drop it, or score it")
     start = np.concatenate([[0], np.cumsum(length.astype(np.int64) - 1)])
-    edges, first_q, first_c = fill(sq, sc, q, c, order, length, start)
+    edges, first = fill(sq, sc, q, c, order, length, start)
+    first_q, first_c = first.sum(1)  # not in the loop, where the sum would depend on the number of threads
     if not np.isfinite(edges[:, 1:].sum() + first_q + first_c):
         raise OutcomeError("an outcome that is called is missing: collect it, or keep the queries every model answered")
     falling = descending(edges[:, 0].copy())
@@ -110,12 +111,10 @@ def _compiled():
     def fill(score, price, quality, usd, order, length, start):
         """Every edge of every hull: its lam, and what it changes in quality and cost that really happened."""
         rows = len(length)
-        edges = np.empty((start[-1], 3))
-        first_q, first_c = 0.0, 0.0
+        edges, first = np.empty((start[-1], 3)), np.empty((2, rows))
         for row in numba.prange(rows):
             now = order[row, 0]
-            first_q += quality[row, now]
-            first_c += usd[row, now]
+            first[0, row], first[1, row] = quality[row, now], usd[row, now]
             for k in range(1, length[row]):
                 to, at = order[row, k], start[row] + k - 1
                 more = np.float64(score[row, to]) - score[row, now]
@@ -123,7 +122,7 @@ def _compiled():
                 edges[at, 1] = np.float64(quality[row, to]) - quality[row, now]
                 edges[at, 2] = np.float64(usd[row, to]) - usd[row, now]
                 now = to
-        return edges, first_q, first_c
+        return edges, first
 
     @numba.njit
     def descending(lam):

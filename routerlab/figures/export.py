@@ -1,6 +1,9 @@
 """What a paper takes from here: a figure with its data and its origin, and LaTeX tables."""
 
+import functools
+import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from routerlab import __version__
 from routerlab.core.runs import Run, root, sha256, write_atomic
 from routerlab.figures.style import style
+
+
+def folder_of_figures() -> Path:
+    """Where figures go: `figures/`, or the folder named by ROUTERLAB_FIGURES, which `routerlab run` sets: a run with
+    other parameters leaves the figures of the usual run alone.
+    """
+    return Path(os.environ.get("ROUTERLAB_FIGURES") or root() / "figures")
+
+
+@functools.cache
+def _code() -> str:
+    """The version of the package, and of its sources the first digits of a hash."""
+    digest, home = hashlib.sha256(), Path(__file__).resolve().parents[1]
+    for path in sorted(home.rglob("*.py")):
+        digest.update(f"{path.relative_to(home)}\n".encode() + path.read_bytes())
+    return f"routerlab {__version__}, sources {digest.hexdigest()[:12]}"
 
 
 def export(
@@ -23,22 +43,23 @@ def export(
     inputs: Collection[Path] = (),
     run: Run | None = None,
 ) -> list[Path]:
-    """Write a figure as pdf, svg and png, its data as csv and its origin as json; the same input gives the same bytes.
+    """Write a figure as pdf, svg and png, its data as csv and its origin as json, with the version of the code; the
+    same input gives the same bytes.
 
     Args:
         figure: what is drawn.
         name: of the five files, without a suffix.
         data: the plotted numbers.
         made_from: parameters and hashes to note in the json.
-        folder: where the files go; by default `figures/`.
+        folder: where the files go; by default that of `folder_of_figures`.
         inputs: files whose SHA-256 the json notes.
         run: a run whose name and hashes the json notes.
 
     Returns:
         The paths of the pdf, svg, png, csv and json.
     """
-    folder = folder or root() / "figures"
-    origin = dict(made_from)
+    folder = folder or folder_of_figures()
+    origin = {"code": _code(), **made_from}
     hashes = {"/".join(path.parts[-2:]): sha256(path) for path in map(Path, inputs)}
     if run:
         origin["run"] = run.name
@@ -76,6 +97,7 @@ def latex_table(
     brackets: bool = False,
     smaller: Collection[str] = (),
     digits: int | Mapping[str, int] = 3,
+    compact: bool = False,
 ) -> str:
     r"""A booktabs `tabular`: the best cell of each column is bold, cells not significantly worse are underlined, a NaN
     is a dash, and text is escaped.
@@ -89,6 +111,7 @@ def latex_table(
         brackets: write intervals as mean [low, high].
         smaller: columns in which less is better.
         digits: places after the decimal point, for all columns or by column.
+        compact: in small type with narrow gaps, so that six columns fit into 5.5 inches.
     """
     numbers = mean.select_dtypes("number").columns
 
@@ -116,7 +139,8 @@ def latex_table(
     names = [_escape(name) for name in mean.index]
     table.insert(0, _escape(mean.index.name or ""), names, allow_duplicates=True)
     spec = "l" + "".join("r" if c in numbers else "l" for c in mean.columns)
-    return table.style.hide(axis="index").to_latex(column_format=spec, hrules=True)
+    text = table.style.hide(axis="index").to_latex(column_format=spec, hrules=True)
+    return f"{{\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}%\n{text}}}\n" if compact else text
 
 
 def _escape(value: object) -> str:

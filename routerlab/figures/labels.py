@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox, offset_copy
 from scipy.optimize import isotonic_regression
@@ -29,14 +30,20 @@ class Label(NamedTuple):
 
 
 @contextlib.contextmanager
-def titled(title: str, lines: float | None = None) -> Iterator[tuple[Figure, Axes]]:
-    """A figure and its axes in the active style, below a title that states its claim; `lines` is its height in lines of
-    text, where that follows from what it shows.
+def titled(title: str, lines: float | None = None, panels: Sequence[float] = (1,)) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes in the active style, below a title that states its claim.
+
+    Args:
+        title: the claim.
+        lines: the height in lines of text, where that follows from what the figure shows.
+        panels: heights of panels one above the other, in heights of a figure; of several, their axes are given as an
+            array and share the horizontal one.
     """
     with active_style():
         width, height = mpl.rcParams["figure.figsize"]
-        line = 1.2 * mpl.rcParams["font.size"] / 72
-        figure, axes = plt.subplots(layout="constrained", figsize=(width, line * lines if lines else height))
+        height = 1.2 * mpl.rcParams["font.size"] / 72 * lines if lines else height * sum(panels)
+        figure = plt.figure(layout="constrained", figsize=(width, height))
+        axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=panels)
         claim(figure, title)
         yield figure, axes
 
@@ -134,6 +141,7 @@ def key(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
 def _note(axes: Axes, label: Label, at: tuple[float, float], coordinates: Any, line: dict[str, Any]) -> Annotation:
     """The text of a label with a line to `at`; where it stands is for the caller to say, in these coordinates."""
     look = {"color": label.colour, "weight": label.weight, "fontsize": _points(), "zorder": 6}
+    look |= {"path_effects": [withStroke(linewidth=2, foreground="white")]}  # readable where it crosses a line
     arrow = {"arrowstyle": "-", **line}
     return axes.annotate(label.text, at, (1, 0.5), textcoords=coordinates, arrowprops=arrow, **look)
 

@@ -1,6 +1,6 @@
-"""The Pareto figure, quality against cost, and the explorer that moves a router's operating point along its curve."""
+"""The Pareto figure: quality against cost, and the gain over the random mix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from routerlab.evaluate.frontier import Frontier, hull
 from routerlab.evaluate.sweep import Curve
-from routerlab.figures.labels import Label, beside, claim, place, titled
-from routerlab.figures.style import COLOURS, GREY, active_style, marker, percent
+from routerlab.figures.labels import Label, beside, place, titled
+from routerlab.figures.style import COLOURS, GREY, marker, percent
 
 
 def pareto(
@@ -19,10 +19,12 @@ def pareto(
     models: Frontier,
     routers: Sequence[Frontier],
     oracle: tuple[Frontier, Frontier] | None = None,
+    gains: Sequence[Frontier] = (),
 ) -> Figure:
     """Quality against cost on a log axis, which is linear below the least paid cost where something is free.
 
     Bars and bands are 95 % intervals over queries. The first router lies on top, with a thicker line and its band.
+    With `gains` a second panel shows by how much each router is better than the random mix at the same cost.
 
     Args:
         title: the claim.
@@ -30,8 +32,10 @@ def pareto(
         models: one point for each model, in the order of `names`; the hull of these points is drawn as the random mix.
         routers: lines with their markers, the leader first.
         oracle: the honest and the naive oracle, the ends of the bracket.
+        gains: of the same routers, with quality less that of the random mix (`contest.breakdown.gains`).
     """
-    with titled(title) as (figure, axes):
+    with titled(title, panels=(1, 0.4) if gains else (1,)) as (figure, panels):
+        axes = panels[0] if gains else panels
         _cost_axes(axes, models, *routers, *(oracle or ()))
         inside = _points(axes, names, models)
         x, y = hull(models.usd * 1000, models.quality)
@@ -42,6 +46,8 @@ def pareto(
         if oracle:
             inside.append(_oracle(axes, oracle))
         inside.append(Label("random mix", list(zip(grid, mix, strict=True))[20:180:8], GREY))
+        if gains:
+            _gains(axes, panels[1], gains)
         if lines:
             beside(figure, axes, lines)
         place(figure, axes, inside)
@@ -83,7 +89,8 @@ def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     # Between two points a router mixes them: straight in dollars, so a curve on this axis.
     grid = np.union1d(x, _grid(axes, x[0], x[-1]))
     if number == 0 or of <= 3:
-        axes.fill_between(grid, np.interp(grid, x, low), np.interp(grid, x, high), color=hue, alpha=0.16, lw=0)
+        look = {"color": hue, "alpha": 0.3 if number == 0 else 0.2, "lw": 0, "zorder": over - 1}
+        axes.fill_between(grid, np.interp(grid, x, low), np.interp(grid, x, high), **look)
     wide = mpl.rcParams["lines.linewidth"] * (1.2 if number == 0 else 0.8)
     axes.plot(grid, np.interp(grid, x, y), color=hue, lw=wide, zorder=over)
     # Markers stand at different places on each line, so that lines which coincide can be told apart.
@@ -93,6 +100,21 @@ def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     size = 0.7 * mpl.rcParams["lines.markersize"]
     axes.plot(x[marks], y[marks], ls="", color=hue, marker=sign, ms=size, zorder=over)
     return Label(router.name, [(x[-1], y[-1])], hue, "bold", sign)
+
+
+def _gains(above: Axes, axes: Axes, gains: Sequence[Frontier]) -> None:
+    """Lines of gains below the panel with the costs, whose axis is written here; the leader's has its band."""
+    for number, gain in reversed([*enumerate(gains)]):
+        order = np.argsort(gain.usd, kind="stable")
+        x, hue = gain.usd[order] * 1000, COLOURS[number % len(COLOURS)]
+        axes.plot(x, gain.quality[order], color=hue, lw=(1.2 if number == 0 else 0.8) * mpl.rcParams["lines.linewidth"])
+        if number == 0:
+            axes.fill_between(x, gain.quality_low[order], gain.quality_high[order], color=hue, alpha=0.3, lw=0)
+    axes.axhline(0, ls="--", lw=1.1, color=GREY, zorder=1)
+    axes.set(xlabel=above.get_xlabel(), ylabel="Gain (points)")
+    axes.yaxis.set_major_formatter(percent())
+    above.set_xlabel("")
+    above.figure.align_ylabels()
 
 
 def _oracle(axes: Axes, oracle: tuple[Frontier, Frontier]) -> Label:
@@ -124,40 +146,3 @@ def _between_decades(axes: Axes, value: float) -> str:
         return ""
     digit = round(value / 10 ** np.floor(np.log10(value) + 1e-9), 6)
     return f"{value:g}" if digit in (2, 5) and high < 40 * low else ""
-
-
-def explorer(title: str, curve: Curve, names: Sequence[str], models: Frontier) -> Callable[[float], bytes]:
-    """A function from a cost weight λ to a picture (PNG): the router's whole curve and the single models, drawn once,
-    with the operating point at that λ marked. It is fast enough to follow a slider.
-    """
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    with active_style():
-        figure = Figure(layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        _cost_axes(axes, curve, models)
-        claim(figure, title)
-        axes.plot(curve.usd * 1000, curve.quality, color=COLOURS[0], lw=1.5)
-        labels = _points(axes, names, models)
-        (point,) = axes.plot([], [], "o", ms=10, color=COLOURS[1], animated=True, zorder=5)
-        text = axes.text(0.02, 0.95, "", transform=axes.transAxes, animated=True, weight="bold")
-        place(figure, axes, labels)
-        canvas.draw()
-        background = canvas.copy_from_bbox(figure.bbox)
-
-    def move(lam: float) -> bytes:
-        quality, usd = curve.at(lam)
-        canvas.restore_region(background)
-        point.set_data([usd * 1000], [quality])
-        text.set_text(f"{quality:.1%} right at US$ {usd * 1000:.4f} per 1,000")
-        axes.draw_artist(point)
-        axes.draw_artist(text)
-        picture = BytesIO()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(picture, "PNG", compress_level=1)
-        return picture.getvalue()
-
-    return move

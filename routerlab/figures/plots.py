@@ -2,11 +2,10 @@
 labelled frames, which are also what its csv holds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,27 +14,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerlab.evaluate.calibration import Reliability
+from routerlab.evaluate.frontier import Frontier
 from routerlab.evaluate.stats import wilson
 from routerlab.evaluate.sweep import Curve
-from routerlab.figures.labels import Label, beside, claim, key, place, titled
-from routerlab.figures.style import GREY, active_style, colour, marker, percent, small
+from routerlab.figures.labels import Label, beside, key, place, titled
+from routerlab.figures.style import GREY, colour, marker, percent, small
 
 _LAM = "Cost weight λ (quality per US$, log scale)"
 _OWN = "the router itself"
 
 
-def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM) -> Figure:
+def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM, queries: int = 0) -> Figure:
     """Share of queries that each model (column) gets at each operating point (index: λ, or a cost), stacked; the names
     at the right stand in the order of the stack.
 
     A share is drawn up to the next point, as steps. Points at 0 have no place on the log axis and are left out; so is
-    what lies more than a decade beyond the second point from either end.
+    what lies more than a decade beyond the second point from either end. Given the number of queries, the 95 % interval
+    of each border (Wilson) is drawn as a pale band.
     """
     share = share.loc[share.index > 0].sort_index()
     with titled(title) as (figure, axes):
         x, colours = share.index.to_numpy(float), _colours(share.columns)
         axes.stackplot(x, share.to_numpy(float).T, colors=colours, step="post", lw=0)
         ends = max(x[0], x[:2][-1] / 10), min(x[-1], x[-2:][0] * 10)
+        for border in share.to_numpy(float).cumsum(1).T[:-1] if queries else ():
+            band = wilson(border.clip(0, 1) * queries, np.full(len(border), queries))
+            axes.fill_between(x, *band, color="white", alpha=0.35, lw=0, step="post")
         axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
         axes.yaxis.set_major_formatter(percent())
         evenly = (np.arange(len(share.columns)) + 0.5) / len(share.columns)
@@ -92,24 +96,31 @@ def oracle_matrix(title: str, share: pd.DataFrame, names: pd.DataFrame) -> Figur
     return figure
 
 
-def calls_by_domain(title: str, share: pd.DataFrame) -> Figure:
-    """A heat map of the share of a domain's queries (rows, each adding up to 1) that each model (columns) answers."""
-    with titled(title, 1.7 * len(share) + 6) as (figure, axes):
-        _heat(axes, share, (100 * share).map("{:.0f}".format))
-        axes.set(xlabel="Queries answered (% of each row)", ylabel="")
-        axes.tick_params(axis="x", rotation=0 if mpl.rcParams["figure.figsize"][0] > 4.5 else 30)
-    return figure
+def lambda_sweep(
+    title: str,
+    curves: Mapping[str, Curve],
+    intervals: Mapping[str, Frontier] | None = None,
+    baselines: Collection[str] = (),
+) -> Figure:
+    """Quality at every cost weight λ, as exact steps, for curves by name: how fast does each give up quality?
 
-
-def lambda_sweep(title: str, curves: Mapping[str, Curve]) -> Figure:
-    """Quality at every cost weight λ, as exact steps, for curves by name: how fast does each give up quality?"""
+    Args:
+        title: the claim.
+        curves: what is drawn, by name.
+        intervals: of some of them, by the same names, points with 95 % intervals, drawn as bands.
+        baselines: names of curves that are drawn in grey.
+    """
     with titled(title) as (figure, axes):
-        labels = []
-        for number, (name, curve) in enumerate(curves.items()):
+        labels, hues = [], [GREY if name in baselines else colour(n) for n, name in enumerate(curves)]
+        for number, ((name, curve), hue) in enumerate(zip(curves.items(), hues, strict=True)):
             lam, quality = curve.lam[1:], curve.quality[1:]
-            axes.step(lam, quality, where="post", color=colour(number), ls=("-", "--", "-.")[number % 3])
+            axes.step(lam, quality, where="post", color=hue, ls=("-", "--", "-.", ":")[number % 4])
             at = np.unique(np.linspace(0.2, 0.8, 13) * (len(lam) - 1), axis=0).astype(int)
-            labels.append(Label(name, list(zip(lam[at], quality[at], strict=True)), colour(number), "bold"))
+            labels.append(Label(name, list(zip(lam[at], quality[at], strict=True)), hue, "bold"))
+            if band := (intervals or {}).get(name):
+                inside = (band.lam >= lam.min()) & (band.lam <= lam.max())
+                ends = band.quality_low[inside], band.quality_high[inside]
+                axes.fill_between(band.lam[inside], *ends, color=hue, alpha=0.2, lw=0)
         axes.set(xscale="log", xlabel=_LAM, ylabel="Correct answers (%)")
         axes.yaxis.set_major_formatter(percent())
         place(figure, axes, labels)
@@ -157,18 +168,14 @@ def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: p
 
 def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
     """Observed against predicted quality of curves by name, above the counts of bins; bands are 95 % intervals."""
-    with active_style():
-        width = mpl.rcParams["figure.figsize"][0]
-        figure = plt.figure(layout="constrained", figsize=(width, 0.85 * width))
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        claim(figure, title)
+    with titled(title, panels=(1, 0.33)) as (figure, (axes, below)):
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color=GREY, zorder=1)
         labels = []
         for number, (name, curve) in enumerate(curves.items()):
             hue, sign = colour(number), marker(number)
             passed = np.minimum(curve.happened * curve.count, curve.count)
             band = wilson(passed, curve.count)
-            axes.fill_between(curve.predicted, *band, color=hue, alpha=0.15, lw=0)
+            axes.fill_between(curve.predicted, *band, color=hue, alpha=0.25, lw=0)
             for where, y in ((axes, curve.happened), (below, curve.count)):
                 where.plot(curve.predicted, y, color=hue, marker=sign, ms=4, lw=1.2)
             end = float(curve.predicted[-1]), float(curve.happened[-1])
@@ -181,15 +188,24 @@ def calibration(title: str, curves: Mapping[str, Reliability]) -> Figure:
     return figure
 
 
-def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure:
+def costs(
+    title: str,
+    usd: pd.DataFrame,
+    own: pd.Series | None = None,
+    ends: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Figure:
     """Stacked bars with totals: the mean cost a query (US$) of each row, by what was paid for (column).
 
-    Rows are routers and columns the models they paid, for example; `own` is what a router paid for routing itself.
+    Args:
+        title: the claim.
+        usd: rows are routers and columns the models they paid, for example.
+        own: what each router paid for routing itself.
+        ends: the 95 % intervals of the totals, lower ends and upper ends.
     """
     parts = usd if own is None else usd.assign(**{_OWN: own})
     parts, hues = parts * 1000, dict(zip(parts.columns, [*_colours(usd.columns), GREY], strict=False))
     totals = parts.sum(axis=1)
-    seen = parts.gt(1e-3 * totals, axis=0).any()  # what nobody pays for needs no place in the legend
+    seen = parts.gt(5e-3 * totals, axis=0).any()  # a part that is too thin to be seen has no place in the legend
     shown = parts.loc[:, seen] if seen.any() else parts
     with titled(title, 2.2 * len(parts) + 6) as (figure, axes):
         look = {"color": hues, "width": 0.7, "legend": False, "ec": "white", "lw": 0.5}
@@ -197,8 +213,14 @@ def costs(title: str, usd: pd.DataFrame, own: pd.Series | None = None) -> Figure
         bars: list[Any] = list(axes.containers)
         if own is not None and _OWN in shown:
             plt.setp(bars[-1], hatch="////")
-        axes.bar_label(bars[-1], [f"{t:#.3g}" for t in totals], padding=3, size=small())
-        axes.set(xlabel="Cost (US$ per 1,000 queries)", ylabel="", xlim=(0, totals.max() * 1.15 or 1))
+        right = totals.to_numpy()
+        if ends:
+            low, right = (1000 * np.asarray(end) for end in ends)
+            bar = [totals - low, right - totals]
+            axes.errorbar(totals, range(len(totals)), xerr=bar, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
+        for row, (end, total) in enumerate(zip(right, totals, strict=True)):
+            axes.text(end + 0.01 * right.max(), row, f"{total:#.3g}", va="center", size=small())
+        axes.set(xlabel="Cost (US$ per 1,000 queries)", ylabel="", xlim=(0, right.max() * 1.15 or 1))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         key(figure, bars, list(map(str, shown.columns)))

@@ -81,28 +81,26 @@ def suites(title: str, frame: pd.DataFrame, routers: Sequence[str]) -> Figure:
         name: {"color": GREY, "mfc": "white", "marker": marker(number)} for number, name in enumerate(models)
     }
     looks |= {name: {"color": colour(number), "marker": marker(number)} for number, name in enumerate(routers)}
-    places, usual = list(frame["where"].unique()), frame["per"].mode()[0]
+    places = list(frame["where"].unique())
     with active_style():
         width = mpl.rcParams["figure.figsize"][0]
         columns = 3 if width > 4.5 else 2
         rows = -(-len(places) // columns)
-        figure = plt.figure(layout="constrained", figsize=(width, 0.7 * width / columns * rows + 0.9))
+        figure = plt.figure(layout="constrained", figsize=(width, 0.8 * width / columns * rows + 0.9))
         grid = figure.subplots(rows, columns, squeeze=False)
         claim(figure, title)
         for where, axes in zip(places, grid.flat, strict=False):
             suite = frame[frame["where"] == where].set_index("model")
             _panel(axes, suite, looks, models)
             lost = beaten.loc[where]
-            per = suite["per"].iloc[0]
-            unit = "" if per == usual else f" (per {per})"
-            axes.set_title(f"{where}: {lost.sum()} of {len(routers)} ×{unit}", size=small(), pad=3)
+            axes.set_title(f"{where}\n{lost.sum()} of {len(routers)} dominated", size=small(), pad=3)
+            axes.set_xlabel(f"US$ per {suite['per'].iloc[0]}", size=small())
             for router in lost.index[lost]:
                 axes.plot(suite.usd[router], suite.quality[router], "x", color="black", ms=5.5, mew=0.8, zorder=5)
         for axes in grid.flat[len(places) :]:
             axes.set_visible(False)
         for axes in grid[:, 0]:
             axes.set_ylabel("Score", size=small())
-        grid[-1, 0].set_xlabel(f"Cost (US$ per {usual} unless noted, log scale)", size=small(), loc="left")
         looks["dominated by a model"] = {"color": "black", "marker": "x"}
         key(figure, [Line2D([], [], ls="", ms=4, **look) for look in looks.values()], list(looks))
     return figure

@@ -16,14 +16,18 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#5F6368"  # for context
 
 
-def style(venue: str = "house", column: str = "one", ratio: float | None = None):
-    """A context: figures drawn inside have the house style, or a venue's width and type sizes in the house palette.
+VENUE = "neurips"  # of every figure for which no other style was chosen
+
+
+def style(venue: str = VENUE, column: str = "one", ratio: float | None = None):
+    """A context: figures drawn inside have a venue's width and type sizes in the house palette, or the house style,
+    which is wider and has no serifs.
 
     Sizes of venues are those of tueplots. Their type is STIX, which resembles Times and comes with matplotlib, so every
     machine draws the same figure without LaTeX or installed fonts. Export keeps the drawn width.
 
     Args:
-        venue: "house", "neurips", "icml", "iclr", "jmlr", "aaai", ...; an unknown one lists them all.
+        venue: "neurips", "icml", "iclr", "jmlr", "aaai", ..., or "house"; an unknown one lists them all.
         column: the width of "one" column or of "all" columns of the page.
         ratio: height divided by width; by default that of the venue, for most the golden ratio.
     """
@@ -32,7 +36,7 @@ def style(venue: str = "house", column: str = "one", ratio: float | None = None)
     return mpl.rc_context(settings)
 
 
-def use_style(venue: str = "house", column: str = "one", ratio: float | None = None) -> None:
+def use_style(venue: str = VENUE, column: str = "one", ratio: float | None = None) -> None:
     """Draw every later figure in `style(venue, column, ratio)`: one call at the top of a notebook."""
     settings = _settings(venue, column, ratio)
     _load_backend()
@@ -40,7 +44,7 @@ def use_style(venue: str = "house", column: str = "one", ratio: float | None = N
 
 
 def active_style():
-    """A context that keeps the `style` that is active, or applies the house style where none is."""
+    """A context that keeps the `style` that is active, or applies that of the usual venue where none is."""
     ours = mpl.rcParams["svg.hashsalt"] == _HOUSE["svg.hashsalt"]
     return contextlib.nullcontext() if ours else style()
 

@@ -64,6 +64,17 @@ def normal(text: str) -> str:
     return bare or text
 
 
+_FOCUS = (
+    "subject",
+    "cleft",
+    "doer",
+    "agent",
+    "word",
+    "place",
+    "year",
+    "tail",
+    "title",
+)  # where a sentence has its answer
 _BOTH = {"yes", "no", "true", "false"}
 
 
@@ -80,12 +91,13 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
-    return verdict(last_stated(tidy(answer), partial(_named, wanted), partial(_short, wanted)) == "wanted")
+    return verdict(last_stated(tidy(answer), partial(_short, wanted), partial(_short, wanted)) == "wanted")
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:
     """ "wanted" for a phrase that names a wanted answer, whole or before a remark; the phrase if it names another."""
-    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$", r"\1", phrase)
+    phrase = re.sub(r"(?<=[A-Za-z)])_\{?(?=\d)|(?<=\d)\}(?=[A-Z(]|\$)", "", phrase) if "$" in phrase else phrase
+    phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$|(?<!\w)\*|\*(?!\w)", r"\1", phrase)
     first, _, rest = phrase.partition(",")
     if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
         return "wanted"
@@ -102,14 +114,17 @@ def _named(wanted: set[str], phrase: str) -> str | None:
 
 def _short(wanted: set[str], text: str) -> str | None:
     """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
+    if truth := PHRASES["truth"].match(text) or re.match(r"(?P<it>yes|no)[,.!;] (?:all|that)", text, re.I):
+        return "wanted" if _key(truth["it"]) in wanted else truth["it"]
     value = _named(wanted, text)
-    if value in ("wanted", SEVERAL) or len(text.split()) > 25:
+    if value == "wanted" or (value == SEVERAL and "; " not in text) or len(text.split()) > 25:
         return value
-    sentence = PHRASES["clause"].split(affirmed(text) or "")[0]
-    ends = [PHRASES["copula_split"].split(sentence)[-1]]
-    ends += [
-        m[1] for name in ("subject", "cleft", "place", "year", "tail", "title") if (m := PHRASES[name].match(sentence))
-    ]
+    _, listed, last = text.strip().rpartition(":\n")
+    text = text[opening.end() :] if (opening := PHRASES["opening"].match(text)) else text
+    sentence = PHRASES["clause"].split(affirmed(text) or affirmed(text.partition("; ")[0]) or "")[0]
+    ends = [sentence, PHRASES["copula_split"].split(sentence)[-1]]
+    ends += [m[1] for name in _FOCUS if (m := PHRASES[name].match(sentence))]
+    ends += [last] if listed and "\n" not in last.strip() else []
     return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 
 

@@ -97,4 +97,14 @@ def _weak(options: dict[str, str], text: str) -> str | None:
     first = re.match(r"\W{0,3}([A-Z])(?:[).:]+| - )\s*(\S)", text)
     if first and first[1] in options and labels == {first[1]} and (first[2].isupper() or ")" in first[0]):
         return None if denied.search(text) else first[1]
-    return _read(options, text) if len(text.split()) <= 12 else None
+    if len(text.split()) <= 12 and (read := _read(options, text)):
+        return read
+    lines = [line for line in text.split("\n") if not re.match(r"\W{0,6}[A-Z]\W{1,3}\([A-Z]\)|\W{0,5}[A-Z][).:]", line)]
+    for sentence in reversed(re.split(r"(?<=[.!?])\s", " ".join(lines or [text])[-500:])):
+        clause = re.split(
+            r"\bbut\b|\bhowever\b",
+            PHRASES["aside"].sub(" ", affirmed(re.sub(r"\b[A-Z] (?:through|to|-) [A-Z]\b", "", sentence)) or ""),
+        )[-1]
+        if named := {m[m.lastindex or 0] for m in PHRASES["mentioned"].finditer(clause)} & options.keys():
+            return named.pop() if len(named) == 1 else None
+    return None

@@ -1,18 +1,23 @@
-"""Run the verifiers in processes of their own; one that takes too much processor time on an answer is ended.
+"""Run the verifiers in processes of their own; one that takes too long on an answer is ended.
 
 A pattern or a scorer can take time exponential in the length of an answer, and algebra can hang in spite of
 math-verify's own timeout, whose signals work in a main thread only. Processor time is counted, so that a busy machine
-changes no grade. The processes are kept for later answers and end with ours. They run `python -c`, so that notebooks
-and scripts without a main guard can use them, and get no environment variables: grading a text needs no keys.
+changes no grade; a much longer limit on the time of day ends a verifier that only waits. The processes are kept for
+later answers and end with ours. They run `python -c`, so that notebooks and scripts without a main guard can use them,
+and get no environment variables: grading a text needs no keys.
 """
 
+import functools
+import itertools
 import json
 import os
 import pkgutil
 import resource
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +26,10 @@ from typing import Any
 from routerlab.core.queries import Query
 from routerlab.grade.answers import Result, Verifier, VerifyError
 
-DEADLINE_S = 30.0
+DEADLINE_S = 30.0  # of processor time, for an answer
+WAITING = 10  # an answer may take this many times the deadline by the clock
+_BATCH = 64  # answers sent at once, so that a short verifier does not wait for the pipe after each
+_FLUSH_S = 0.01  # results are sent together that were worked out within this time
 _MEMORY = 4 * 2**30  # bytes of address space of a process
 
 
@@ -30,7 +38,7 @@ class WorkerError(RuntimeError):
 
 
 class _Worker:
-    """A process that grades one answer at a time."""
+    """A process that grades answers, many to a message."""
 
     def __init__(self) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from routerlab.grade.deadline import serve; serve()"
@@ -38,35 +46,52 @@ class _Worker:
         pipe, null, argv = subprocess.PIPE, subprocess.DEVNULL, [sys.executable, "-c", code]
         # In a session of its own: Ctrl-C is for us, who may still have answers to grade.
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=null, env=env, start_new_session=True)
-        self.loaded: set[str] = set()
 
-    def ask(self, verifier: str, timeout_s: float, query: Query, answer: str) -> Result:
-        """`verifier` is "module:function"; loading it does not count against the deadline of the answer."""
-        if verifier not in self.loaded:
-            self._send([verifier], f"when it loaded {verifier}")
-            self.loaded.add(verifier)
-        about = [query.reference, query.verifier, query.source, query.split, dict(query.meta)]
-        job = [verifier, timeout_s, [dict(m) for m in query.messages], about, answer]
-        reply = self._send(job, f"more than {timeout_s:g} s to grade {query.id}")
-        if "error" in reply:
-            raise WorkerError(reply["error"])
-        return Result(*reply["result"])
+    def ask(
+        self, verifier: str, timeout_s: float, jobs: Sequence[bytes], at_once: bool = True
+    ) -> list[Result | Exception]:
+        """The results of the first jobs; an error after them if the process ended before the others.
 
-    def _send(self, job: list, late: str) -> dict:
+        Args:
+            verifier: as "module:function"; loading it does not count against the deadline of the first answer.
+            timeout_s: processor time for each answer.
+            jobs: answers to grade, as `_job` writes them.
+            at_once: send each result by itself: then an error belongs to the first job without a result.
+        """
         pipes: Any = self.process
         with suppress(OSError):  # it has ended, which the next lines find out
-            pipes.stdin.write(json.dumps(job).encode() + b"\n")
+            pipes.stdin.write(json.dumps([verifier, timeout_s, len(jobs), at_once]).encode() + b"\n" + b"".join(jobs))
             pipes.stdin.flush()
-            if line := pipes.stdout.readline():
-                return json.loads(line)
-        code = self.close()
-        raise WorkerError(late if code == -signal.SIGPROF else f"the process ended ({code}); {late}")
+        replies, poll = [b""], select.poll()
+        poll.register(pipes.stdout, select.POLLIN)
+        while len(replies) < len(jobs) + 2:  # the first one says that the verifier is loaded
+            waits = not poll.poll(1000 * max(WAITING * timeout_s, 1))
+            if waits or not (received := os.read(pipes.stdout.fileno(), 2**16)):
+                code, late = self.close(), f"more than {timeout_s:g} s"
+                if waits:
+                    late = f"more than {WAITING * timeout_s:g} s by the clock"
+                elif code != -signal.SIGPROF:
+                    late = f"the process ended ({code})"
+                return [*map(_result, replies[1:-1]), WorkerError(f"{late} to grade an answer")]
+            replies[-1:] = (replies[-1] + received).split(b"\n")
+        return [*map(_result, replies[1:-1])]
 
     def close(self) -> int:
         """End the process; its exit code."""
-        self.process.terminate()
+        self.process.kill()
         self.process.communicate()
         return self.process.returncode
+
+
+def _result(reply: bytes) -> Result | Exception:
+    value = json.loads(reply)
+    return WorkerError(value) if isinstance(value, str) else Result(*value)
+
+
+def _job(query: Query, answer: str) -> bytes:
+    """Two lines of JSON; the first is the same for all answers to a query."""
+    about = [query.messages, query.reference, query.verifier, query.source, query.split, query.meta]
+    return f"{json.dumps(about)}\n{json.dumps(answer)}\n".encode()
 
 
 _idle: list[_Worker] = []
@@ -79,41 +104,64 @@ def grade_apart(
     """The result, or the error, of each (query, answer), in order, by `workers` processes at a time."""
     name = f"{verifier.__module__}:{verifier.__qualname__}"
 
-    def work(job: tuple[Query, str]) -> Result | Exception:
-        try:
-            worker = _idle.pop()
-        except IndexError:
-            worker = _Worker()
-        try:
-            return worker.ask(name, timeout_s, *job)
-        except (WorkerError, TypeError) as error:  # TypeError: meta that is not JSON
-            return error
-        finally:
-            if worker.process.poll() is None:
+    def work(batch: Sequence[tuple[Query, str]]) -> list[Result | Exception]:
+        out, lines, at_once = {}, {}, len(batch) == 1
+        for i, job in enumerate(batch):
+            try:
+                lines[i] = _job(*job)
+            except TypeError as error:  # meta that is not JSON
+                out[i] = error
+        while left := [i for i in lines if i not in out]:
+            try:
+                worker = _idle.pop()
+            except IndexError:
+                worker = _Worker()
+            results = worker.ask(name, timeout_s, [lines[i] for i in left], at_once)
+            if worker.process.returncode is None:
                 _idle.append(worker)
+            elif not at_once:  # graded again one by one, which shows the answer at which it ends
+                at_once = bool(results.pop())
+            out.update(zip(left, results, strict=False))
+        return [out[i] for i in range(len(batch))]
 
-    with ThreadPoolExecutor(min(workers, len(jobs))) as pool:
-        return list(pool.map(work, jobs))
+    size = max(1, min(_BATCH, len(jobs) // (4 * workers)))
+    with ThreadPoolExecutor(workers) as pool:
+        batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        return list(itertools.chain(*pool.map(work, batches)))
+
+
+@functools.lru_cache(_BATCH)
+def _query(about: str) -> Query:
+    messages, *rest = json.loads(about)
+    return Query(tuple(messages), *rest)
 
 
 def serve() -> None:
-    """Grade the answers on standard input, one JSON line each; the body of a worker process."""
+    """Grade the answers on standard input; the body of a worker process."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing a library prints gets among the replies
+    loaded = set()
     for line in sys.stdin:
-        name, *job = json.loads(line)
-        verifier, reply = pkgutil.resolve_name(name), {}
-        if not job and name.endswith(":math"):  # import the algebra and build its grammar
+        name, seconds, count, at_once = json.loads(line)
+        verifier = pkgutil.resolve_name(name)
+        if name.endswith(":math") and name not in loaded:  # import the algebra and build its grammar
             verifier(Query.ask("1", r"\frac{4}{4}", verifier="math"), r"$\frac{2}{2}$")
-        if job:
-            seconds, messages, about, answer = job
-            query = Query(tuple(messages), *about)
+        loaded.add(name)
+        replies.write(b"{}\n")
+        replies.flush()
+        sent = time.monotonic()
+        for about, answer in zip(*[itertools.islice(sys.stdin, 2 * count)] * 2, strict=True):
+            query = _query(about)
             signal.setitimer(signal.ITIMER_PROF, max(seconds, 1e-6))  # the system ends the process when it is over
             try:
-                reply = {"result": verifier(query, answer)}
+                reply = verifier(query, json.loads(answer))
             except Exception as error:
                 kind = "" if isinstance(error, VerifyError) else f"{type(error).__name__}: "
-                reply = {"error": f"{kind}{error}"}
+                reply = f"{kind}{error}"
             signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(reply), file=replies, flush=True)
+            replies.write(json.dumps(reply).encode() + b"\n")
+            if at_once or time.monotonic() > sent + _FLUSH_S:
+                replies.flush()
+                sent = time.monotonic()
+        replies.flush()

@@ -2,14 +2,20 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
+
+import yaml
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
+from routerlab.grade.numeric import in_digits
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
 _MATH = PHRASES["math_mode"]
+_WORD = r"(?<![\\\w])[^\W\d_]{2,}"
+_RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text())["formulas"]
 
 
 def math(query: Query, answer: str) -> Result:
@@ -21,7 +27,7 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = tidy(answer)
+    text = in_digits(tidy(answer))
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
@@ -31,8 +37,11 @@ def math(query: Query, answer: str) -> Result:
         return FORMAT
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
         values = [_content(m) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
-        if said == SEVERAL or (len(values) == gold.count(",") + 1 and gold[0] not in "([\\"):
+        if said == SEVERAL or (
+            len(values) == gold.count(",") + 1 and (gold[0] not in "([\\" or gold.startswith(r"\{"))
+        ):
             said = ", ".join(value.rpartition("=")[2] for value in values) or said
+            said = rf"\{{{said}\}}" if gold.startswith(r"\{") and values else said
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
 
@@ -47,7 +56,7 @@ def formula(phrase: str) -> str | None:
     if kept is None:
         return SEVERAL
     inline = list(_MATH.finditer(kept))
-    if PHRASES["several_formulas"].search(_MATH.sub(" ", kept)) and (
+    if PHRASES["several_formulas"].search(re.sub(r"\(or [^()]*\)", "", _MATH.sub(" ", kept))) and (
         len(inline) != 1 or kept.lower().startswith("either")
     ):
         return SEVERAL
@@ -56,30 +65,43 @@ def formula(phrase: str) -> str | None:
 
 def _weak(text: str) -> str | None:
     """The formula of a text without an explicit statement: its last one, or all of a short text."""
-    if formulas := list(_MATH.finditer(text)):
-        line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :].partition("\n")[0]
-        sentences = [x for x in re.split(r"(?<=[\w$])\. (?=[A-Z])", line) if _MATH.search(x)] or [line]
-        because = PHRASES["formula_because"].match(sentences[-1])
-        value = formula(because[1] if because and _MATH.search(because[1]) else sentences[-1])
+    rows = re.findall(r"\\begin\{(?:align|gather|equation)(?:ed)?\*?\}([^$]{1,2000}?)\\end\{", text)
+    if rows and text.rstrip().endswith("}"):
+        return rows[-1].strip().split("\\\\")[-1].replace("&", "").rpartition("=")[2].strip() or None
+    formulas = list(_MATH.finditer(text))
+    line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :] if formulas else text.strip().rpartition("\n")[2]
+    every = re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line.partition("\n")[0].strip().rstrip("."))
+    every = [y for x in every for y in re.split(r"; |,? i\.e\.,? ", x)]
+    every = [x for x in every if affirmed(x) is not None and not PHRASES["note"].match(x)] or every
+    value = PHRASES["formula_is"].split(every[-1])[-1]
+    if formulas and re.fullmatch(r"[-\d./,]{1,20}(?: \w+)?", value):
+        return value  # "The remainder of $2^9$ divided by 7 is 1."
+    if formulas:
+        last = next((x for x in reversed(every) if _MATH.search(x)), line)
+        because = PHRASES["formula_because"].match(last)
+        value = formula(because[1] if because and _MATH.search(because[1]) else last)
         return value if value == SEVERAL or _MATH.search(line) else _content(formulas[-1])
-    lines = [line for line in text.split("\n") if line.strip()]
-    last = re.split(r"(?<=[a-z])\. (?=[A-Z])", lines[-1].strip().rstrip("."))[-1] if lines else ""
-    words = re.findall(r"(?<![\\\w])[^\W\d_]{2,}", last)
-    if len(words) > 1 and (said := PHRASES["formula_is"].search(last)):
-        last = said[1]
-    return formula(last) if len(words) <= (4 if re.search(r"[\d\\=^]", last) else 2) else None
+    if affirmed(every[-1]) is None:
+        return SEVERAL
+    value = value if len(re.findall(_WORD, every[-1])) > 1 else every[-1]
+    few = len(re.findall(_WORD, value)) <= (4 if re.search(r"[\d\\=^]", value) else 2)
+    return formula(value) if few else None
 
 
 def _same(query: Query, gold: str, said: str) -> bool:
     from math_verify import parse, verify
     from math_verify.errors import TimeoutException
 
+    said = _readable(said if "=" in gold else re.sub(r"^\s*\w\s*(?:=|∈|\\in\b)\s*(?=\S)", "", said))
+    gold = _readable(gold)
+    if "=" not in gold and "," not in said and _plain(said).rpartition("=")[2] == _plain(gold):
+        return True
     if _plain(said) == _plain(gold) or normal(_plain(said)) == normal(_plain(gold)):
         return True
     if len(said) > LONGEST or _unlike(gold, said):
         return False
     try:
-        wanted, read = (parse(f"\\boxed{{{_readable(x)}}}", raise_on_error=True) for x in (gold, said))
+        wanted, read = (parse(f"\\boxed{{{x}}}", raise_on_error=True) for x in (gold, said))
         if not wanted:
             raise VerifyError(f"query {query.id}: math-verify cannot read {gold!r}; use 'exact'")
         return bool(read) and verify(wanted, read, raise_on_error=True)
@@ -96,7 +118,9 @@ def _unlike(gold: str, said: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"\\[!,;: ]", "", text)
+    text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
+    for pattern, becomes in _RULES:
+        text = re.sub(pattern, becomes, text)
     return re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
 
 

@@ -12,9 +12,10 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
-from routerlab.grade.statements import PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
+from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text())
+_WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
 _SCALE = {"k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
@@ -64,8 +65,11 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
     if kept is None:
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
+    text = PHRASES["since"].sub(" : ", text) if last else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
+    if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
+        text = total[0]
     if PHRASES["several_values"].search(text):
         return SEVERAL
     readings = [value for side in PHRASES["equals"].split(text) if (value := _single(side, last))]
@@ -83,7 +87,8 @@ def _single(text: str, last: bool) -> Number | str | None:
     if last and place and phrase.search(_head(text, every[-1])) and verb.search(_head(text, every[-2])):
         place -= 1
     number = every[place]
-    gaps = [text[a.end : b.start] for a, b in itertools.pairwise(every)][max(0, place - 1) : place + 1]
+    beside = list(itertools.pairwise(every))[max(0, place - 1) : place + 1]
+    gaps = [text[a.end : b.start] for a, b in beside if a.value != b.value or not text[a.end : b.start].strip()]
     compound = PHRASES["not_after"].search(_head(text, number)) or PHRASES["not_before"].match(text, number.end)
     return SEVERAL if compound or any(map(PHRASES["between"].search, gaps)) else number
 
@@ -100,8 +105,28 @@ def _weak(text: str) -> Number | str | None:
     return next(filter(None, values), None)
 
 
+def in_digits(text: str) -> str:
+    """A sentence without a digit, its numbers in words written in digits."""
+    return (
+        text
+        if re.search(r"\d", text) or len(text.split()) <= 2
+        else PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    )
+
+
+def _worded(words: str) -> int:
+    """The value of "three hundred and five"."""
+    total = below = 0
+    for word in re.findall("[a-z]+", words.lower()):
+        value = _WORDS.get(word, 0) or _SCALE.get(word, 0)
+        below = max(below, 1) * value if value >= 100 else below + value
+        total, below = (total + below, 0) if value >= 1000 else (total, below)
+    return total + below
+
+
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
+    answer = in_digits(PHRASES["closing"].sub("", answer[-LONGEST:]))
     bold = re.findall(r"\*\*([^*\n]{1,60})\*\*", "\n".join(answer[-5000:].strip().split("\n")[-2:]))
     value = read_number(bold[-1]) if bold else None
     return last_stated(tidy(answer), read_number, lambda text: value or _weak(text))

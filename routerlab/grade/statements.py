@@ -37,18 +37,18 @@ _DENIED, _CUE = PHRASES["denied"], PHRASES["cue"]
 def tidy(text: str) -> str:
     """The end of a text, with plain quotes and dashes and without Markdown's bold and code marks."""
     text = text[-LONGEST:].translate(QUOTES).replace("\r", "")
-    return re.sub(r"(?<![\d*])\*\*+|\*\*+(?![\d*])|__+|`+", "", text)
+    return PHRASES["closing"].sub("", re.sub(r"(?<![\d*])\*\*+|\*\*+(?![\d*])|__+|`+", "", text))
 
 
 def statements(text: str) -> list[tuple[int, int, str]]:
     """(start, end, phrase) of every explicit statement of a tidied text: boxed, tagged, after #### or "answer is"."""
     marked, said = PHRASES["marked"], list(PHRASES["said"].finditer(text))
     out = [(start, end, text[start:end]) for start, end in boxes(text)]
-    out += [(m.start(), m.end(), m[1] or m[2]) for m in marked.finditer(text) if m[1] or m[2]]
+    out += [(m.start(), m.end(), m[m.lastindex]) for m in marked.finditer(text) if m.lastindex]
     for mark, after in zip(said, [*(m.start() for m in said[1:]), len(text)], strict=False):
         line = text[mark.end() : min(after, mark.end() + 2000)].partition("\n")[0].strip()
         line = line[: cue.start()] if (cue := _CUE.search(line, 1)) else line
-        if line and not marked.search(line):
+        if line and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
             out.append((mark.start(), mark.end() + len(line), line))
     return sorted(out)
 
@@ -84,9 +84,18 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
             clause = re.split(r"(?<!\d)[.!?]\s|[.!?]\s(?=[A-Z])", instead[3])[0] if instead else ""
-            sure = instead and (instead[2] or (start == cue.end() and len(clause.split()) <= 2))
+            sure = (
+                instead
+                and not PHRASES["wrong"].match(text, start)
+                and (instead[2] or (start == cue.end() and len(clause.split()) <= 2))
+            )
             if sure and (new := read(clause)):
                 return new
-        if PHRASES["wrong"].match(text, cue.end()):
-            return weak(text[cue.end() :])
-    return weak(text) if value is None else value
+        if wrong := PHRASES["wrong"].match(text, cue.end()):
+            return weak(text[wrong.end() :].lstrip(" .,;:!"))
+        if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
+            return new
+    if value != SEVERAL:
+        return weak(text) if value is None else value
+    later = (read(text[m.end() : m.end() + 200].partition("\n")[0]) for m in PHRASES["it_is"].finditer(text, place))
+    return next((new for new in later if new not in (None, SEVERAL)), value)

@@ -88,16 +88,6 @@ def label(grades: np.ndarray, usd: np.ndarray, *, lam: float = 0.0, wrong: float
     return Labels(choice, policy)
 
 
-def expected_utility(correct: np.ndarray, wrong_count: np.ndarray, tries: np.ndarray, *, wrong: float = WRONG):
-    """Posterior mean utility of a model on a query after `tries` tries, with one prior try spread evenly over the three
-    grades (a Dirichlet prior of 1/3 each): ((correct + 1/3) - wrong (wrong_count + 1/3)) / (tries + 1).
-    """
-    correct, wrong_count, tries = (np.asarray(a, float) for a in (correct, wrong_count, tries))
-    if (correct + wrong_count > tries).any():
-        raise OutcomeError("more right and wrong answers than tries; count each try once")
-    return ((correct + 1 / 3) - wrong * (wrong_count + 1 / 3)) / (tries + 1)
-
-
 def soft_labels(
     grades: np.ndarray,
     usd: np.ndarray,

@@ -7,6 +7,7 @@ import numpy as np
 from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.queries import Query
+from routerlab.core.threads import one_thread
 from routerlab.evaluate.frontier import hull
 from routerlab.grade.verify import abstains
 from routerlab.routers.features import Features, Views
@@ -31,6 +32,7 @@ class Cascade(Tunable):
         self._scores = Linear(features)
         self._confidence: dict[int, Logistic] = {}
 
+    @one_thread()
     def fit(self, queries, table):
         queries = sorted(queries, key=lambda q: q.id)  # as ScoreRouter.fit does
         outcomes = table.select([q.id for q in queries])
@@ -56,6 +58,7 @@ class Cascade(Tunable):
         """Cost weights around one over the mean cost of a call in training, evenly spread on a log scale."""
         return np.append(0.0, np.geomspace(1e-2, 1e2, count - 1) / self.typical_usd)
 
+    @one_thread()
     def decisions(self, queries, pool, lams, answers=None):
         known = self._known()
         if answers is None:

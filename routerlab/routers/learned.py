@@ -43,6 +43,8 @@ class Learned(ScoreRouter):
         if self._own:
             self.features.fit(texts)
         views = self.features.views(texts)._replace(category=self._categories(queries))
+        if views.known is not None:  # a lower share of known n-grams is rarer than 1 in 100 training questions
+            self.values["known"] = float(np.quantile(views.known, 0.01))
         self.learn(views, np.asarray(quality, np.float64))
         self._learn_cost(views, usd)
 
@@ -158,7 +160,7 @@ def sparse_ridge(x, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray
     solver = Solver(alpha, solver="sparse_cg" if hasattr(x, "tocsr") else "cholesky", tol=1e-3)
     solver.fit(x, y)
     weights = np.asarray(solver.coef_, np.float32).reshape(y.shape[1], x.shape[1])
-    return weights.T, np.atleast_1d(solver.intercept_)
+    return np.ascontiguousarray(weights.T), np.atleast_1d(solver.intercept_)
 
 
 class KNN(Learned):

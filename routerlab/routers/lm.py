@@ -17,6 +17,7 @@ from routerlab.routers import prompts
 from routerlab.routers.prompts import Style
 from routerlab.routers.protocol import RouterError, ScoreRouter
 
+CALL = '<tool_call>\n{{"name": "{}", "arguments": {{}}}}\n</tool_call>'  # as chat templates write a call
 Write = Callable[[Sequence[list[dict[str, str]]]], Sequence[tuple[str, float]]]
 
 
@@ -89,10 +90,7 @@ class CausalReader:
     def read(self, questions, cards):
         quality = np.array([self._probabilities(q, cards) for q in questions]).reshape(len(questions), len(cards))
         tokens_in = np.array([len(self.words(q)["input_ids"]) for q in questions], float).reshape(-1, 1)
-        weights = [np.array([[s.n, s.tokens_out or self.tokens_out] for s in c.skills]).reshape(-1, 2) for c in cards]
-        tokens_out = [np.average(w[:, 1], weights=w[:, 0]) if len(w) else self.tokens_out for w in weights]
-        usd = [c.usd(tokens_in, out) for c, out in zip(cards, tokens_out, strict=True)]
-        return quality, np.hstack(usd)
+        return quality, np.hstack([c.usd(tokens_in, self._typical(c)) for c in cards])
 
     def own_usd(self, questions, cards):
         return np.array([len(self._prompt(q, cards)) for q in questions]) * self.usd_per_mtok / 1e6
@@ -103,27 +101,27 @@ class CausalReader:
 
         texts = []
         for one in messages:
-            asked = torch.tensor([self.words.apply_chat_template(one, add_generation_prompt=True, return_dict=False)])
+            asked = torch.tensor([prompts.tokens(self.words, one)], device=self.model.device)
             with torch.inference_mode():
-                made = self.model.generate(asked.to(self.model.device), do_sample=False, max_new_tokens=most)
-            text = self.words.decode(made[0, asked.shape[1] :], skip_special_tokens=True)
-            texts.append((text, made.shape[1] * self.usd_per_mtok / 1e6))
+                whole = self.model.generate(asked, do_sample=False, max_new_tokens=most)[0]
+            text = self.words.decode(whole[asked.shape[1] :], skip_special_tokens=True)
+            texts.append((text, len(whole) * self.usd_per_mtok / 1e6))
         return texts
 
+    def _typical(self, card: ModelCard) -> float:
+        """The mean length of the answers that the card's skills were measured on."""
+        lengths = [s.tokens_out or self.tokens_out for s in card.skills]
+        return float(np.average(lengths, weights=[s.n for s in card.skills])) if lengths else self.tokens_out
+
     def _prompt(self, question: str, cards: Sequence[ModelCard]) -> list[int]:
-        shown = prompts.prompt(self.style, question, cards)
-        about = {"tools": shown.tools or None, "add_generation_prompt": True, "return_dict": False}
-        return self.words.apply_chat_template(shown.messages, **about)
+        return prompts.tokens(self.words, *prompts.prompt(self.style, question, cards), question=question)
 
     def _probabilities(self, question: str, cards: Sequence[ModelCard]) -> np.ndarray:
         """Of the reply that calls each candidate. The prompt is computed once; all replies continue it as one batch."""
         import torch
 
-        replies = [prompts.reply(self.style, c.id, cards)["content"] for c in cards]
-        if self.style == "tool":
-            replies = [
-                f'<tool_call>{{"name": "{prompts.tool_name(c.id)}", "arguments": {{}}}}</tool_call>' for c in cards
-            ]
+        replies = list(prompts.SLOTS[: len(cards)])
+        replies = [CALL.format(prompts.tool_name(c.id)) for c in cards] if self.style == "tool" else replies
         rows = [torch.tensor(self.words(r, add_special_tokens=False)["input_ids"]) for r in replies]
         ends = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(self.model.device)
         with torch.inference_mode():

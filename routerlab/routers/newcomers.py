@@ -17,6 +17,7 @@ import numpy as np
 
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.queries import Query
+from routerlab.core.threads import one_thread
 from routerlab.routers.features import Views
 from routerlab.routers.groups import KMeans, PredictedCategory
 from routerlab.routers.learned import CATEGORIES, Learned
@@ -64,6 +65,7 @@ def groups_of(router: Learned, queries: Sequence[Query], table: OutcomeTable) ->
     return (PredictedCategory if named else KMeans)(router.features).fit(queries, table)
 
 
+@one_thread()
 def meet(
     router: Learned,
     groups: Learned,

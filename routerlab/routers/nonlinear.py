@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from routerlab.core.threads import one_thread
+from routerlab.routers.features import Views
 from routerlab.routers.learned import Learned, filled
 
 
@@ -44,13 +46,13 @@ class Forest(Learned):
     def estimate(self, views):
         a, x = self.arrays, views.dense
         rows, total = np.arange(len(x)), np.zeros((len(x), a["value"].shape[1]))
-        for root in a["root"]:
-            node = np.full(len(x), root)
-            for _ in range(self.values["depth"]):
-                low = x[rows, a["feature"][node]] <= a["threshold"][node]
-                node = np.where(low, a["left"][node], a["right"][node])
-            total += a["value"][node]
-        return total / len(a["root"])
+        node = np.tile(a["root"][:, None], len(x))  # trees x questions
+        for _ in range(self.values["depth"]):
+            low = x[rows, a["feature"][node]] <= a["threshold"][node]
+            node = np.where(low, a["left"][node], a["right"][node])
+        for leaves in node:
+            total += a["value"][leaves]
+        return total / len(node)
 
 
 class Boosting(Learned):
@@ -101,6 +103,10 @@ class Factorisation(Learned):
 
     def learn(self, views, quality):
         """AdamW on cross entropy with dropout; a missing outcome has no weight in the loss."""
+        with one_thread("torch"):
+            self._train(views, quality)
+
+    def _train(self, views: Views, quality: np.ndarray) -> None:
         import torch
 
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)

@@ -15,8 +15,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
+
+import yaml
 
 from routerlab.core.pools import ModelCard
 from routerlab.label.oracle import Policy
@@ -27,20 +30,8 @@ Mode = Literal["simple", "agent"]
 Message = dict[str, Any]
 SELECT = "select_response"
 SLOTS = tuple(f"<|slot{place}|>" for place in range(32))
-ROUTES = {
-    Policy.STANDARD: "the cheaper model will do",
-    Policy.COMPLEX: "the stronger model is needed",
-    Policy.AMBIGUOUS: "neither is likely to be right; do not pay for the stronger one",
-}
-ORACLE = (
-    "You decide which model should answer a question; you do not answer it. Say in one sentence what the question asks "
-    "of a model, then name one route on a line of its own, such as <route>Standard_Query</route>."
-)
-TOOL = {
-    "simple": "You decide which model should answer a question. Call one of the models; its answer goes to the user.",
-    "agent": "You decide which models should answer a question. Call one or more of them, in several turns if you need "
-    f"to. Then call {SELECT} with the number of the response that should go to the user.",
-}
+_TEXTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+ORACLE, TOOL = _TEXTS["oracle"], _TEXTS["tool"]
 
 
 class Prompt(NamedTuple):
@@ -73,17 +64,17 @@ def prompt(
     cost weight `lam` (quality per US$; None: the prompt does not say it); the `mode` of style `tool`.
     """
     cost = "" if lam is None else f"A right answer is worth US$ {1 / lam:.3g}." if lam > 0 else "Costs do not matter."
-    if style == "compact" and len(cards) > len(SLOTS):
-        raise RouterError(f"{len(cards)} models; style compact has {len(SLOTS)} slots: draw smaller pools")
+    system = f"{TOOL[mode]} {cost}".strip()
     if style == "compact":
+        if len(cards) > len(SLOTS):
+            raise RouterError(f"{len(cards)} models; style compact has {len(SLOTS)} slots: draw smaller pools")
         lines = [f"{slot} {describe(card)}" for slot, card in zip(SLOTS, cards, strict=False)]
         return Prompt([{"role": "user", "content": "\n".join([*lines, cost, question])}], [])
-    messages = [{"role": "system", "content": f"{TOOL[mode]} {cost}".strip()}, {"role": "user", "content": question}]
     if style == "oracle":
-        routes = [f"<route name={quoteattr(name)}>{text}</route>" for name, text in ROUTES.items()]
+        routes = [f"<route name={quoteattr(name)}>{text}</route>" for name, text in _TEXTS["routes"].items()]
         models = [f"<model name={quoteattr(c.id)}>{escape(describe(c))}</model>" for c in cards]
-        system = [ORACLE, "<routes>", *routes, "</routes>", "<models>", *models, "</models>", cost]
-        messages[0]["content"] = "\n".join(system).strip()
+        system = "\n".join([ORACLE, "<routes>", *routes, "</routes>", "<models>", *models, "</models>", cost]).strip()
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
     return Prompt(messages, tools(cards, mode) if style == "tool" else [])
 
 
@@ -91,13 +82,10 @@ def tools(cards: Sequence[ModelCard], mode: Mode = "simple") -> list[dict[str, A
     """`call_<model>` for each card, and in agent mode `select_response`. Records leave out the arguments of a call:
     recorded answers and embedded models do not depend on them.
     """
-    system = {"type": "string", "description": "instructions for the model", "maxLength": 2000}
-    given = {"system_prompt": system, "temperature": {"type": "number", "minimum": 0, "maximum": 2}}
-    listed = [_function(tool_name(c.id), f"Ask {c.id}. {describe(c)}", given, []) for c in cards]
+    listed = [_function(tool_name(c.id), f"Ask {c.id}. {describe(c)}", _TEXTS["call"], []) for c in cards]
     if len({tool["function"]["name"] for tool in listed}) < len(listed):
         raise RouterError(f"two of the models {', '.join(c.id for c in cards)} have one tool name; rename one of them")
-    number = {"call": {"type": "integer", "minimum": 1, "description": "the number of its call; the first is 1"}}
-    chosen = _function(SELECT, "Give this response to the user and stop.", number, ["call"])
+    chosen = _function(SELECT, "Give this response to the user and stop.", _TEXTS["select"], ["call"])
     return [*listed, chosen] if mode == "agent" else listed
 
 
@@ -155,17 +143,28 @@ def version(style: Style, mode: Mode = "simple") -> str:
     return f"{style}-{mode}/1:{digest}" if style == "tool" else f"{style}/1:{digest}"
 
 
-def tokens(tokenizer: Any, read: Prompt, question: str, replies: Sequence[Message] = (), ask: bool = True) -> list[int]:
-    """A prompt (and `replies`) as tokens of a Hugging Face tokenizer, by its chat template; `ask` ends them where the
-    router's turn begins. Special tokens that stand in the question are read as ordinary characters.
+def tokens(
+    tokenizer: Any, messages: Sequence[Message], tools: Any = None, ask: bool = True, question: str = ""
+) -> list[int]:
+    """Messages as tokens of a Hugging Face tokenizer, by its chat template. Special tokens in what the router did not
+    write itself are ordinary characters: no question or answer can end a turn or begin another.
+
+    Args: the `tokenizer`; the `messages` and the `tools`, as in `Prompt`; `ask` ends them where the router's turn
+    begins; the `question` that ends a message of style compact, whose slots before it stay special tokens.
     """
-    last = read.messages[-1]
-    held = any(token.content in question for token in tokenizer.added_tokens_decoder.values())
-    hidden = {**last, "content": last["content"].removesuffix(question) + "\ue000"} if held else last
-    text = tokenizer.apply_chat_template(
-        [*read.messages[:-1], hidden, *replies], tools=read.tools or None, add_generation_prompt=ask, tokenize=False
-    )
-    before, mark, after = text.partition("\ue000") if held else (text, "", "")
-    pieces = [(before, False), (question if mark else "", True), (after, False)]
-    ids = [tokenizer(t, add_special_tokens=False, split_special_tokens=s)["input_ids"] for t, s in pieces if t]
+    special = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    everything, hidden, shown = json.dumps([messages, tools], ensure_ascii=False), dict[str, str](), []
+    free = (mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in everything)
+    for message in messages:
+        content = message.get("content") or ""
+        text = question if question and content.endswith(question) else content
+        marks = special if text == question else special.difference(SLOTS)
+        if message["role"] != "assistant" and any(mark in text for mark in marks):
+            hidden[place := next(free)] = text
+            message = {**message, "content": content.removesuffix(text) + place}
+        shown.append(message)
+    rendered = tokenizer.apply_chat_template(shown, tools=tools or None, add_generation_prompt=ask, tokenize=False)
+    pieces = re.split(f"([{''.join(hidden)}])", rendered) if hidden else [rendered]
+    texts = [(hidden.get(piece, piece), piece in hidden) for piece in pieces if piece]
+    ids = [tokenizer(t, add_special_tokens=False, split_special_tokens=plain)["input_ids"] for t, plain in texts]
     return [token for piece in ids for token in piece]

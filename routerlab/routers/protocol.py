@@ -10,6 +10,7 @@ from routerlab.core.decisions import Decisions
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool, PoolError
 from routerlab.core.queries import Query
+from routerlab.core.threads import one_thread
 from routerlab.evaluate.frontier import decide
 
 
@@ -89,16 +90,19 @@ class ScoreRouter(Tunable):
         Queries are sorted by id first, because folds, batches and ties depend on the position of a row: so the given
         order changes nothing.
         """
+
         queries = sorted(queries, key=lambda q: q.id)
         outcomes = table.select([q.id for q in queries])
         self.models = outcomes.models
-        self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
+        with one_thread("scipy.linalg"):
+            self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
         return self
 
     def predict(self, queries: Sequence[Query | str]) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) predicted for each query and model, in the order of `models`."""
         self._known()
-        return self._predict(as_queries(queries))
+        with one_thread():
+            return self._predict(as_queries(queries))
 
     def frame(self, queries: Sequence[Query | str]):
         """The predictions with labels (pandas), a line for each query and model: the predicted `quality`, `usd`, and

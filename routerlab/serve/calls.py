@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import unicodedata
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,11 +10,12 @@ from uuid import uuid4
 
 import orjson
 
-from routerlab.collect.calls import CallError, Scope
+from routerlab.collect.calls import Call, CallError, Scope
+from routerlab.collect.completion import read_completion
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
 from routerlab.serve.log import Account, Log, Refusal
-from routerlab.serve.upstream import Upstream, counted, limit_of, text_of
+from routerlab.serve.upstream import Upstream, limit_of, said_in, text_of
 
 _PATIENCE = 3, 5.0  # after so many failures in a row a model is passed over for so many seconds
 _STATUS = {"bad_request": 400, "context_length": 400, "content_filter": 400, "unsupported": 400}
@@ -72,6 +72,17 @@ class Ask:
             "call_history": self.calls,
         }
 
+    def reserve(self, log: Log, model: str, usd: float) -> None:
+        """Set aside what a call may cost; refused if the account's budget does not hold it."""
+        log.reserve(self.account, self.id, model, usd)
+        self.held_usd += usd
+
+    def cut(self) -> None:
+        """Calls that the deadline cut off: whether they were billed is unknown, so they stay charged as reserved."""
+        for entry in self.calls:
+            if entry["status"] == "cancelled":
+                entry |= {"status": "timeout", "cost": entry["reserved"]}
+
 
 class Caller:
     """Calls models of the pool, and writes down what each call may cost and did cost."""
@@ -82,18 +93,18 @@ class Caller:
 
     def order(self, intended: str, default: str) -> list[str]:
         """The models to ask: the intended one, then those that answer should it fail; failing models come last."""
-        others = sorted((c for c in self.pool if c.id not in (intended, default)), key=lambda c: c.usd(1, 1))
-        order = list(dict.fromkeys([intended, default, *(c.id for c in others)]))
+        cheap_first = sorted(self.pool, key=lambda c: c.usd(1, 1))
+        order = list(dict.fromkeys([intended, default, *(c.id for c in cheap_first)]))
         now, (most, pause) = time.monotonic(), _PATIENCE
         failing = {m for m, (count, last) in self._failures.items() if count >= most and now - last < pause}
         return sorted(order, key=failing.__contains__)[: 1 + self.settings.fallbacks]
 
     async def begin(self, ask: Ask, order: Sequence[str]) -> tuple[str, list[dict], AsyncGenerator[dict]]:
         """The first of these models that says something, what it said, and the rest of its answer."""
-        failure = CallError("timeout", Scope.RETRY)
+        failure, clock = CallError("timeout", Scope.RETRY), asyncio.get_running_loop().time
         for place, model in enumerate(order):
             parts, early = self.call(ask, self.pool[model], ask.fields), []
-            left = ask.deadline - asyncio.get_running_loop().time()
+            left = ask.deadline - clock()
             try:
                 async with asyncio.timeout(left / 2 if place < len(order) - 1 else left):
                     async for part in parts:
@@ -102,14 +113,14 @@ class Caller:
                             return model, early, parts
             except TimeoutError:
                 await parts.aclose()
-                self.cut(ask)
+                ask.cut()
                 failure = CallError("timeout", Scope.RETRY, f"{model} said nothing")
             except CallError as error:
                 failure = error
             if failure.kind in ("bad_request", "unsupported"):
                 break
             ask.fallback = f"{model}: {failure.kind}"
-        if failure.kind == "timeout" and ask.deadline - asyncio.get_running_loop().time() < 0.05:
+        if failure.kind == "timeout" and ask.deadline - clock() < 0.05:
             raise TimeoutError
         wait_s = (failure.retry_after_s or 1.0) if failure.kind == "rate_limited" else None
         raise Refusal(_STATUS.get(failure.kind, 502), f"{order[-1]}: {failure}", failure.kind, wait_s)
@@ -118,30 +129,32 @@ class Caller:
         """The parts of a model's answer. The most it can cost is reserved before; what it did cost is charged after,
         however it ends. An answer that is cut off, or comes without token counts, costs at most a token for each byte.
         """
-        size = orjson.dumps([fields["messages"], fields.get("tools"), fields.get("response_format")])
-        text = size if size.isascii() else unicodedata.normalize("NFKC", size.decode()).encode()
-        parts = sum(isinstance(m.get("content"), list) and len(m["content"]) for m in fields["messages"])
-        tokens_in = max(len(size), len(text)) + 16 * (len(fields["messages"]) + 1) + 4096 * parts
+        messages = fields["messages"]
+        sent = orjson.dumps([messages, fields.get("tools"), fields.get("response_format")]).decode()
+        pictures = sum(isinstance(m.get("content"), list) and len(m["content"]) for m in messages)
+        tokens_in = Call("", "", "", ({"content": sent},)).tokens_in_at_most + 16 * len(messages) + 4096 * pictures
         limit = min(limit_of(fields) or self.settings.max_tokens, card.context)
         most = max(card.usd(tokens_in, limit, cached) for cached in (0, tokens_in))
-        ask.account.count(0, tokens_in + limit)
-        self.log.reserve(ask.account, ask.id, card.id, most)
-        ask.held_usd += most
-        entry = {
+        minute = ask.account.count(0, tokens_in + limit)
+        ask.reserve(self.log, card.id, most)
+        entry: dict[str, Any] = {
             "call_id": f"{ask.id}-{len(ask.calls) + 1}",
             "model": card.id,
             "role": role,
             "cost": most,
             "reserved": most,
+            "latency": 0.0,
+            "status": "cancelled",
+            "estimated": True,
+            **dict.fromkeys(("tokens_in", "tokens_cached", "tokens_out"), 0),
         }
-        entry |= {"tokens_in": 0, "tokens_out": 0, "latency": 0.0, "status": "cancelled", "estimated": True}
         ask.calls.append(entry)
         started, said, whole = time.perf_counter(), [], {}
         try:
             async with aclosing(self.upstream.send(card, fields)) as answer:
                 async for part in answer:
                     whole = part if part.get("usage") else whole
-                    said += [text_of(c.get("message") or c.get("delta") or {}) for c in part.get("choices") or ()]
+                    said += [text_of(said_in(choice)) for choice in part.get("choices") or ()]
                     yield part
             entry["status"], self._failures[card.id] = "ok", (0, 0.0)
         except CallError as error:
@@ -152,37 +165,29 @@ class Caller:
                 self._failures[card.id] = self._failures.get(card.id, (0, 0.0))[0] + 1, time.monotonic()
             raise
         finally:
-            entry["latency"] = round(time.perf_counter() - started, 4)
-            answer_text = "".join(said)
+            entry["latency"], text = round(time.perf_counter() - started, 4), "".join(said)
             if entry["status"] in ("ok", "cancelled"):
-                reply = counted(answer_text, whole, started)
+                choice, names = {"message": {"content": text or "-"}}, ("usage", "router_metadata")
+                reply = read_completion({"choices": [choice], **{n: whole.get(n) for n in names}}, 0.0)
                 counts = reply.tokens_in, reply.tokens_out, reply.tokens_cached
                 if estimated := reply.estimated or entry["status"] != "ok":
-                    counts = tokens_in, len(answer_text.encode("utf-8", "replace")), 0
-                entry |= {"tokens_in": counts[0], "tokens_out": counts[1], "estimated": estimated}
+                    counts = tokens_in, len(text.encode()), 0
+                entry |= dict(zip(("tokens_in", "tokens_out", "tokens_cached"), counts, strict=True))
                 entry["cost"] = reply.usd if reply.usd is not None and not estimated else card.usd(*counts)
-            ask.account.tokens = max(
-                0, ask.account.tokens - tokens_in - limit + entry["tokens_in"] + entry["tokens_out"]
-            )
+                entry["estimated"] = estimated
+            ask.account.refund(minute, tokens_in + limit - entry["tokens_in"] - entry["tokens_out"])
             if self.settings.debug:
-                entry |= {"prompt": fields["messages"], "answer": answer_text}
+                entry |= {"prompt": messages, "answer": text}
 
-    async def complete(self, ask: Ask, card: ModelCard, fields: dict, role: str = "target") -> tuple[dict, dict]:
-        """A whole answer, and the entry of its call in the history."""
+    async def complete(self, ask: Ask, card: ModelCard, fields: dict, role: str = "target") -> dict[str, Any]:
+        """A whole answer."""
         fields = {k: v for k, v in fields.items() if k not in ("stream", "stream_options")}
-        place = len(ask.calls)
         (body,) = [part async for part in self.call(ask, card, fields, role)]
-        return body, ask.calls[place]
-
-    def cut(self, ask: Ask | None) -> None:
-        """Calls that the deadline cut off: whether they were billed is unknown, so they stay charged as reserved."""
-        for entry in ask.calls if ask else []:
-            if entry["status"] == "cancelled":
-                entry |= {"status": "timeout", "cost": entry["reserved"]}
+        return body
 
 
 def _speaks(part: Mapping[str, Any]) -> bool:
     """Whether a part of an answer holds something to show, or its end."""
-    choices = part.get("choices") or [{}]
-    said = choices[0].get("message") or choices[0].get("delta") or {}
-    return bool(said.get("content") or said.get("tool_calls") or choices[0].get("finish_reason"))
+    choice = (part.get("choices") or [{}])[0]
+    said = said_in(choice)
+    return bool(said.get("content") or said.get("tool_calls") or choice.get("finish_reason"))

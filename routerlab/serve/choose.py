@@ -1,28 +1,22 @@
 """Which model a question goes to: a router of the package, a policy map, or now and then a random model."""
 
 import asyncio
+import contextlib
 import logging
 import random
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.routers.protocol import RouterError
+from routerlab.serve.calls import Ask
 from routerlab.serve.log import Log, Refusal
 from routerlab.serve.policies import PolicyError, PolicyMap
 
-if TYPE_CHECKING:
-    from routerlab.serve.calls import Ask
-
 log = logging.getLogger("routerlab.serve")
 _LONGEST_S = 10.0  # a decision; then the default model answers
-
-
-class _Waiting(NamedTuple):
-    query: Query
-    lam: float | None
-    decided: asyncio.Future[tuple[str, float]]
 
 
 class Chooser:
@@ -35,7 +29,8 @@ class Chooser:
     def __init__(self, router: Any, pool: Pool, default: str, explore: float = 0.0, seed: int | None = None) -> None:
         self.router, self.pool, self.default, self.explore = router, pool, pool[default].id, explore
         self.name, self.policy_file = router.name, ""
-        self._random, self._waiting, self._task = random.Random(seed), list[_Waiting](), None
+        self._random, self._one_batch, self._began = random.Random(seed), asyncio.Lock(), 0.0
+        self._next: dict[float | None, tuple[list[Query], asyncio.Task]] = {}  # by cost weight: the waiting questions
 
     def reload(self) -> None:
         """Read the policy map's file again; a map that cannot be used is refused and the present one stays."""
@@ -46,8 +41,11 @@ class Chooser:
             except PolicyError as error:
                 log.error("the present policy map stays: %s", error)
 
-    async def choose(self, ask: "Ask", book: Log) -> None:
+    async def choose(self, ask: Ask, book: Log) -> None:
         """Set the intended model of a request, the chances of each model, and what deciding cost."""
+        ask.strategy, ask.intended = "default", self.default
+        if ask.fallback:  # a router that is a language model failed before
+            return
         lam, router = _lam(ask.model), self.router
         if lam is not None and not hasattr(router, "at"):
             raise Refusal(400, f"{router.name} has no operating points; ask for model 'router'")
@@ -58,16 +56,14 @@ class Chooser:
             else:
                 async with asyncio.timeout(_LONGEST_S):
                     chosen, ask.router_usd = await self._decided(ask.query, lam)
-                ask.strategy = router.name + (
-                    f" at lam {router.lam if lam is None else lam:g}" if hasattr(router, "at") else ""
-                )
+                point = f" at lam {router.lam if lam is None else lam:g}" if hasattr(router, "at") else ""
+                ask.strategy = router.name + point
         except Exception as error:  # of any kind: a router that fails must not fail the request
             log.exception("router %s failed", router.name)
-            ask.strategy, ask.intended, ask.fallback = "default", self.default, f"router: {type(error).__name__}"
+            ask.fallback = f"router: {type(error).__name__}"
             return
         if ask.router_usd:
-            book.reserve(ask.account, ask.id, "router", ask.router_usd)
-            ask.held_usd += ask.router_usd
+            ask.reserve(book, "router", ask.router_usd)
         share = self.explore / len(self.pool)
         ask.propensity = {m: share + (1 - self.explore) * (m == chosen) for m in self.pool.ids}
         ask.intended = chosen
@@ -75,26 +71,20 @@ class Chooser:
             ask.intended, ask.strategy = self._random.choice(self.pool.ids), "explore"
 
     async def _decided(self, query: Query, lam: float | None) -> tuple[str, float]:
-        waiting = _Waiting(query, lam, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
-        return await waiting.decided
+        if self._one_batch.locked() and time.monotonic() - self._began > _LONGEST_S:
+            raise TimeoutError(f"the router has been deciding for more than {_LONGEST_S:g} s")
+        if lam not in self._next:
+            self._next[lam] = [], asyncio.create_task(self._decide(lam))
+        queries, decisions = self._next[lam]
+        queries.append(query)
+        place = len(queries) - 1
+        return (await asyncio.shield(decisions))[place]  # others wait for it too
 
-    async def _work(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            for lam in {w.lam for w in batch}:
-                same = [w for w in batch if w.lam == lam]
-                try:
-                    chosen = await asyncio.to_thread(self._route, [w.query for w in same], lam)
-                    for waiting, one in zip(same, chosen, strict=True):
-                        if not waiting.decided.done():
-                            waiting.decided.set_result(one)
-                except Exception as error:  # of any kind: every waiting request must get it
-                    for waiting in same:
-                        if not waiting.decided.done():
-                            waiting.decided.set_exception(error)
+    async def _decide(self, lam: float | None) -> list[tuple[str, float]]:
+        """(model, US dollars) for each question that waits when the batch before is decided."""
+        async with self._one_batch:
+            self._began, (queries, _) = time.monotonic(), self._next.pop(lam)
+            return await asyncio.to_thread(self._route, queries, lam)
 
     def _route(self, queries: list[Query], lam: float | None) -> list[tuple[str, float]]:
         import numpy as np
@@ -107,13 +97,10 @@ class Chooser:
 
 def _lam(model: str) -> float | None:
     _, at, text = model.partition("@")
-    try:
-        lam = float(text) if at else None
-    except ValueError:
-        lam = -1.0
-    if lam is not None and not 0 <= lam < 1e30:
-        raise Refusal(400, f"{model[:40]!r}: the cost weight after @ is a number, 0 or more: router@2000")
-    return lam
+    with contextlib.suppress(ValueError):
+        if not at or 0 <= float(text) < 1e30:
+            return float(text) if at else None
+    raise Refusal(400, f"{model[:40]!r}: the cost weight after @ is a number, 0 or more: router@2000")
 
 
 def open_router(spec: str, pool: Pool, table: str = "pocket", lam: float | None = None) -> Any:

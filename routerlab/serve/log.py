@@ -39,7 +39,7 @@ class Refusal(Exception):  # noqa: N818 (an answer of the server, no fault of it
 
 
 class LogError(RuntimeError):
-    """A log that cannot be opened; the message says what to do."""
+    """A log that cannot be opened, or cannot tell what was asked of it; the message says what to do."""
 
 
 @dataclass
@@ -63,16 +63,24 @@ class Account:
         """The share of the budget that is charged or reserved; 0 without a budget."""
         return self.charged / UNIT / self.usd if self.usd else 0.0
 
-    def count(self, requests: int, tokens: int) -> None:
-        """Count against the limits of this minute, or refuse with the seconds until the next."""
+    def count(self, requests: int, tokens: int) -> int:
+        """Count against the limits of this minute, which is returned, or refuse with the seconds until the next."""
         now = time.time()
         if self.minute != int(now // 60):
             self.minute, self.requests, self.tokens = int(now // 60), 0, 0
-        many = self.requests + requests > (self.requests_per_minute or math.inf)
-        if many or self.tokens + tokens > (self.tokens_per_minute or math.inf):
-            what = "requests" if many else "tokens"
-            raise Refusal(429, f"key {self.name} has used its {what} of this minute", "rate_limit", 60 - now % 60)
+        for what, used, most in (
+            ("requests", self.requests + requests, self.requests_per_minute),
+            ("tokens", self.tokens + tokens, self.tokens_per_minute),
+        ):
+            if used > (most or math.inf):
+                raise Refusal(429, f"key {self.name} has used its {what} of this minute", "rate_limit", 60 - now % 60)
         self.requests, self.tokens = self.requests + requests, self.tokens + tokens
+        return self.minute
+
+    def refund(self, minute: int, tokens: int) -> None:
+        """Tokens counted in a minute that were not used; those of an earlier minute free none of this one."""
+        if minute == self.minute:
+            self.tokens -= tokens
 
 
 def accounts(keys: Path | None, usd: float | None, host: str) -> list[Account]:
@@ -134,12 +142,10 @@ class Log:
         amount = units(usd)
         if account.usd and account.charged + amount > account.usd * UNIT:
             left = max(0.0, account.usd - account.charged / UNIT)
-            raise Refusal(
-                429,
+            message = (
                 f"key {account.name} has US$ {left:.6f} left of {account.usd:g} and this call may cost {usd:.6f}; "
-                f"ask for fewer max_tokens, or raise the budget",
-                "insufficient_quota",
             )
+            raise Refusal(429, message + "ask for fewer max_tokens, or raise the budget", "insufficient_quota")
         self._append(account, amount, {"t": "call", "id": request, "model": model, "usd": usd})
 
     def served(self, account: Account, held_usd: float, usd: float, record: Mapping[str, Any]) -> None:
@@ -164,7 +170,8 @@ class Log:
         os.close(self.file)
 
 
-def served(run: Run) -> list[dict[str, Any]]:
-    """The requests of a log that got an answer or an error, oldest first."""
+def served(run: Run, last_bytes: int | None = None) -> list[dict[str, Any]]:
+    """The requests of a log that got an answer or an error, oldest first; only those in its last bytes, if given."""
     with (run.folder / FILE).open("rb") as lines:
+        lines.seek(max(0, lines.seek(0, os.SEEK_END) - last_bytes) if last_bytes else 0)
         return [r for line in lines if (r := decode(line)) and r["t"] == "served"]

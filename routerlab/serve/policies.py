@@ -1,5 +1,7 @@
 """Policy maps: rules, as data, that name a model for a question and can be changed while the server runs."""
 
+import functools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,33 +19,17 @@ from routerlab.core.queries import Query
 from routerlab.core.runs import root
 from routerlab.label.oracle import Policy
 
-_MODEL = {"type": "string", "minLength": 1}
-_WORDS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
-_RULES = {  # each kind of rule: its fields
-    "math": {"model": _MODEL},
-    "keywords": {"words": _WORDS, "model": _MODEL},
-    "longer": {"characters": {"type": "integer", "minimum": 0}, "model": _MODEL},
-    "policy": {policy.value: _MODEL for policy in Policy},
-}
-
-
-def _object(fields: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": dict(fields), "required": [*needed], "additionalProperties": False}
-
-
-_RULE = _object({kind: _object(fields, [*fields]) for kind, fields in _RULES.items()}, ()) | {
-    "minProperties": 1,
-    "maxProperties": 1,
-}
-_SHARES = {"type": "object", "additionalProperties": _MODEL, "propertyNames": {"pattern": r"^(0?\.\d+|0|1|1\.0)$"}}
-_FILE = _object(
-    {"name": _MODEL, "rules": {"type": "array", "items": _RULE}, "else": _MODEL, "downgrade": _SHARES}, ["else"]
-)
 _MATH = re.compile(
     r"\d\s*[-+*/×÷^=<>]\s*\(?-?\d|\\(frac|sqrt|sum|int|boxed)|\$[^$]+\$"
     r"|\b(solve|equation|integral|derivative|prime|factor|calculate|compute|sum|product|remainder)\b",
     re.I,
 )
+
+
+@functools.cache
+def _form() -> dict[str, Any]:
+    """The JSON schema of a policy map's file."""
+    return yaml.safe_load(Path(__file__).with_name("policy_map.yaml").read_text(encoding="utf-8"))
 
 
 class PolicyError(ValueError):
@@ -67,17 +53,15 @@ class PolicyMap:
     def load(cls, path: str | Path, pool: Pool) -> "PolicyMap":
         """Read a map from YAML; a bare name means `data/policies/<name>.yaml`. Models must be in the pool."""
         path = Path(path)
-        path = path if path.is_file() else root() / "data" / "policies" / f"{path.stem}.yaml"
+        if not path.is_file() and path.parent == Path():
+            path = root() / "data" / "policies" / f"{path.stem}.yaml"
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            raw = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))  # keys become texts
+        except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
             known = ", ".join(sorted(p.stem for p in (root() / "data" / "policies").glob("*.yaml")))
-            raise PolicyError(
-                f"{path} cannot be read ({type(error).__name__}); give a YAML file, or {known}"
-            ) from error
-        if isinstance(raw, dict) and isinstance(raw.get("downgrade"), dict):
-            raw["downgrade"] = {str(share): model for share, model in raw["downgrade"].items()}
-        if problem := next(Draft202012Validator(_FILE).iter_errors(raw), None):
+            why = f"{path} cannot be read ({type(error).__name__}); give a YAML file, or {known}"
+            raise PolicyError(why) from error
+        if problem := next(Draft202012Validator(_form()).iter_errors(raw), None):
             where = "/".join(map(str, problem.absolute_path)) or "the file"
             raise PolicyError(f"{path}: {where}: {problem.message[:200]}; data/policies/hybrid.yaml shows the form")
         rules = tuple(next(iter(rule.items())) for rule in raw.get("rules", []))

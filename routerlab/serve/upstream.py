@@ -1,22 +1,18 @@
-"""Sending a chat request on to a model: an embedded one here, a server that speaks OpenAI's API, or litellm."""
+"""Sending a chat request on to a model: an embedded one here, or a provider of `collect`."""
 
-import functools
-import os
-import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlsplit
+
+import orjson
 
 from routerlab.collect.backends import PocketBackend
-from routerlab.collect.calls import Call, CallError, Reply, Scope, from_exception, from_status
-from routerlab.collect.completion import read_completion
-from routerlab.collect.providers import checked_url, load_litellm
+from routerlab.collect.calls import Call, CallError, Scope, from_status
+from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.runs import root
 
-_address = functools.cache(checked_url)
-MOST_BYTES = 2**25  # of an answer; a longer one is cut off, for it would fill the memory
+_NEVER_S = 86400.0  # the server ends a request at its own deadline
 
 
 class Upstream:
@@ -25,9 +21,9 @@ class Upstream:
     """
 
     def __init__(self, base_url: str = "", key_env: str = "") -> None:
-        self.base_url, self.key_env = checked_url(base_url) if base_url else "", key_env
+        self.http = OpenAIBackend(base_url, key_env=key_env, timeout_s=_NEVER_S)
+        self.litellm = LiteLLMBackend(key_env=key_env, timeout_s=_NEVER_S)
         self.pocket = PocketBackend()
-        self._session: Any = None
 
     async def warm_up(self, pool: Pool) -> None:
         """Ask each embedded model once, which reads it from the disk."""
@@ -39,16 +35,16 @@ class Upstream:
         """A whole completion, or its chunks if the request says `stream`. Whatever fails is raised as a CallError."""
         if card.provider_id.startswith("pocket/"):
             source = self._pocket(card, fields)
-        elif card.base_url or self.base_url:
-            source = self._http(card, fields)
         else:
-            source = self._litellm(card, fields)
+            provider = self.http if card.base_url or self.http.base_url else self.litellm
+            source = provider.parts(card, fields, {})
         async with aclosing(source):
-            ended = False
+            ended, size = False, 0
             async for part in source:
-                if isinstance(error := part.get("error"), Mapping) and error:
-                    raise from_status(502, str(error.get("message", error)))
-                ended |= any(c.get("finish_reason") for c in part.get("choices") or () if isinstance(c, Mapping))
+                size += _size(part)
+                if size > self.http.most_bytes:
+                    raise CallError("too_large", Scope.ROW, f"more than {self.http.most_bytes} bytes")
+                ended |= any(choice.get("finish_reason") for choice in part.get("choices") or ())
                 yield part
             if not ended:
                 raise CallError("reset", Scope.RETRY, "the answer ended before its end")
@@ -70,78 +66,38 @@ class Upstream:
         if isinstance(reply, CallError):
             raise reply
         stops = fields.get("stop") or []
-        cut = min(
-            (reply.text.find(s) for s in ([stops] if isinstance(stops, str) else stops) if s in reply.text),
-            default=None,
-        )
-        message = {"role": "assistant", "content": reply.text[:cut]}
-        usage = {"prompt_tokens": reply.tokens_in, "completion_tokens": reply.tokens_out}
-        usage["total_tokens"] = reply.tokens_in + reply.tokens_out
+        ends = [reply.text.find(s) for s in ([stops] if isinstance(stops, str) else stops) if s in reply.text]
+        message = {"role": "assistant", "content": reply.text[: min(ends, default=None)]}
+        counts = reply.tokens_in, reply.tokens_out, reply.tokens_in + reply.tokens_out
+        usage = dict(zip(("prompt_tokens", "completion_tokens", "total_tokens"), counts, strict=True))
         part = "delta" if fields.get("stream") else "message"
         yield {"choices": [{"index": 0, part: message, "finish_reason": "stop"}], "usage": usage}
 
-    async def _http(self, card: ModelCard, fields: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        import aiohttp
-        import orjson
-
-        if self._session is None:
-            wait = aiohttp.ClientTimeout(total=None, sock_connect=30)
-            pipes = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(timeout=wait, connector=pipes, read_bufsize=2**20)
-        url, headers = _address(card.base_url or self.base_url), {"Content-Type": "application/json"}
-        secret = os.environ.get(card.key_env or self.key_env or "OPENAI_API_KEY", "").strip()
-        if secret:
-            headers["Authorization"] = f"Bearer {secret}"
-        name = card.provider_id
-        if name.startswith("openai/") and urlsplit(url).hostname == "api.openai.com":
-            name = name.removeprefix("openai/")
-        body = orjson.dumps({**fields, "model": name})
-        try:
-            async with self._session.post(
-                f"{url}/chat/completions", data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                if answer.status != 200:
-                    said = (await answer.content.read(2**16)).decode(errors="replace")
-                    raise from_status(answer.status, said, answer.headers.get("Retry-After"), secret)
-                if not fields.get("stream"):
-                    content = bytearray()
-                    while chunk := await answer.content.readany():
-                        content += chunk
-                        if len(content) > MOST_BYTES:
-                            raise CallError("too_large", Scope.ROW, f"more than {MOST_BYTES} bytes")
-                    whole = orjson.loads(content)
-                    if not isinstance(whole, dict):
-                        raise CallError("truncated_json", Scope.RETRY, "the body is not a JSON object")
-                    yield whole
-                    return
-                async for line in answer.content:
-                    if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
-                        yield orjson.loads(data)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise from_exception(error, urlsplit(url).netloc) from error
-
-    async def _litellm(self, card: ModelCard, fields: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        litellm = load_litellm()
-        own = {"api_key": key} if (key := os.environ.get(card.key_env or self.key_env, "")) else {}
-        try:
-            answer = await litellm.acompletion(
-                **{**fields, "model": card.provider_id}, num_retries=0, max_retries=0, **own
-            )
-            if not fields.get("stream"):
-                yield answer.model_dump()
-                return
-            async for chunk in answer:
-                yield chunk.model_dump(exclude_none=True)
-        except Exception as error:
-            status = getattr(error, "status_code", None)
-            if isinstance(status, int) and status < 500:
-                raise from_status(status, str(error)) from error
-            raise from_exception(error) from error
-
     async def close(self) -> None:
         """Close connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self.http.close()
+
+
+def _size(part: Any) -> int:
+    """The bytes of a part of an answer. A CallError if it lacks the form that the API promises, or cannot be sent on as
+    JSON in UTF-8.
+    """
+    if isinstance(part, Mapping) and (error := part.get("error")):
+        raise from_status(502, str(error.get("message", error) if isinstance(error, Mapping) else error))
+    try:
+        for choice in part.get("choices") or ():
+            said = said_in(choice)
+            sound = all(isinstance(call, Mapping) for call in said.get("tool_calls") or ())
+            if not sound or not isinstance(choice.get("finish_reason") or "", str):
+                raise TypeError
+        return len(orjson.dumps(part))
+    except (AttributeError, TypeError):  # of orjson too
+        raise CallError("truncated_json", Scope.RETRY, "an answer of another form") from None
+
+
+def said_in(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message of a completion's choice, or what a chunk adds to it."""
+    return choice.get("message") or choice.get("delta") or {}
 
 
 def text_of(message: Mapping[str, Any]) -> str:
@@ -156,10 +112,3 @@ def text_of(message: Mapping[str, Any]) -> str:
 def limit_of(fields: Mapping[str, Any]) -> int | None:
     """The most output tokens that a request asks for."""
     return fields.get("max_completion_tokens") or fields.get("max_tokens")
-
-
-def counted(text: str, whole: Mapping[str, Any], started: float) -> Reply:
-    """Tokens, own cost and time of an answer. Without usable counts of the server, `estimated` is set."""
-    choice = {"message": {"content": text or "-"}}
-    about = {"usage": whole.get("usage"), "router_metadata": whole.get("router_metadata")}
-    return read_completion({"choices": [choice], **about}, time.perf_counter() - started)

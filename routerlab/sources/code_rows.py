@@ -5,7 +5,6 @@ import json
 import pickletools
 import re
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 from routerlab.sources.files import SourceError
@@ -18,13 +17,6 @@ def _code(text: str, tests: dict[str, Any], **meta) -> Asked:
     return Asked(f"{text}\n\n{FENCE}", None, {"tests": tests, **meta}, "code")
 
 
-def _stdio(text: str, cases: Sequence[tuple[Any, Any]], **meta) -> Asked:
-    """A program that reads stdin and writes stdout."""
-    both = [{"stdin": i, "stdout": o} for i, o in cases]
-    text = f"{text}\n\nRead from standard input and print to standard output."
-    return _code(text, {"cases": both}, **meta)
-
-
 def humaneval(row: Row, split: str) -> Asked:
     """HumanEval and HumanEval+."""
     prompt = row["prompt"].rstrip()
@@ -35,25 +27,23 @@ def humaneval(row: Row, split: str) -> Asked:
 
 def mbpp(row: Row, split: str) -> Asked | None:
     """The raw file holds all splits; the task number says which (Austin et al. 2021, section 2.1)."""
-    number = int(row["task_id"])
     ends = {10: "prompt", 510: "test", 600: "validation", 974: "train"}
-    if next(name for end, name in ends.items() if number <= end) != split:
+    if next(name for end, name in ends.items() if int(row["task_id"]) <= end) != split:
         return None
-    listed, setup = list(row["test_list"]), row.get("test_setup_code") or ""
-    tests = {"test_list": listed, "test_setup_code": setup}
-    return _code(_mbpp(row["text"], listed), tests, task=number)
+    return _mbpp(
+        row, row["text"], {"test_list": [*row["test_list"]], "test_setup_code": row.get("test_setup_code") or ""}
+    )
 
 
 def mbpp_plus(row: Row, split: str) -> Asked:
     """`test` is a script with the published tests and many more."""
-    code = [*(row.get("test_imports") or []), row["test"]]
-    text = _mbpp(row["prompt"], row["test_list"])
-    return _code(text, {"test_list": code}, task=int(row["task_id"]))
+    return _mbpp(row, row["prompt"], {"test_list": [*(row.get("test_imports") or []), row["test"]]})
 
 
-def _mbpp(text: str, tests: Sequence[str]) -> str:
+def _mbpp(row: Row, text: str, tests: dict[str, Any]) -> Asked:
     """One test is shown, because only the tests give the function its name."""
-    return f"{text.strip()}\nIt must pass tests such as this one:\n{tests[0].strip()}"
+    text = f"{text.strip()}\nIt must pass tests such as this one:\n{row['test_list'][0].strip()}"
+    return _code(text, tests, task=int(row["task_id"]))
 
 
 def livecodebench(row: Row, split: str) -> Asked:
@@ -68,11 +58,12 @@ def _contest(row: Row, text: str, name: str | None, **meta) -> Asked:
     """Public and private tests of a contest problem: of a program, or calls whose arguments are lines of JSON."""
     cases = loads(row["public_test_cases"]) + _cases(row.get("private_test_cases") or "[]")
     if not any(c["testtype"] == "functional" for c in cases):
-        return _stdio(text, [(c["input"], c["output"]) for c in cases], **meta)
-    calls = []
-    for c in cases:
-        given = [json.loads(line) for line in c["input"].split("\n") if line.strip()]
-        calls.append({"args": given, "expect": json.loads(c["output"])})
+        text = f"{text}\n\nRead from standard input and print to standard output."
+        return _code(text, {"cases": [{"stdin": c["input"], "stdout": c["output"]} for c in cases]}, **meta)
+    calls = [
+        {"args": [json.loads(x) for x in c["input"].split("\n") if x.strip()], "expect": json.loads(c["output"])}
+        for c in cases
+    ]
     return _code(text, {"entry_point": name, "calls": calls}, **meta)
 
 
@@ -130,13 +121,10 @@ def livebench(row: Row, split: str) -> Asked:
         about = loads((loads(row.get("original_json") or "{}") or {}).get("metadata") or "{}")
         asked = _contest(row, text, about.get("func_name"), **meta)
         if start := row.get("partial_solution"):
-            tests = {**asked.meta["tests"], "start": start}
-            asked = asked._replace(meta={**asked.meta, "tests": tests})
+            asked.meta["tests"]["start"] = start
         return asked
-    truth = row["ground_truth"]
-    verifier = _LIVE.get(row["task"], "judge")
-    if verifier == "json":
-        truth = json.dumps(jsonable(loads(truth)))
+    truth, verifier = row["ground_truth"], _LIVE.get(row["task"], "judge")
+    truth = json.dumps(jsonable(loads(truth))) if verifier == "json" else truth
     return Asked(text, str(truth), meta, verifier)
 
 

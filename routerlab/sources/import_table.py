@@ -101,8 +101,8 @@ def questions_of(
     """
     import pandas as pd
 
-    asked = [layout.question, *([layout.answer] if layout.answer else []), *layout.keep]
-    need(frame, [*asked, *([layout.model] if layout.model else [])], path)
+    asked = list(filter(None, (layout.question, layout.answer, *layout.keep)))
+    need(frame, [*asked, layout.model] if layout.model else asked, path)
     source = layout.source or Path(path).stem
     if layout.questions is not None:
         return _questions_elsewhere(frame, layout, source, path, texts)
@@ -118,8 +118,7 @@ def questions_of(
         first, text = frame.iloc[begins], text.iloc[begins]
     known = first[layout.answer].notna() if layout.answer else [False] * len(first)
     queries = []
-    rows = zip(text, known, first[asked].to_dict("records"), strict=True)
-    for question, has_answer, values in rows:
+    for question, has_answer, values in zip(text, known, first[asked].to_dict("records"), strict=True):
         meta = {k: jsonable(values[k]) for k in layout.keep}
         if layout.verifier == "multiple_choice" and "choices" not in meta:
             meta["choices"] = choices_in(question)

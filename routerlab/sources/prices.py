@@ -92,8 +92,7 @@ def _from_litellm(card: ModelCard, known: dict[str, Any]) -> Prices | None:
     if entry is None or "input_cost_per_token" not in entry:
         return None
     names = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
-    prices = map(entry.get, names)
-    return tuple(None if p is None else round(p * 1e6, 9) for p in prices)  # type: ignore[return-value]
+    return tuple(None if (p := entry.get(name)) is None else round(p * 1e6, 9) for name in names)  # type: ignore
 
 
 def _from_genai(card: ModelCard) -> Prices | None:

@@ -183,7 +183,7 @@ def _steps(actor: Actor, given: Lessons, how: SimpleNamespace, groups, epochs: i
     per_epoch = -(-count // how.batch)
     optimizer = torch.optim.AdamW(groups, weight_decay=how.decay, betas=(0.9, 0.98))
     rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 30) * max(1 - step / (epochs * per_epoch), 0.0)
+        optimizer, lambda step: min(1.0, (step + 1) / 30) * max(1 - step / max(1, epochs * per_epoch), 0.0)
     )
     actor.train()
     torch.manual_seed(how.seed)
@@ -229,6 +229,7 @@ def train(
     torch.set_num_threads(1)
     try:
         how, given = how or recipe(), lessons(data, held_out, kind)
+        how = SimpleNamespace(**vars(how) | how.unseen) if held_out else how
         actor = start(given.kinds, how.seed)
         losses = {"sft": [*sft(actor, given, how)], "dpo": [*dpo(actor, given, data.pool, how)]}
     finally:

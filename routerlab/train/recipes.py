@@ -1,7 +1,8 @@
 """Recipes: how one Hugging Face model is trained, as YAML in data/recipes, and how the model is opened."""
 
-import difflib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft import LoraConfig, PeftModel
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
@@ -18,14 +18,13 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from routerlab.core.runs import root
+from routerlab.routers import prompts
+from routerlab.train.settings import TrainError, parse, read_yaml, refuse_unknown
 
 STAGES = {"sft": SFTConfig, "dpo": DPOConfig, "rl": GRPOConfig}
 _TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16}
 _MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-
-
-class TrainError(ValueError):
-    """A recipe, a record or a run that cannot be trained from; the message says what to do."""
+rendered = prompts.tokens  # one renderer for training and serving
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,14 @@ class Recipe:
         return replace(self, model=None, shape=shape, **own)
 
 
+SECTIONS = {"": Recipe, **STAGES, "lora": LoraConfig, "play": Play}
+
+
 def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
     """The recipe data/recipes/NAME.yaml (or a file), with changes `key=value` that belong to the stage unless the key
     names its section, as in `lora.r=8`. An unknown key is an error that names the nearest one."""
-    folder = root() / "data" / "recipes"
-    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml") if "\nshape:" in p.read_text(encoding="utf-8"))
-        raise TrainError(f"no recipe {name!r}; there are {', '.join(known)}, or name a .yaml file")
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    classes = {"": Recipe, **STAGES, "lora": LoraConfig, "play": Play}
-    names = {section: {f.name for f in fields(kind)} for section, kind in classes.items()}
+    data = read_yaml(root() / "data" / "recipes", name, "\nshape:")
+    names = {section: {f.name for f in fields(kind)} for section, kind in SECTIONS.items()}
     names["common"] = set.intersection(*(names[s] for s in STAGES))
     for change in changes:
         key, equals, text = change.partition("=")
@@ -90,24 +86,34 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
             raise TrainError(f"{change!r} sets nothing; write key=value, for example learning_rate=1e-5")
         section, _, inner = key.rpartition(".")
         section = section if section or inner in names[""] else stage
-        (data.setdefault(section, {}) if section else data)[inner] = _value(text)
+        if isinstance(part := data.setdefault(section, {}) if section else data, dict):  # else it is refused below
+            part[inner] = parse(text)
     for section, values in {"": data, **{k: v for k, v in data.items() if k in names}}.items():
-        for key in values:
-            if key not in names[section]:
-                nearest = difflib.get_close_matches(key, names[section], 1, 0)[0]
-                where = f"section {section!r} of recipe" if section else "recipe"
-                raise TrainError(f"{where} {name!r} has no key {key!r}; the nearest is {nearest!r}")
-    if data.get("method", "lora") not in {"full", "lora", "qlora"}:
-        raise TrainError(f"method {data['method']!r} is unknown; choose full, lora or qlora")
-    return Recipe(**data)
+        where = f"section {section!r} of recipe {name!r}" if section else f"recipe {name!r}"
+        if not isinstance(values, dict):
+            raise TrainError(f"{where} is {values!r}; give a mapping of keys to values")
+        refuse_unknown(values, names[section], where)
+    if missing := [key for key in ("model", "shape") if key not in data]:
+        raise TrainError(f"recipe {name!r} lacks {missing[0]!r}; see data/recipes/smol.yaml")
+    recipe = Recipe(**data)
+    for key, known in {
+        "method": ("full", "lora", "qlora"),
+        "dtype": ("auto", "bfloat16", "float16", "float32"),
+    }.items():
+        if (value := getattr(recipe, key)) not in known:
+            raise TrainError(f"{key} {value!r} is unknown; choose one of {', '.join(known)}")
+    with refused(f"the shape of recipe {name!r}"):
+        AutoConfig.for_model(**recipe.shape)
+    return recipe
 
 
-def _value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    try:  # YAML takes 1e-5 for a text
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn a library's refusal of settings into one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise TrainError(f"{what} cannot be used ({str(error).strip().splitlines()[0]}); change it") from error
 
 
 def real_bf16() -> bool:
@@ -135,12 +141,6 @@ def _template(name: str, tokenizer: PreTrainedTokenizerFast) -> str:
     return text if _MARKS[2] in tokenizer.get_vocab() else text.replace(_MARKS[2], str(tokenizer.eos_token))
 
 
-def rendered(tokenizer: Any, messages: list[dict], tools: list[dict] | None, reply_follows: bool) -> list[int]:
-    """Messages as tokens by the tokenizer's chat template."""
-    text = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=reply_follows, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
 def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):
     """The model to train, in the recipe's precision and attention; an earlier adapter is loaded to be trained on."""
     dtype = recipe.dtype if recipe.dtype != "auto" else "bfloat16" if real_bf16() else "float32"
@@ -162,10 +162,8 @@ def open_model(recipe: Recipe, folder: Path | str, adapter: Path | None = None):
             folder, dtype=dtype, attn_implementation=attention, quantization_config=quantized, device_map=device
         )
     except OSError as error:
-        raise TrainError(
-            f"the model {str(folder)!r} is not on this machine; name its folder with --set model=FOLDER, or fetch it "
-            f"once with --online ({str(error).splitlines()[0]})"
-        ) from error
+        cure = "name its folder with --set model=FOLDER, or fetch it once with --online"
+        raise TrainError(f"the model {str(folder)!r} is not here: {cure} ({str(error).splitlines()[0]})") from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # pyright: ignore  # else evaluation repacks the weights and gradients are lost

@@ -21,10 +21,7 @@ from routerlab.label.oracle import Policy, choose, label, utility
 from routerlab.label.rationale import rationale
 from routerlab.routers import prompts
 from routerlab.sources.split import leakage
-
-
-class RecordError(ValueError):
-    """Records that cannot be made, or must not be trained on; the message says what to change."""
+from routerlab.train.settings import TrainError as RecordError
 
 
 def schema(kind: str) -> pa.Schema:
@@ -168,6 +165,7 @@ def records(
     """
     if strays := [q for q in queries if q.split != (recipe.split if kind == "rl" else "train")]:
         raise RecordError(f"{len(strays)} questions are of another split, such as {strays[0]!r}; train on train alone")
+    pool.subset(recipe.held_out or pool.ids)  # stops at a name that is no model of the pool
     if kind != "rl" and evidence is None:
         raise RecordError(f"{kind} records need recorded outcomes of the pool's models; collect them first")
     says_lam, template = recipe.say_lam and max(recipe.lam) > 0, prompts.version(recipe.style, recipe.mode)

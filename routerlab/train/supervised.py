@@ -26,40 +26,37 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from routerlab.core.recorded import Recorded
 from routerlab.core.runs import write_atomic
+from routerlab.routers import prompts
+from routerlab.train import recipes
 from routerlab.train.checkpoints import UNFINISHED, Metrics, WholeCheckpoints, naming_the_cure, put_in_place
 from routerlab.train.grpo import GRPO
-from routerlab.train.recipes import (
-    STAGES,
-    Play,
-    Recipe,
-    TrainError,
-    make_fresh,
-    open_model,
-    open_tokenizer,
-    real_bf16,
-    rendered,
-)
+from routerlab.train.recipes import Play, Recipe
+from routerlab.train.settings import TrainError
 from routerlab.train.shared_prefix import share_prefixes
 
+_NEEDED = {"sft": {"messages"}, "dpo": {"prompt", "chosen", "rejected", "weight"}, "rl": {"prompt", "pool", "query"}}
 _JSON = {"messages", "prompt", "chosen", "rejected", "tools", "pool"}
 
 
 def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
     """The records of a Parquet or JSONL file (see `records.schema`), messages and tools decoded from JSON."""
-    if path.suffix == ".parquet":
-        rows = pq.read_table(path).to_pylist()
-    else:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if not rows or any(row.get("kind") != kind for row in rows):
-        raise TrainError(f"{path} does not hold {kind} records; write them with `routerlab data records --kind {kind}`")
-    return [{k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    try:
+        lines = [] if path.suffix == ".parquet" else path.read_text(encoding="utf-8").splitlines()
+        rows = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else [*map(json.loads, lines)]
+        if not rows or any(row.get("kind") != kind or not _NEEDED[kind] <= {*row} for row in rows):
+            raise TrainError(f"it holds no {kind} records, or others too")
+        return [{k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    except (ValueError, AttributeError) as error:
+        cure = f"write records with `routerlab data records --kind {kind}`"
+        raise TrainError(f"{path} cannot be used ({str(error).splitlines()[0]}); {cure}") from error
 
 
 def encode(tokenizer: Any, messages: list[dict], reply: dict, tools: list[dict] | None) -> tuple[list, list]:
     """(prompt, reply) as tokens: the reply is what follows the prompt as it is rendered at inference, up to the token
     that ends a turn."""
-    prompt = rendered(tokenizer, messages, tools, True)
-    both = rendered(tokenizer, [*messages, reply], tools, False)
+    prompt, both = (
+        prompts.tokens(tokenizer, m, tools, ask) for m, ask in ((messages, True), ([*messages, reply], False))
+    )
     if both[: len(prompt)] != prompt:
         raise TrainError("the chat template renders a prompt differently with its reply; set chat_template=qwen2_5")
     answer = both[len(prompt) :]
@@ -69,19 +66,19 @@ def encode(tokenizer: Any, messages: list[dict], reply: dict, tools: list[dict] 
 
 def _examples(stage: str, record: dict[str, Any], tokenizer: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     """(length, example) of a record: for SFT one for each turn, so that what tools answered is never learned."""
-    tools = record["tools"]
     if stage == "sft":
         for place, message in enumerate(record["messages"]):
             if message["role"] == "assistant":
-                prompt, reply = encode(tokenizer, record["messages"][:place], message, tools)
+                prompt, reply = encode(tokenizer, record["messages"][:place], message, record.get("tools"))
                 ids = prompt + reply
                 yield len(ids), {"input_ids": ids, "labels": [-100] * len(prompt) + reply}
-    else:
-        (prompt, chosen), (_, rejected) = (
-            encode(tokenizer, record["prompt"], record[reply][0], tools) for reply in ("chosen", "rejected")
-        )
-        pair = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "weight": record["weight"]}
-        yield len(prompt) + max(len(chosen), len(rejected)), pair
+        return
+    both = [
+        encode(tokenizer, record["prompt"], record[reply][0], record.get("tools")) for reply in ("chosen", "rejected")
+    ]
+    (prompt, chosen), (_, rejected) = both
+    pair = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "weight": record["weight"]}
+    yield len(prompt) + max(len(chosen), len(rejected)), pair
 
 
 def dataset(stage: str, records: Iterable[dict], tokenizer: Any, longest: int, say: Callable[[str], object]) -> Dataset:
@@ -173,10 +170,9 @@ def train(
         settings = {"stage": stage, "start": start and str(start), "base": str(base), **asdict(recipe)}
         _same_settings(out, settings, state.is_main_process)
         if base == out / "base" and not (out / "base").is_dir():
-            make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / UNFINISHED)
+            recipes.make_fresh(recipe, [json.dumps(r, ensure_ascii=False) for r in records], out / UNFINISHED)
             put_in_place(out / UNFINISHED, out / "base")
-    tokenizer = open_tokenizer(recipe, base)
-    opened = open_model(recipe, base, adapter), tokenizer
+    opened = recipes.open_model(recipe, base, adapter), recipes.open_tokenizer(recipe, base)
     trainer = make_trainer(stage, opened, recipe, config, records, table, say)
     trainer.add_callback(Metrics(out / "metrics.jsonl", say))
     trainer.remove_callback(PrinterCallback)
@@ -195,7 +191,7 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     if shard and int(os.environ.get("WORLD_SIZE", 1)) < 2:
         raise TrainError("one process has nobody to share the parameters with; add --launch torchrun --gpus N")
     given = {
-        "bf16": real_bf16(),
+        "bf16": recipes.real_bf16(),
         "use_cpu": not cuda,
         "use_liger_kernel": cuda and find_spec("liger_kernel") is not None,
         "report_to": [name for name in ("trackio", "wandb") if find_spec(name)] or "none",
@@ -206,7 +202,8 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     }
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_API_KEY") else "offline")
-    config = STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
+    with recipes.refused(f"a setting of {stage}"):
+        config = recipes.STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
     if shard and not cuda:
         # accelerate shards on GPUs only and runs DDP on CPUs without a word; under this name it shards there as well.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -218,7 +215,8 @@ def make_trainer(stage: str, opened: tuple, recipe: Recipe, config: Any, records
     `train`, and `opened`, the model and its tokenizer."""
     model, tokenizer = opened
     whole = recipe.method == "full" or isinstance(model, PeftModel)
-    lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
+    with recipes.refused("section 'lora' of the recipe"):
+        lora = None if whole else LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
     shared = {"args": config, "processing_class": tokenizer, "peft_config": lora}
     if stage == "sft":
         return SFT(model, train_dataset=dataset(stage, records, tokenizer, config.max_length, say), **shared)
@@ -250,8 +248,7 @@ def _same_settings(out: Path, settings: dict[str, Any], first: bool) -> None:
     path, text = out / "settings.json", json.dumps(settings, indent=1)
     if path.is_file():
         before, now = (pd.json_normalize(json.loads(t)).iloc[0] for t in (path.read_text(encoding="utf-8"), text))
-        changed = [k for k in {**before, **now} if str(before.get(k)) != str(now.get(k))]
-        if changed:
+        if changed := [k for k in {**before, **now} if str(before.get(k)) != str(now.get(k))]:
             raise TrainError(f"{out} was begun with another {', '.join(changed)}; write to a new folder with --out")
     elif first:
         write_atomic(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))

@@ -43,16 +43,15 @@ def make(
     for number, model in enumerate(pool.ids, 1):
         recipe = known[model]
         if quick:
-            few = [replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles]
+            few = (replace(c, examples=round(c.examples * QUICK_SHARE)) for c in recipe.cycles)
             recipe = replace(recipe, cycles=tuple(few))
-        wanted = json.loads(json.dumps(asdict(recipe)))
-        if not again and _recipe(folder / "models" / model) == wanted:
-            say(f"[{number}/{len(pool)}] {model}: weights of this recipe are there")
+        which = f"[{number}/{len(pool)}] {model}"
+        if not again and _recipe(folder / "models" / model) == json.loads(json.dumps(asdict(recipe))):
+            say(f"{which}: weights of this recipe are there")
             continue
-        say(f"[{number}/{len(pool)}] {model}: training")
+        say(f"{which}: training")
         report = train(model, recipe, folder / "models" / model, say)
-        size, loss, seconds = report["parameters"], report["loss"], report["seconds"]
-        say(f"[{number}/{len(pool)}] {model}: {size:,} parameters, loss {loss:.3f}, {seconds:.0f} s")
+        say("{}: {parameters:,} parameters, loss {loss:.3f}, {seconds:.0f} s".format(which, **report))
     return record(folder / "models", Run(folder), pool, say, **(QUICK_RECORD if quick else {}))
 
 

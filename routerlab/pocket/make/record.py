@@ -60,10 +60,8 @@ def _query(family: str, level: int, index: int, split: str) -> Query:
 
 def right(query: Query, reply: Reply) -> bool:
     """Whether the text of a reply is correct, by the scorer of the family."""
-    if reply.finish != "stop":
-        return False
-    meta = query.meta
-    return tasks.score(meta["family"], meta["level"], meta["index"], reply.text) == 1.0
+    family, level, index = (query.meta[key] for key in ("family", "level", "index"))
+    return reply.finish == "stop" and tasks.score(family, level, index, reply.text) == 1.0
 
 
 def threshold(confidence: np.ndarray, correct: np.ndarray, wrong: float = WRONG) -> float:
@@ -154,46 +152,6 @@ def rows(
         }
 
 
-def run_model(
-    folder: Path,
-    card: ModelCard,
-    calibration: list[Query],
-    table: list[Query],
-    max_tokens: int = MAX_NEW_TOKENS,
-) -> tuple[list[dict[str, Any]], dict]:
-    """Set the threshold of one model, then ask it every question, greedy and sampled.
-
-    Args:
-        folder: of its weights.
-        card: its prices and id.
-        calibration: the queries that set its threshold.
-        table: the queries of the table.
-        max_tokens: of each answer.
-
-    Returns:
-        Its outcomes, and its entry in the card of the table.
-    """
-    replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
-    correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
-    cut = threshold(np.array([r.confidence for r in replies]), correct)
-    outcomes: list[dict[str, Any]] = []
-    for sample in range(1 + SAMPLES):
-        heat = TEMPERATURE if sample else 0.0
-        texts = [q.text for q in table]
-        replies = answer(folder, texts, temperature=heat, seed=SEED + sample, max_tokens=max_tokens)
-        outcomes += rows(card, table, replies, cut, sample, heat)
-    about = json.loads((folder / "recipe.json").read_text())
-    entry = {
-        "abstain_below": cut,
-        "calibration_accuracy_without_abstention": float(correct.mean()),
-        "parameters": about["parameters"],
-        "questions_dropped_from_training": sum(about["held_out"].values()),
-        "recipe": about["recipe"],
-        "weights_sha256": sha256(folder / "model.safetensors"),
-    }
-    return outcomes, entry
-
-
 def record(
     models: Path,
     run: Run,
@@ -202,7 +160,7 @@ def record(
     limit: int | None = None,
     max_tokens: int = MAX_NEW_TOKENS,
 ) -> dict:
-    """Ask every model of the pool every question; write queries, outcomes and a card.
+    """Ask every model of the pool every question; write queries, outcomes and a card that says how.
 
     Args:
         models: the folder of their weights.
@@ -216,56 +174,71 @@ def record(
         The card's entry of each model.
     """
     calibration, table = questions()
-    table = table[:limit]
-    outcomes: list[dict[str, Any]] = []
-    cards = {}
+    table, outcomes, cards = table[:limit], [], {}
     for card in pool:
-        theirs, cards[card.id] = _kept(models, run, card, calibration, table, max_tokens)
+        theirs, cards[card.id] = _kept(models / card.id, run, card, (calibration, table), max_tokens)
         outcomes += theirs
         share = sum(outcome["quality"] for outcome in theirs[: len(table)]) / len(table)
-        cut = cards[card.id]["abstain_below"]
-        say(f"{card.id}: {share:.3f} correct, abstains below {cut:.3f}")
+        say(f"{card.id}: {share:.3f} correct, abstains below {cards[card.id]['abstain_below']:.3f}")
     columns = {name: [outcome[name] for outcome in outcomes] for name in outcomes[0]}
-    write(run, pool, columns, cards, table, len(calibration))
-    return cards
-
-
-def _kept(models: Path, run: Run, card: ModelCard, calibration, table, max_tokens):
-    """The results of `run_model`, kept in `parts/`: an interrupted recording continues with the model it had reached,
-    and only a model that was trained again is asked again.
-    """
-    path = run.folder / "parts" / f"{card.id}.parquet"
-    weights = sha256(models / card.id / "model.safetensors")
-    settings = [WRONG, TEMPERATURE, SAMPLES, max_tokens, len(calibration), repr(card)]
-    stamp = json.dumps([weights, *settings, *(q.id for q in table)])
-    if path.is_file():
-        earlier = pq.read_table(path)
-        about = json.loads(earlier.schema.metadata[b"about"])
-        if about["stamp"] == stamp:
-            recipe = json.loads((models / card.id / "recipe.json").read_text())["recipe"]
-            return earlier.to_pylist(), about["entry"] | {"recipe": recipe}
-    outcomes, entry = run_model(models / card.id, card, calibration, table, max_tokens)
-    about = {"about": json.dumps({"stamp": stamp, "entry": entry})}
-    kept = pa.Table.from_pylist(outcomes).replace_schema_metadata(about)
-    write_atomic(path, lambda temporary: pq.write_table(kept, temporary, compression="zstd"))
-    return outcomes, entry
-
-
-def write(run: Run, pool: Pool, columns, cards, table: list[Query], calibrated: int) -> None:
-    """Write queries, outcomes and the card that says how they were recorded."""
-    outcomes = OutcomeTable(columns, pool.ids)
     run.write_table("queries.parquet", to_arrow(table))
-    outcomes.write(run)
-    card = {
+    OutcomeTable(columns, pool.ids).write(run)
+    about = {
         "pool": pool.name,
         "recorded": dt.date.today().isoformat(),
         "how": "make pocket: greedy (sample 0) and sampled answers of the models in models/, "
         "graded by the scorers of reasoning-gym",
         "sampling": {"samples": SAMPLES, "temperature": TEMPERATURE},
         "queries": {s: sum(q.split == s for q in table) for s in SPLITS},
-        "calibration_queries": calibrated,
+        "calibration_queries": len(calibration),
         "models": cards,
         "versions": {p: version(p) for p in ("torch", "transformers", "reasoning-gym", "numpy")}
         | {"python": platform.python_version()},
     }
-    run.write("card.json", json.dumps(card, indent=1) + "\n")
+    run.write("card.json", json.dumps(about, indent=1) + "\n")
+    return cards
+
+
+def _kept(
+    folder: Path, run: Run, card: ModelCard, asked: tuple[list[Query], list[Query]], max_tokens: int
+) -> tuple[list[dict[str, Any]], dict]:
+    """One model's outcomes and its entry in the card of the table, kept in `parts/`: an interrupted recording continues
+    with the model it had reached, and only a model that was trained again is asked again.
+
+    Args:
+        folder: of its weights.
+        run: of the table.
+        card: its prices and id.
+        asked: the queries that set its threshold, and those of the table.
+        max_tokens: of each answer.
+    """
+    path, weights = run.folder / "parts" / f"{card.id}.parquet", sha256(folder / "model.safetensors")
+    calibration, table = asked
+    settings = [WRONG, TEMPERATURE, SAMPLES, max_tokens, len(calibration), repr(card)]
+    stamp = json.dumps([weights, *settings, *(q.id for q in table)])
+    trained = json.loads((folder / "recipe.json").read_text())
+    if path.is_file():
+        earlier = pq.read_table(path)
+        about = json.loads(earlier.schema.metadata[b"about"])
+        if about["stamp"] == stamp:
+            return earlier.to_pylist(), about["entry"] | {"recipe": trained["recipe"]}
+    replies = answer(folder, [q.text for q in calibration], max_tokens=max_tokens)
+    correct = np.array([right(q, r) for q, r in zip(calibration, replies, strict=True)])
+    cut = threshold(np.array([r.confidence for r in replies]), correct)
+    outcomes, texts = [], [q.text for q in table]
+    for sample in range(1 + SAMPLES):  # greedy, then sampled
+        heat = TEMPERATURE if sample else 0.0
+        replies = answer(folder, texts, temperature=heat, seed=SEED + sample, max_tokens=max_tokens)
+        outcomes += rows(card, table, replies, cut, sample, heat)
+    entry = {
+        "abstain_below": cut,
+        "calibration_accuracy_without_abstention": float(correct.mean()),
+        "parameters": trained["parameters"],
+        "questions_dropped_from_training": sum(trained["held_out"].values()),
+        "recipe": trained["recipe"],
+        "weights_sha256": weights,
+    }
+    about = {"about": json.dumps({"stamp": stamp, "entry": entry})}
+    part = pa.Table.from_pylist(outcomes).replace_schema_metadata(about)
+    write_atomic(path, lambda temporary: pq.write_table(part, temporary, compression="zstd"))
+    return outcomes, entry

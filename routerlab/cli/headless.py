@@ -1,0 +1,91 @@
+"""What `routerlab run` does around the notebooks: parameters, what a profile needs, and the table of results."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routerlab.cli.shared import read_env, say
+
+if TYPE_CHECKING:
+    from routerlab.book import Done
+
+
+def literal(text: str) -> Any:
+    """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text itself."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def summary(done: Sequence["Done"]) -> str:
+    """A table of notebooks, seconds and results."""
+    width = max((len(d.name) for d in done), default=8)
+    lines = [f"{'notebook':{width}}  {'seconds':>7}  result"]
+    lines += [f"{d.name:{width}}  {d.seconds:7.1f}  {d.error or 'ok'}" for d in done]
+    return "\n".join(lines)
+
+
+def jobs() -> int:
+    """How many notebooks at once: each is given two cores and 4 GB of the memory that is free."""
+    import psutil
+
+    return max(1, min((os.cpu_count() or 1) // 2, psutil.virtual_memory().available // 2**32))
+
+
+def refuse_without_gpu() -> None:
+    """Name in one line what the profile `gpu` lacks on this machine."""
+    from routerlab import doctor
+    from routerlab.book import BookError
+
+    needed = {"GPU", "flash-attn", "vLLM"}
+    missing = [check for check in doctor.examine() if check.name in needed and not check.seen]
+    if missing:
+        cures = "; ".join(f"{check.name}: {check.cure}" for check in missing)
+        raise BookError(f"--profile gpu lacks {', '.join(check.name for check in missing)} here ({cures})")
+
+
+def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Ask providers for the table that the notebooks of a live run read; return the parameters of single notebooks.
+
+    Nine tenths of the budget are for the table, one for notebook 02, which asks 20 of the questions by itself. The
+    questions keep their splits if they have all three, and are split anew if not. Notebook 01 needs a table with
+    several tries of each question, and 08 serves: both use the embedded models, unless `url` names a server for 08.
+    """
+    from routerlab import Pool, Run
+    from routerlab.book import BookError
+    from routerlab.collect.backends import backend
+    from routerlab.collect.run import collect
+    from routerlab.collect.settings import Settings
+    from routerlab.sources.benchmarks import load
+    from routerlab.sources.split import split
+
+    own = {"01": {"profile": "pocket", "table": "pocket"}, "08": {} if "url" in values else {"profile": "pocket"}}
+    if "table" in values and "pool_name" not in values:  # nothing is asked
+        return own | {"02": {"profile": "pocket"}}
+    if missing := [name for name in ("pool_name", "source", "limit", "budget_usd") if name not in values]:
+        example = "-p pool_name xrouter -p models gpt-5-mini,gpt-5 -p source gsm8k -p limit 300 -p budget_usd 5"
+        raise BookError(
+            f"--profile live needs {', '.join(missing)}: routerlab run --profile live {example}; "
+            f"or name a table that you recorded: -p table RUN"
+        )
+    read_env()
+    pool = Pool.load(values["pool_name"])
+    models = str(values.setdefault("models", ",".join(pool.ids)))
+    pool = pool.subset(models if models in pool.sets else models.split(","))
+    queries = load(values["source"], limit=values["limit"])
+    if not {"train", "validation", "test"} <= {query.split for query in queries}:
+        queries = split(queries, {"train": 0.5, "validation": 0.2, "test": 0.3})
+    budget, run = float(values["budget_usd"]), Run(folder / "table")
+    say(f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.9 * budget:g}, into {run.folder}")
+    done = collect(queries, pool, backend("litellm"), run, Settings(budget_usd=0.9 * budget), show="log")
+    print(done)
+    if done.stopped:
+        raise BookError(f"the table is not complete: {done.stopped}")
+    asking = {name: values.pop(name) for name in ("pool_name", "models", "source", "limit", "budget_usd")}
+    values["table"] = str(run.folder)
+    return own | {"02": asking | {"budget_usd": budget / 10, "limit": 20}}
