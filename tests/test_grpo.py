@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import pytest
 pytest.importorskip("trl")
 
 import torch
+from datasets import Dataset
 
 from routerlab import recorded
 from routerlab.train.checkpoints import read_metrics
-from routerlab.train.grpo import Replayed
-from routerlab.train.recipes import make_fresh, open_model, open_tokenizer, read_recipe
+from routerlab.train.grpo import Replayed, by_band
+from routerlab.train.recipes import TrainError, make_fresh, open_model, open_tokenizer, read_recipe
 from routerlab.train.records import Evidence, Recipe, records
 from routerlab.train.supervised import configure, make_trainer, train
 
@@ -44,7 +46,7 @@ def trainer(data, plays, tmp_path_factory):
     make_fresh(recipe, [json.dumps(plays)], base := out / "base")
     config = configure("rl", recipe, out, False)
     opened = open_model(recipe, base), open_tokenizer(recipe, base)
-    return make_trainer("rl", opened, recipe, config, plays, data.table, print)
+    return make_trainer("rl", opened, recipe, config, plays, data, print)
 
 
 def script(trainer, monkeypatch, turns):
@@ -90,8 +92,7 @@ def test_tool_answers_are_masked_and_sampled_tokens_stay_as_they_are(trainer, pl
     quality = data.table.matrix("quality")[row, data.table.models.index(shown[1]["model"])]
     assert replayed.episode.outcome().usd == pytest.approx(usd)
     assert replayed.quality() == quality
-    trainer.played = [replayed]
-    assert trainer._reward([]) == pytest.approx([quality - record["lam"] * usd])
+    assert replayed.reward() == pytest.approx(quality - record["lam"] * usd)
 
 
 def test_a_malformed_call_ends_nothing(trainer, monkeypatch):
@@ -133,16 +134,47 @@ def test_flat_groups_are_refilled_and_small_differences_are_not_blown_up(trainer
 
 
 @pytest.mark.parametrize("name", ["pocket-cpu", "qwen2.5-7b-8gpu"])
-def test_two_steps_on_a_random_model_log_their_streams(name, data, plays, tmp_path):
+def test_two_steps_on_a_random_model_log_their_streams(name, data, plays, tmp_path, capsys):
     recipe = read_recipe(
         name,
         "rl",
         [*CHANGES, "gradient_accumulation_steps=1", "steps_per_generation=1", f"share_prompts={name == 'pocket-cpu'}"],
     ).tiny()
-    train("rl", recipe, plays, tmp_path, table=data.table)
+    train("rl", recipe, plays, tmp_path, table=data)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2]
     for line in lines:
         assert {"reward", "quality", "usd", "turns", "calls", "valid", "refills", "sampled/quality"} <= {*line}
         assert math.isfinite(line["loss"])
         assert line["refills"] == 2  # a random model calls no tool: all groups are flat, and the run goes on
+    assert "reward hacking: none of 8 trajectories" in capsys.readouterr().err
+    assert (tmp_path / "suspicious.csv").is_file()
+
+
+def test_a_curriculum_plays_band_by_band_and_refills_within_the_band(data, plays):
+    rate = np.nanmean(data.table.matrix("quality", None, graded=True), 1)
+    of = dict(zip(data.table.queries, rate, strict=True))
+    rows = Dataset.from_list([{"query": p["query"]} for p in plays])
+    ordered: Any = by_band(rows, of, ["simple", "hard"], seed=0)
+    first = [r for r in ordered if of[r["query"]] >= 0.65]
+    assert 0 < len(first) < len(ordered)
+    assert [r["band"] for r in ordered] == ["simple"] * len(first) + ["hard"] * (len(ordered) - len(first))
+    assert all(of[r["query"]] < 0.15 for r in ordered if r["band"] == "hard")
+    assert list(ordered) == list(by_band(rows, of, ["simple", "hard"], seed=0))
+    with pytest.raises(
+        TrainError, match="no band of difficulty 'easy'; a curriculum lists some of hard, medium, simple"
+    ):
+        by_band(rows, of, ["easy"], seed=0)
+
+
+def test_a_recipe_names_the_curriculum(data, plays, tmp_path):
+    recipe = read_recipe("pocket-cpu", "rl", [*CHANGES, "play.curriculum=[simple, hard]"]).tiny()
+    make_fresh(recipe, [json.dumps(plays)], base := tmp_path / "base")
+    config = configure("rl", recipe, tmp_path, False)
+    opened = open_model(recipe, base), open_tokenizer(recipe, base)
+    trainer = make_trainer("rl", opened, recipe, config, plays, data, print)
+    bands = list(trainer.train_dataset["band"])
+    assert set(bands) == {"simple", "hard"}
+    assert bands == sorted(bands, reverse=True)
+    shown = [row for batch in trainer.get_train_dataloader() for row in batch]
+    assert [row["band"] for row in shown[::2]] == bands[: len(shown) // 2], "in order, each question twice"

@@ -22,13 +22,13 @@ from routerlab.train.rl import (
     DAPO,
     EXACT,
     GRPO,
+    REGRESSION,
     Draw,
     Rollouts,
     _exact_step,
     _resume,
     _sampled_step,
     draw,
-    overlong,
     policy_loss,
     token_advantages,
     train,
@@ -46,6 +46,7 @@ HAND = {
     "dapo": (-1.28 * 0.5 - 0.4 * (1 + 1.1) + 0.8 * 0.5 + 0.4 * (1.3 + 1)) / SPREAD / 6,
 }
 SETTINGS = {"grpo": GRPO, "dapo": DAPO}
+ALONE = dataclasses.replace(EXACT, regression=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -113,19 +114,11 @@ def test_loss_of_four_rollouts_equals_the_hand_value_and_trl(name):
     assert float(ours) == pytest.approx(float(theirs), abs=1e-12)
 
 
-def test_overlong_punishment_equals_trl():
-    from trl.rewards.other_rewards import get_soft_overlong_punishment
-
-    lengths = np.arange(0, 30)
-    theirs = get_soft_overlong_punishment(20, 5)([[0] * n for n in lengths])
-    np.testing.assert_allclose(overlong(lengths, 15, 20), theirs)
-
-
 def test_credit_by_turn_leaves_out_what_was_paid_before():
     # Two rollouts paid 1 in turn 1; the first paid 2 more in turn 2, the second ended.
     batch = rollouts([[0, 1, -1], [0, -1, -1]], [[1, 2], [1, 0]], lam=0.1)
     scored = np.array([1 - 0.3, 0 - 0.1])
-    settings = dataclasses.replace(GRPO, group=2, scale="none", by_turn=True)
+    settings = dataclasses.replace(GRPO, group=2, std_floor=1.0, by_turn=True)
     found = token_advantages(batch, scored, settings)
     # Turn 1: rewards to go 0.7 and -0.1, mean 0.3. Turn 2 was taken by one rollout, which is its own mean.
     np.testing.assert_allclose(found, [[0.4, 0, 0], [-0.4, 0, 0]])
@@ -154,7 +147,7 @@ def test_exact_gradient_is_the_mean_of_sampled_gradients():
     policy = chooser(task)
     rows, lam = np.arange(6), np.linspace(0, 2, 6)
     drawn = Draw(rows, lam, np.ones((6, 3), bool))
-    chance, value = task.all_actions(policy, drawn, rewards.linear)
+    chance, value, _ = task.all_actions(policy, drawn, rewards.linear)
     (chance * value).sum(-1).mean().backward()
     exact = gradient(policy)
     count = 100_000
@@ -179,11 +172,11 @@ def test_exact_gradient_is_the_mean_of_sampled_gradients():
 
 def test_the_sampled_step_climbs_the_same_gradient():
     task = bandit()
-    drawn = dataclasses.replace(GRPO, questions=6, group=4096, scale="none", lams=(0.5, 0.5))
+    drawn = dataclasses.replace(GRPO, questions=6, group=4096, std_floor=1.0, lams=(0.5, 0.5))
     grads = []
-    for step in (_exact_step, _sampled_step):
-        policy = chooser(task)
-        loss = step(policy, task, drawn, rewards.linear, np.random.default_rng(0), 0)[0]
+    for step, exact in ((_exact_step, 1.0), (_sampled_step, 0.0)):
+        policy, given = chooser(task), dataclasses.replace(drawn, exact=exact)
+        loss = step(policy, task, given, rewards.linear, np.random.default_rng(0), 0)[0]
         assert loss is not None
         loss().backward()
         grads.append(gradient(policy))
@@ -194,12 +187,29 @@ def test_the_sampled_step_climbs_the_same_gradient():
 def test_exact_finds_the_best_model_of_each_question_and_pool():
     task = bandit(3)
     policy = chooser(task, heat=0.1)
-    train(policy, task, dataclasses.replace(EXACT, steps=300, lr=0.05, lams=(0.3, 0.3), keep=0.7))
+    train(policy, task, dataclasses.replace(ALONE, steps=300, lr=0.05, lams=(0.3, 0.3), keep=0.7))
     best = task.quality - 0.3 * task.usd
     for pool in ((1, 1, 1), (1, 0, 1), (0, 1, 1)):
         allowed = np.tile(np.array(pool, bool), (6, 1))
         batch = task.sample(policy, Draw(np.arange(6), np.full(6, 0.3), allowed), None)
         np.testing.assert_array_equal(batch.calls.argmax(1), np.where(allowed, best, -9).argmax(1))
+
+
+def test_regression_finds_quality_and_cost_of_what_is_known_and_no_more():
+    task = bandit(1)
+    masked = OneCall(task.models, task.x, np.where(np.eye(6, 3) > 0, np.nan, task.quality), task.usd)
+    policy = chooser(masked)
+    train(policy, masked, dataclasses.replace(REGRESSION, steps=1500, lr=0.05))
+    quality, usd = (m.detach().numpy() for m in policy.scores(task.x))
+    known = ~np.isnan(masked.quality)
+    np.testing.assert_allclose(quality[known], task.quality[known], atol=0.02)
+    np.testing.assert_allclose(usd[known], task.usd[known], atol=0.05)
+    assert np.abs(quality - task.quality)[~known].max() > 0.1
+
+
+def test_several_turns_have_no_exact_gradient():
+    with pytest.raises(rewards.RewardError, match="train on one call a question"):
+        train(Agent(AgentMode.SEEN, AgentMode.SHARED), hidden_task(), EXACT)
 
 
 def test_groups_without_variance_are_drawn_again_a_bounded_number_of_times_and_end_nothing():

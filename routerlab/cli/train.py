@@ -53,7 +53,7 @@ def train(args: argparse.Namespace) -> int:
     if args.table:
         from routerlab.core.recorded import recorded
 
-        table = recorded(args.table).split("train").table  # other splits are never trained on
+        table = recorded(args.table).split("train")  # other splits are never trained on
     records, start = read_records(args.data, stage), args.start and args.start.resolve()
     result = supervised(stage, recipe, records, args.out.resolve(), start, args.shard, table, say)
     if int(os.environ.get("RANK", 0)) == 0:

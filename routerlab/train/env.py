@@ -9,6 +9,7 @@ exist, arguments that cannot be read and calls that failed become observations.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -146,6 +147,12 @@ class Episode:
     def outcome(self, router_usd: float = 0.0) -> Resolved:
         """What the episode comes to, by `rewards.resolve`: the answer, how it was reached, the whole cost."""
         return resolve(self.steps, self.mode, router_usd)
+
+    def tally(self) -> tuple[Counter[str], Counter[str]]:
+        """How often each model was called, and how often that failed."""
+        calls = [step for step in self.steps if step.kind == "call"]
+        names = [self.called[step.number or 0] for step in calls]
+        return Counter(names), Counter(n for n, step in zip(names, calls, strict=True) if step.answer is None)
 
 
 @dataclass(frozen=True)

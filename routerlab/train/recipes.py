@@ -35,6 +35,7 @@ class Play:
     lam: float = 0.0  # cost weight (quality per US$) where a record has none
     refills: int = 10  # how often groups whose rewards are all the same are replaced
     std_floor: float = 1e-4
+    curriculum: tuple[str, ...] = ()  # bands of difficulty (simple, medium, hard) in their order; none: all, shuffled
     overlong: int = 0  # tokens before the greatest length over which the penalty grows to 1; 0: none
 
 

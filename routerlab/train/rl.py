@@ -2,23 +2,26 @@
 
 A policy is a torch module that maps the states of tokens to logits over actions. A task draws rollouts from it and
 scores them by a recorded table, so training calls no model. With one call a question the table holds the reward of
-every action, and the exact method ascends the expected reward Σ_a π(a) r(a) itself, which the others estimate.
+every action, and the exact method ascends the expected reward Σ_a π(a) r(a) itself, which the others estimate. Beside
+it the policy may be trained to predict quality and cost (`regression`), which makes the weights more certain.
 """
 
-import contextlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from routerlab.core.runs import Run, RunError
+from routerlab.core.runs import Run, write_atomic
 from routerlab.label import rewards
 
 Reward = Callable[[Any, Any, Any], Any]  # of quality, cost (USD) and the cost weight lam
+STATE = "training.safetensors"
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,21 @@ class Settings:
     """How a policy is trained.
 
     GRPO clips the ratio of new to old probability to 1 ± 0.2 and averages over the tokens of each rollout, then over
-    rollouts. DAPO clips to [0.8, 1.28], averages over all tokens, draws new questions in place of groups whose rewards
-    are all equal (at most `refills` times a step) and lowers the reward of rollouts that come near the token limit.
+    rollouts. DAPO clips to [0.8, 1.28], averages over all tokens and draws new questions in place of groups whose
+    rewards are all equal (at most `refills` times a step). With `exact` or `regression` above 0 nothing is sampled.
     """
 
-    exact: bool = False
+    exact: float = 0.0  # weight of the exact expected reward in the objective
+    regression: float = 0.0  # weight of the error of the predicted quality and cost of every model
     steps: int = 100
     questions: int = 32  # a step
-    group: int = 8  # rollouts of each question
+    group: int = 8  # rollouts of each question; where nothing is sampled, cost weights of each question
     lr: float = 3e-3  # of Adam; falls to 0 over the steps
     clip: tuple[float, float] = (0.2, 0.2)
     token_level: bool = False
     refills: int = 0
-    overlong: tuple[int, int] | None = None  # the number of tokens from which the reward falls, and where it lacks 1
-    scale: Literal["std", "none"] = "std"  # what advantages are divided by: the deviation of their group, or none
-    std_floor: float = 1e-3
-    by_turn: bool = False  # costs of earlier turns do not count for a token
+    std_floor: float = 1e-3  # advantages are divided by the deviation of their group, and by at least this
+    by_turn: bool = False  # costs of earlier turns do not count for a token (cost to go)
     entropy: float = 0.0  # weight of the mean entropy of a token in the objective; falls to 0 over the steps
     epochs: int = 1  # optimiser steps on the same rollouts
     lams: tuple[float, float] = (0.0, 0.0)  # cost weights are drawn between them, evenly on a log scale
@@ -51,7 +53,8 @@ class Settings:
 
 GRPO = Settings()
 DAPO = Settings(clip=(0.2, 0.28), token_level=True, refills=3)
-EXACT = Settings(exact=True, questions=256)
+EXACT = Settings(exact=1.0, regression=0.3, steps=500, questions=128, lr=4e-3)  # chosen on a part of the training split
+REGRESSION = Settings(regression=1.0, steps=500, questions=128, lr=4e-3)
 
 
 class Draw(NamedTuple):
@@ -82,16 +85,28 @@ class Rollouts(NamedTuple):
 
 
 class Task(Protocol):
-    """Questions with recorded outcomes. `sample` gives a rollout for each row (without `rng` of the likeliest tokens),
-    `all_actions` the probability and the reward of every action (rows x actions) where a question has one call.
-    """
+    """Questions with recorded outcomes. `sample` gives a rollout for each row, without `rng` the likeliest."""
 
     models: tuple[str, ...]
     usd: np.ndarray  # of a call: questions x models
     sources: np.ndarray | None  # the source of each question, by which the log is broken down
 
     def sample(self, policy: torch.nn.Module, draw: Draw, rng: np.random.Generator | None) -> Rollouts: ...
-    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@runtime_checkable
+class OneCallTask(Task, Protocol):
+    """Questions of one call each, of which the table holds the reward of every action.
+
+    `all_actions` gives the probability and the reward of every action (rows x actions, or rows x weights x actions
+    where `draw.lam` is rows x weights), and the error of the quality and cost that the policy predicts. `called` gives
+    the rollouts of these actions.
+    """
+
+    def all_actions(
+        self, policy: Any, draw: Draw, reward: Reward
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    def called(self, draw: Draw, action: np.ndarray) -> Rollouts: ...
 
 
 def policy_loss(
@@ -111,11 +126,6 @@ def policy_loss(
     return (loss.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
 
-def overlong(lengths: np.ndarray, start: int, limit: int) -> np.ndarray:
-    """0 up to `start` tokens, then falling, -1 from `limit` tokens on (DAPO, eq. 13)."""
-    return -np.clip((lengths - start) / (limit - start), 0, 1)
-
-
 def token_advantages(batch: Rollouts, scored: np.ndarray, settings: Settings) -> np.ndarray:
     """The advantage of each token (rollouts x tokens) from the reward of each rollout, groups side by side.
 
@@ -125,14 +135,13 @@ def token_advantages(batch: Rollouts, scored: np.ndarray, settings: Settings) ->
     groups = scored.reshape(-1, settings.group)
     there = batch.turns >= 0
     if not settings.by_turn:
-        whole = rewards.advantages(groups, scale=settings.scale, std_floor=settings.std_floor)
-        return np.where(there, whole.reshape(-1, 1), 0)
+        return np.where(there, rewards.advantages(groups, std_floor=settings.std_floor).reshape(-1, 1), 0)
     before = batch.lam[:, None] * (np.cumsum(batch.usd, 1) - batch.usd)
     to_go = (scored[:, None] + before).reshape(*groups.shape, -1)
     taken = (np.arange(before.shape[1]) <= batch.turns.max(1)[:, None]).reshape(to_go.shape)
     centred = to_go - (to_go * taken).sum(1, keepdims=True) / np.maximum(taken.sum(1, keepdims=True), 1)
-    spread = np.maximum(groups.std(1, ddof=1), settings.std_floor) if settings.scale == "std" else np.ones(len(groups))
-    credit = (centred / np.maximum(spread, 1e-12)[:, None, None]).reshape(before.shape)
+    spread = np.maximum(groups.std(1, ddof=1), max(settings.std_floor, 1e-12))
+    credit = (centred / spread[:, None, None]).reshape(before.shape)
     return np.where(there, np.take_along_axis(credit, np.maximum(batch.turns, 0), 1), 0)
 
 
@@ -153,7 +162,7 @@ def train(
     """
     optimiser = torch.optim.Adam(policy.parameters(), settings.lr)
     log = _resume(run, policy, optimiser)
-    step_of = _exact_step if settings.exact else _sampled_step
+    step_of = _exact_step if settings.exact or settings.regression else _sampled_step
     for step in range(len(log), settings.steps):
         started, rng = time.perf_counter(), np.random.default_rng([settings.seed, step])
         loss, line = step_of(policy, task, settings, reward, rng, step)
@@ -170,30 +179,48 @@ def train(
             line.setdefault("loss", float(value.detach()))
         log.append({**line, "seconds": time.perf_counter() - started})
         if run and ((step + 1) % keep_every == 0 or step + 1 == settings.steps):
-            _write(run, policy, optimiser, log, -(-len(log) // keep_every))
+            _write(run, policy, optimiser, log)
     return log
+
+
+def pick(logits: torch.Tensor, rng: np.random.Generator | None) -> np.ndarray:
+    """An action drawn from each row of logits, or the likeliest one without `rng`."""
+    if rng is None:
+        return logits.argmax(-1).numpy()
+    below = logits.double().softmax(-1).cumsum(-1).numpy()
+    return (below < rng.random((len(below), 1)) * below[:, -1:]).sum(-1)
 
 
 def draw(task: Task, count: int, settings: Settings, rng: np.random.Generator) -> Draw:
     """Questions without repetition, each with a cost weight and a pool."""
     rows = rng.permutation(len(task.usd))[:count]
-    low, high = settings.lams
-    lam = np.exp(rng.uniform(np.log(low), np.log(high), len(rows))) if low < high else np.full(len(rows), low)
+    lam = _weights(settings, rng, len(rows))
     order = rng.random((len(rows), len(task.models)))
     return Draw(rows, lam, (order < settings.keep) | (order <= np.sort(order, 1)[:, 1:2]))
 
 
+def _weights(settings: Settings, rng: np.random.Generator, shape: Any) -> np.ndarray:
+    low, high = settings.lams
+    return np.exp(rng.uniform(np.log(low), np.log(high), shape)) if low < high else np.full(shape, low)
+
+
 def _exact_step(policy, task: Task, settings: Settings, reward: Reward, rng, step: int):
+    if not isinstance(task, OneCallTask):
+        raise rewards.RewardError("the exact gradient needs the reward of every action: train on one call a question")
     drawn = draw(task, settings.questions, settings, rng)
+    drawn = drawn._replace(lam=_weights(settings, rng, (len(drawn.rows), settings.group)))
     # At a high cost weight rewards are large: divided by their scale, no question outweighs the others.
-    scale = torch.from_numpy(1 + drawn.lam * np.nanmean(task.usd)).float()
+    scale, line = torch.from_numpy(1 + drawn.lam * np.nanmean(task.usd)).float(), {}
 
     def loss() -> torch.Tensor:
-        chance, value = task.all_actions(policy, drawn, reward)
-        return -((chance * value).sum(-1) / scale).mean()
+        chance, value, misfit = task.all_actions(policy, drawn, reward)
+        if not line:  # what is logged is one call a question, at the first of its cost weights
+            first = drawn._replace(lam=drawn.lam[:, 0])
+            batch = task.called(first, pick(chance[:, 0].detach().log(), rng))
+            line.update(streams(task, batch, reward(batch.quality, batch.usd.sum(1), batch.lam)))
+        return settings.regression * misfit - settings.exact * ((chance * value).sum(-1) / scale).mean()
 
-    batch = task.sample(policy, drawn, rng)
-    return loss, streams(task, batch, reward(batch.quality, batch.usd.sum(1), batch.lam))
+    return loss, line
 
 
 def _sampled_step(policy, task: Task, settings: Settings, reward: Reward, rng, step: int):
@@ -203,8 +230,6 @@ def _sampled_step(policy, task: Task, settings: Settings, reward: Reward, rng, s
         batch = task.sample(policy, drawn, rng)
         scored = np.asarray(reward(batch.quality, batch.usd.sum(1), batch.lam))
         line = streams(task, batch, scored)
-        if settings.overlong:
-            scored = scored + overlong((batch.turns >= 0).sum(1), *settings.overlong)
         scored = scored / (1 + batch.lam * np.nanmean(task.usd))
         useful = np.ptp(scored.reshape(-1, settings.group), 1) > 1e-9
         lines.append(line | {"useful groups": float(useful.mean())})
@@ -248,31 +273,24 @@ def streams(task: Task, batch: Rollouts, scored: np.ndarray) -> dict[str, float]
     return {name: float(value) for name, value in line.items()}
 
 
-def _write(run: Run, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, log: list, number: int) -> None:
-    """Weights, moments of Adam and the log in one file. Two files take turns, so the older one is whole whenever the
-    process dies.
+def _write(run: Run, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, log: list) -> None:
+    """Weights, moments of Adam and the log in one file, which is replaced at once: whenever the process dies, the last
+    whole state is there.
     """
-    from safetensors.torch import save
-
     tensors = {name: p.detach().contiguous() for name, p in policy.named_parameters()}
     for name, p in policy.named_parameters():
         tensors |= {f"{name} {field}": value for field, value in optimiser.state[p].items()}
-    run.write(f"training-{number % 2}.safetensors", save(tensors, {"log": json.dumps(log)}))
+    write_atomic(run.folder / STATE, lambda path: save_file(tensors, path, {"log": json.dumps(log)}))
 
 
 def _resume(run: Run | None, policy: torch.nn.Module, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Take up the latest whole state that a run keeps; returns its log, empty for a run without one."""
-    from safetensors import safe_open
-
-    log, latest = [], {}
-    for name in (f"training-{number}.safetensors" for number in (0, 1)):
-        if run is None or name not in run.manifest():
-            continue
-        with contextlib.suppress(RunError), safe_open(run.path(name), "pt") as file:
-            lines = json.loads(file.metadata()["log"])
-            if len(lines) > len(log):
-                log, latest = lines, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    for name, p in policy.named_parameters() if log else ():
-        p.data.copy_(latest[name])
-        optimiser.state[p] = {n.split()[1]: t for n, t in latest.items() if n.startswith(f"{name} ")}
+    """Take up the state that a run keeps; returns its log, empty for a run without one."""
+    if run is None or not (run.folder / STATE).is_file():
+        return []
+    with safe_open(run.folder / STATE, "pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        log = json.loads(file.metadata()["log"])
+    for name, p in policy.named_parameters():
+        p.data.copy_(state[name])
+        optimiser.state[p] = {key.split()[1]: value for key, value in state.items() if key.startswith(f"{name} ")}
     return log

@@ -24,7 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.recorded import Recorded
 from routerlab.core.runs import write_atomic
 from routerlab.routers import prompts
 from routerlab.train import recipes
@@ -148,7 +148,7 @@ def train(
     out: Path,
     start: Path | None = None,
     shard: bool = False,
-    table: OutcomeTable | None = None,
+    table: Recorded | None = None,
     say: Callable[[str], object] = print,
 ) -> Path:
     """Train one stage and return the folder of the result, OUT/model; started again, it goes on where it was stopped.
@@ -160,7 +160,7 @@ def train(
         out: Folder of the run: checkpoints, metrics.jsonl, settings.json, and at the end model/.
         start: The run whose model or adapter is trained further, as SFT's by DPO.
         shard: Whether the processes share the parameters by FSDP2 instead of each holding all (DDP).
-        table: For rl, the outcomes that answer the router's calls.
+        table: For rl, the recorded questions and outcomes that answer the router's calls.
         say: Is told of progress.
     """
     config = configure(stage, recipe, out, shard)

@@ -6,18 +6,9 @@ import numpy as np
 import torch
 
 from routerlab.grade.verify import abstains
-from routerlab.label.rewards import RewardError
 from routerlab.routers.prompts import SELECT, tool_name
 from routerlab.train.env import Episode, Replay, ToolCall
-from routerlab.train.rl import Draw, Reward, Rollouts
-
-
-def pick(logits: torch.Tensor, rng: np.random.Generator | None) -> np.ndarray:
-    """An action drawn from each row of logits, or the likeliest one without `rng`."""
-    if rng is None:
-        return logits.argmax(-1).numpy()
-    below = logits.double().softmax(-1).cumsum(-1).numpy()
-    return (below < rng.random((len(below), 1)) * below[:, -1:]).sum(-1)
+from routerlab.train.rl import Draw, Reward, Rollouts, pick
 
 
 class OneCall:
@@ -38,17 +29,30 @@ class OneCall:
         states = self._states(draw)
         with torch.no_grad():
             action = pick(policy(*states), rng)
+        return self.called(draw, action)._replace(states=tuple(s[:, None] for s in states))
+
+    def called(self, draw: Draw, action: np.ndarray) -> Rollouts:
+        """The rollouts of these calls, without states."""
         quality, usd = (m[draw.rows, action] for m in (self.quality, self.usd))
         calls, one = np.eye(len(self.models), dtype=int)[action], action[:, None]
-        states = tuple(s[:, None] for s in states)
-        return Rollouts(
-            states, draw.rows, draw.lam, one, one * 0, quality, usd[:, None], calls, calls * 0, quality >= 0
-        )
+        return Rollouts((), draw.rows, draw.lam, one, one * 0, quality, usd[:, None], calls, calls * 0, quality >= 0)
 
-    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]:
-        """The probability and the reward of every call (rows x models)."""
-        value = reward(self.quality[draw.rows], np.nan_to_num(self.usd[draw.rows]), draw.lam[:, None])
-        return policy(*self._states(draw)).softmax(-1), torch.from_numpy(np.nan_to_num(value)).float()
+    def all_actions(
+        self, policy: "Chooser", draw: Draw, reward: Reward
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The probability and the reward of every call; and the misfit of predictions: cross entropy of the quality and
+        a tenth of the squared error of the cost, counted in means of the model, over the outcomes that are known.
+        """
+        x, lam, known = self._states(draw)
+        truth, paid = (np.nan_to_num(m[draw.rows]) for m in (self.quality, self.usd))
+        quality, usd = policy.scores(x)
+        right, certain = torch.from_numpy(truth).float(), quality.clamp(1e-6, 1 - 1e-6)
+        error = -right * certain.log() - (1 - right) * (1 - certain).log()
+        error = error + 0.1 * ((usd - torch.from_numpy(paid).float()) / policy.usd) ** 2
+        each = (slice(None), *[None] * (lam.dim() - 1))  # of the cost weights of a question
+        chance = policy.logits(quality[each], usd[each], lam, known[each]).softmax(-1)
+        value = torch.from_numpy(reward(truth[each], paid[each], draw.lam[..., None])).float()
+        return chance, torch.where(known[each], value, 0), error[known].mean()
 
 
 class Chooser(torch.nn.Module):
@@ -70,9 +74,15 @@ class Chooser(torch.nn.Module):
         odds, longer = self.network(x).chunk(2, -1)
         return (self.odds + odds).sigmoid(), self.usd * longer.exp()
 
-    def forward(self, x: torch.Tensor, lam: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-        (quality, usd), lam = self.scores(x), lam[..., None]
+    def logits(
+        self, quality: torch.Tensor, usd: torch.Tensor, lam: torch.Tensor, allowed: torch.Tensor
+    ) -> torch.Tensor:
+        """Utilities over the temperature, with these predictions."""
+        lam = lam[..., None]
         return ((quality - lam * usd) / self.heat / (1 + lam * self.typical_usd)).masked_fill(~allowed, -torch.inf)
+
+    def forward(self, x: torch.Tensor, lam: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        return self.logits(*self.scores(x), lam, allowed)
 
 
 class Agent(torch.nn.Module):
@@ -149,9 +159,6 @@ class AgentMode:
         states = torch.from_numpy(slots), torch.from_numpy(shared), allowed[:, None].expand(n, limit, k)
         return Rollouts(states, draw.rows, draw.lam, actions, turns, *self._outcomes(draw.rows, episodes))
 
-    def all_actions(self, policy: torch.nn.Module, draw: Draw, reward: Reward) -> tuple[torch.Tensor, torch.Tensor]:
-        raise RewardError("the exact gradient needs the reward of every action: train on one call a question")
-
     def _turn(self, row: int, episode: Episode, asked: list[int], selected: int | None, now: np.ndarray) -> None:
         """Take the turn, feed the results and note in `now` (models x seen) what they show."""
         tools = [self.tools[m] for m in asked]
@@ -171,18 +178,16 @@ class AgentMode:
 
     def _outcomes(self, rows: np.ndarray, episodes: list[Episode]):
         """(quality, usd by turn, calls, failed, valid) of the episodes."""
-        shape = len(episodes), len(self.models)
-        usd, calls, failed = np.zeros((shape[0], self.max_turns)), np.zeros(shape, int), np.zeros(shape, int)
-        quality, valid = np.zeros(shape[0]), np.zeros(shape[0], bool)
-        for i, (row, episode) in enumerate(zip(rows.tolist(), episodes, strict=True)):
+        usd = np.zeros((len(episodes), self.max_turns))
+        for i, episode in enumerate(episodes):
             for step in episode.steps:
-                if step.kind == "call":
-                    m = self.models.index(episode.called[step.number or 0])
-                    usd[i, step.turn - 1] += step.usd
-                    calls[i, m] += 1
-                    failed[i, m] += step.answer is None
-            quality[i], valid[i] = self.replay.quality_of(row, episode), episode.outcome().valid
-        return quality, usd, calls, failed, valid
+                usd[i, step.turn - 1] += step.usd
+        calls, failed = (
+            np.array([[count[m] for m in self.models] for count in counts]).reshape(len(episodes), -1)
+            for counts in zip(*(e.tally() for e in episodes), strict=True)
+        )
+        quality = [self.replay.quality_of(row, e) for row, e in zip(rows.tolist(), episodes, strict=True)]
+        return np.array(quality), usd, calls, failed, np.array([e.outcome().valid for e in episodes])
 
 
 class Play(torch.nn.Module):
