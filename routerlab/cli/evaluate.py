@@ -122,6 +122,11 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("resamples", "splits"):
         if getattr(args, name, 1) < 1:
             raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1")
+    policies = [model.strip() for model in (getattr(args, "policies", None) or "medium,large").split(",")]
+    if len(policies) != 2 or len(set(policies)) != 2:
+        raise RouterError(
+            f"--policies {args.policies}; name two models with a comma between, the medium and the large one"
+        )
 
 
 def _contest(args: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
@@ -186,10 +191,7 @@ def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> An
 def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
     """Print how a router's policies for two models do beside always calling one of these."""
     from routerlab.contest import two_models
-    from routerlab.routers.protocol import RouterError
 
-    if models.count(",") != 1 or len({m.strip() for m in models.split(",")}) < 2:
-        raise RouterError(f"--policies {models}; name two different models, the medium and the large one, with a comma between")
     medium, large = (m.strip() for m in models.split(","))
     (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
     policies = two_models.policies_of(results, entry, medium, large)

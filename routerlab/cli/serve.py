@@ -143,7 +143,9 @@ def smoke(given: argparse.Namespace) -> int:
     scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text())
     if given.test not in ("all", *scenarios):
         raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
-    client = openai.OpenAI(base_url=checked_url(given.url), api_key=os.environ.get(given.key_env) or "none", max_retries=0)
+    client = openai.OpenAI(
+        base_url=checked_url(given.url), api_key=os.environ.get(given.key_env) or "none", max_retries=0
+    )
     names, rows = scenarios if given.test == "all" else [given.test], []
     for name, streamed in itertools.product(names, (False, True)):
         row = {"scenario": name, "stream": streamed}

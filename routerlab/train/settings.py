@@ -1,6 +1,7 @@
 """Recipes as YAML files: found by name, changed by flags, and refused in one line that names the cure."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,9 +40,12 @@ def parse(text: str) -> Any:
             f"{' '.join(text.split())[:60]!r} is no YAML ({' '.join(str(error).split())[:120]})"
         ) from error
     try:
-        return float(value) if isinstance(value, str) else value
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
         return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if number.is_integer() else number
 
 
 def refuse_unknown(keys: Iterable[Any], known: Iterable[str], where: str) -> None:
