@@ -60,7 +60,7 @@ class Progress:
     def start(self) -> None:
         """Measure time from here: the first call is about to be sent."""
         if not self._bar.disable:
-            self._bar.start_t = self._bar._time()
+            self._bar.start_t = self._bar.last_print_t = self._bar._time()
 
     def tell(self, usd: float, error: CallError | None) -> None:
         """Count one finished call: its charge, and its error if it has no answer."""
