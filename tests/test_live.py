@@ -87,7 +87,7 @@ def live(tmp_path_factory):
         ]
         (folder / "pool.yaml").write_text(yaml.safe_dump(cards | {"name": "loopback", "sets": {}}))
         given = {"pool_name": folder / "pool.yaml", "budget_usd": 0.5, "routers": "length,linear,ridge"}
-        given |= {"source": "pocket:train,pocket:validation,pocket:test", "limit": 120 if WHOLE else 60}
+        given |= {"source": "pocket:train,pocket:validation,pocket:test", "limit": 150}  # 09 probes 100 of them
         arguments = ["run", "--profile", "live", "--out", str(folder / "out"), "--jobs", "1"]
         arguments += [] if WHOLE else ["--only", "00,09"]
         for name, value in given.items():
