@@ -45,19 +45,21 @@ def write(folder: Path, done: Mapping[str, "Done"]) -> Path:
         links = " ".join(
             f'<a href="{other}.html"{" aria-current=page" if other == name else ""}>{other[:2]}</a>' for other in books
         )
+        body = _body(book)
         page = _PAGE.format(
             title=html.escape(titles[name]),
             style=style,
             links=f'<a href="index.html">Contents</a> {links}',
-            body=_body(book),
+            body=body,
         )
         _put(folder / "html" / f"{name}.html", page)
         about = done.get(name)
         state = "" if about is None else f"{about.seconds:.0f} s" if not about.error else f"failed: {about.error}"
         parts = re.findall(r"^## (.+)", "\n".join(c.source for c in book.cells if c.cell_type == "markdown"), re.M)
+        anchors = re.findall(r'<h2 id="([^"]+)"', body)
         inside = "".join(
-            f'<li><a href="{name}.html#{html.escape(part.replace(" ", "-"))}">{html.escape(part)}</a></li>'
-            for part in parts
+            f'<li><a href="{name}.html#{anchor}">{html.escape(part)}</a></li>'
+            for part, anchor in zip(parts, anchors, strict=True)
         )
         title = f'<a href="{name}.html">{html.escape(titles[name])}</a> <small>{html.escape(state)}</small>'
         lines.append(f"<h2>{title}</h2>\n<ul>{inside}</ul>")
