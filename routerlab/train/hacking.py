@@ -64,6 +64,7 @@ def summary(table: pd.DataFrame, total: int) -> str:
         return f"reward hacking: none of {total} trajectories has a reward that a stricter check rejects"
     kinds = [f"{why} {len(rows)} (mean excess {rows.excess.mean():.3g})" for why, rows in table.groupby("why")]
     lines = [f"reward hacking: {len(table)} of {total} trajectories look suspicious: {'; '.join(kinds)}"]
-    for query, why, reward, answer in table[["query", "why", "reward", "answer"]][:3].to_numpy():
+    columns = (list(table[name])[:3] for name in ("query", "why", "reward", "answer"))
+    for query, why, reward, answer in zip(*columns, strict=True):
         lines.append(f"  {query} {why}: reward {reward:.3g}, answer {str(answer)[:60]!r}")
     return "\n".join(lines)
