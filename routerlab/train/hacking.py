@@ -55,7 +55,7 @@ def suspicious(trajectories: Sequence[Trajectory], tolerance: float = 1e-6) -> p
     why = np.where(rejected, LENIENT, np.where(counted, FREE_SPENDING, FREE_FAILURE))
     columns = {"query": [q.id for q in queries], "why": why, "excess": excess, "reward": reward, "quality": quality}
     table = pd.DataFrame(columns | {"usd": usd, "answer": answers})[excess > tolerance]
-    return table.iloc[np.argsort(-np.asarray(table.excess), kind="stable")].reset_index(drop=True)
+    return table.iloc[np.argsort(-table.excess.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def summary(table: pd.DataFrame, total: int) -> str:
@@ -64,6 +64,7 @@ def summary(table: pd.DataFrame, total: int) -> str:
         return f"reward hacking: none of {total} trajectories has a reward that a stricter check rejects"
     kinds = [f"{why} {len(rows)} (mean excess {rows.excess.mean():.3g})" for why, rows in table.groupby("why")]
     lines = [f"reward hacking: {len(table)} of {total} trajectories look suspicious: {'; '.join(kinds)}"]
-    for _, row in table[:3].iterrows():
-        lines.append(f"  {row['query']} {row['why']}: reward {row['reward']:.3g}, answer {str(row['answer'])[:60]!r}")
+    columns = (list(table[name])[:3] for name in ("query", "why", "reward", "answer"))
+    for query, why, reward, answer in zip(*columns, strict=True):
+        lines.append(f"  {query} {why}: reward {reward:.3g}, answer {str(answer)[:60]!r}")
     return "\n".join(lines)
