@@ -127,7 +127,10 @@ def _benchmarks() -> dict[str, Number]:
     """From the committed results of benchmarks/: the CSV files, and the last line that each one printed."""
     parts = re.split(r"^## (\w+\.py)$", (root() / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8"), flags=re.M)
     said = dict(zip(parts[1::2], parts[2::2], strict=True))
-    last = {name: json.loads(re.findall(r"^\{.*\}$", text, re.M)[-1]) for name, text in said.items()}
+    last: dict[str, dict] = {name: {} for name in said}
+    for name, text in said.items():  # a later line says what an earlier one did not
+        for line in re.findall(r"^\{.*\}$", text, re.M):
+            last[name] |= json.loads(line)
     out = {
         "bench.actor": Number(last["actor.py"]["actor_share"], 1, True),
         "bench.actor.low": Number(last["actor.py"]["actor_share_ci_low"], 1, True),
@@ -144,10 +147,10 @@ def _benchmarks() -> dict[str, Number]:
     for probes in (25, 100, 400):
         out[f"new.pocket.{probes}"] = Number(last["newcomers.py"][f"pocket_share_{probes}"], 0, True)
         out[f"new.mmlupro.{probes}"] = Number(last["newcomers.py"][f"mmlupro_share_{probes}"], 0, True)
-    for line in re.findall(r"^(pocket-\w+) +(.+)$", said["actor.py"], re.M):
-        shares = [float(share) / 100 for share in re.findall(r"([\d.]+)% \[", line[1])]
-        for way, share in zip(("actor", "newcomers", "lookup"), shares, strict=True):
-            out[f"held.{line[0]}.{way}"] = Number(share, 1, True)
+    held = pd.read_csv(root() / "benchmarks" / "results" / "actor.csv")
+    for row in held[held["model"] != "mean"].to_dict("records"):
+        way = "lookup" if row["way"] == "card lookup" else row["way"]
+        out[f"held.{row['model']}.{way}"] = Number(row["share"], 1, True)
     prefix = pd.read_csv(root() / "benchmarks" / "results" / "prefix.csv", comment="#")
     for group in (8, 16):
         row = prefix[(prefix["prefix"] == 2000) & (prefix["completion"] == 100) & (prefix["group"] == group)].iloc[0]
