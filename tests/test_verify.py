@@ -272,6 +272,16 @@ def test_reasoning_gym_scores_embedded_and_other_questions(pocket):
     assert "family" in grade(ask("reasoning_gym", "1"), "1").why
 
 
+def test_letters_after_the_right_answer_make_it_wrong():
+    """reasoning-gym's partial credit for ten right letters sums to 0.9999999999999999."""
+    import reasoning_gym
+
+    entry = dict(reasoning_gym.create_dataset("spell_backward", seed=1, size=1)[0], answer="deldnurtnu")
+    question = ask("reasoning_gym", "deldnurtnu", dataset="spell_backward", entry=entry)
+    assert grade(question, "deldnurtnu").grade == Grade.CORRECT
+    assert grade(question, "deldnurtnurt").grade == Grade.INCORRECT
+
+
 def evaluating_scorers():
     """Data sets of reasoning-gym whose module hands text to eval or to what calls it, as the package lies here."""
     import reasoning_gym

@@ -225,7 +225,8 @@ def reasoning_gym(query: Query, answer: str) -> Result:
         # Such a scorer would run it as Python, here; of these only the very words can be right.
         return verdict(said == str(meta["entry"]["answer"]).strip())
     score: Callable[..., float] = get_score_answer_fn(meta["dataset"])
-    return verdict(score(said, meta["entry"]) >= 0.999)
+    # Exactly 1: sums of partial credit reach 0.9999999999999999 where letters follow the right answer.
+    return verdict(score(said, meta["entry"]) == 1.0)
 
 
 # Data sets whose scorers hand the answer to eval, some by way of sympy.
