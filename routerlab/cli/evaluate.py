@@ -120,8 +120,8 @@ def _check(args: argparse.Namespace) -> None:
     from routerlab.routers.protocol import RouterError
 
     for name in ("resamples", "splits"):
-        if getattr(args, name, 1) < 1:
-            raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1")
+        if not 1 <= getattr(args, name, 1) <= 10**6:
+            raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1 to 1,000,000")
     policies = [model.strip() for model in (getattr(args, "policies", None) or "medium,large").split(",")]
     if len(policies) != 2 or len(set(policies)) != 2:
         raise RouterError(
