@@ -147,8 +147,7 @@ def run(
             except BaseException as error:  # raised again where the results are awaited
                 finished.put((path, error))
 
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(_ENVIRONMENT | dict(os.environ))
     os.environ["ROUTERLAB_FIGURES"] = str(figures)  # kernels inherit it; figures.export reads it
     for _ in range(min(jobs, waiting)):
         threading.Thread(target=work, daemon=True).start()

@@ -9,6 +9,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -53,3 +54,21 @@ def datasets():
     if not folder.is_dir():
         pytest.skip("no ../shared/datasets here: real tables are not part of the project")
     return folder
+
+
+def notebook(*sources, parameters="profile = 'pocket'  # which"):
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(s) for s in sources]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell{number}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(name, *sources, **rest):
+        nbformat.write(notebook(*sources, **rest), tmp_path / name)
+        return tmp_path / name
+
+    return make

@@ -14,24 +14,6 @@ from routerlab.cli.headless import literal, summary
 from routerlab.core.runs import root
 
 
-def notebook(*sources, parameters="profile = 'pocket'  # which"):
-    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell(s) for s in sources]
-    for number, cell in enumerate(cells):
-        cell.id = f"cell{number}"
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-
-
-@pytest.fixture
-def write(tmp_path):
-    def make(name, *sources, **rest):
-        nbformat.write(notebook(*sources, **rest), tmp_path / name)
-        return tmp_path / name
-
-    return make
-
-
 def test_notebooks_are_found_by_number_and_name():
     every = book.notebooks()
     assert [p.stem for p in every] == sorted(p.stem for p in every)

@@ -11,22 +11,12 @@ import time
 import nbformat
 import pandas as pd
 import pytest
-from test_book import notebook
 
 from routerlab import book, cli
 from routerlab.cli import pages
 from routerlab.core.runs import root
 from routerlab.evaluate.stats import Interval
 from routerlab.figures.values import values_of
-
-
-@pytest.fixture
-def write(tmp_path):
-    def make(name, *sources, **rest):
-        nbformat.write(notebook(*sources, **rest), tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 def printed(path):
