@@ -25,9 +25,9 @@ def entry(family: str, level: int, index: int) -> Entry:
 
 
 def score(family: str, level: int, index: int, answer: str) -> float:
-    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (its partial credit counts as wrong)."""
+    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (partial credit, however near 1, counts as wrong)."""
     question = entry(family, level, index)
-    return float(_dataset(family, level).score_answer(answer, question) >= 0.999)
+    return float(_dataset(family, level).score_answer(answer, question) == 1.0)
 
 
 def key(family: str, question: Entry) -> str:
