@@ -14,6 +14,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from routerlab.label import rewards
 from routerlab.pocket.generate import hidden_states
 from routerlab.pocket.hidden import best_reward, hidden_knowledge
 from routerlab.routers.actor import TYPICAL_TOKENS
+from routerlab.routers.blend import Blend
 from routerlab.sources.split import clusters
 from routerlab.train import actor
 from routerlab.train.env import Replay
@@ -102,15 +104,19 @@ class Pocket:
         with torch.no_grad():
             return [m.double().numpy() for m in policy.eval().scores(self.x[split])]
 
-    def area(self, policy: Chooser) -> float:
-        lams, means = lam_grid(self.usd, 60), {}
+    def path(self, predicted: dict[str, Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """(quality, cost) of each test question at the operating points that are corners of the validation curve."""
+        lams, outcomes = lam_grid(self.usd, 60), {}
         for split in ("validation", "test"):
-            quality, usd = self.predicted(policy, split)
-            choices = np.stack([decide(quality, usd, lam) for lam in lams], 1)
-            rows = np.arange(len(choices))[:, None]
-            means[split] = [m[rows, choices].mean(0) for m in self.first[split]]
-        path = corners(means["validation"][1], means["validation"][0])
-        return float(path_area(means["test"][1][path], means["test"][0][path], *self.ends))
+            choices = np.stack([decide(*predicted[split], lam) for lam in lams], 1)
+            outcomes[split] = [m[np.arange(len(choices))[:, None], choices] for m in self.first[split]]
+        quality, usd = (m.mean(0) for m in outcomes["validation"])
+        at = corners(usd, quality)
+        return outcomes["test"][0][:, at], outcomes["test"][1][:, at]
+
+    def area(self, policy: Chooser) -> float:
+        quality, usd = self.path({split: self.predicted(policy, split) for split in ("validation", "test")})
+        return float(path_area(usd.mean(0), quality.mean(0), *self.ends))
 
     def imitation(self, seed: int, steps: int = 200) -> Chooser:
         """Cross entropy of the model to call, which the table shows, at drawn cost weights."""
@@ -190,6 +196,27 @@ def one_call(pocket: Pocket, out: dict) -> None:
             out[f"{name}_less_{rival}_low"] = round(float(np.quantile((of[name] - of[rival])[1:], 0.025)), 4)
     out |= {f"area_{n}": round(float(np.mean(a)), 4) for n, a in areas.items()}
     out |= {f"seconds_{n}": round(float(np.mean(s)), 1) for n, s in seconds.items()}
+
+
+def blend(pocket: Pocket, out: dict) -> None:
+    """Area of actors trained by the exact gradient less the area of the blend, fitted to the same training questions
+    (on words and letters of the text) and scored at the same cost weights; paired over test questions.
+    """
+    splits = ("validation", "test")
+    rival = Blend().fit(pocket.parts["train"].queries, pocket.parts["train"].table)
+    theirs, drawn = pocket.path({s: rival.predict(pocket.parts[s].queries) for s in splits}), []
+    for seed in SEEDS:
+        policy = pocket.trained(EXACT, seed)
+        both = *pocket.path({s: pocket.predicted(policy, s) for s in splits}), *theirs
+        ends, values = np.cumsum([m.shape[1] for m in both])[:-1], np.hstack(both)
+        sampled = bootstrap_means(values, rng=np.random.default_rng(0), clusters=pocket.clusters)
+        means = np.split(np.vstack([values.mean(0), sampled]), ends, 1)
+        drawn.append([path_area(usd, quality, *pocket.ends) for quality, usd in (means[:2], means[2:])])
+        print(f"seed {seed} area: exact {drawn[-1][0][0]:.4f}, blend {drawn[-1][1][0]:.4f}", flush=True)
+    ours, other = np.mean(drawn, 0)
+    report("exact less blend", ours - other, "area on test, mean of seeds")
+    out["area_exact_less_blend"] = [round(float(v), 4) for v in Interval.of((ours - other)[0], (ours - other)[1:])]
+    out["area_blend"] = round(float(other[0]), 4)
 
 
 def bandit(pocket: Pocket, out: dict) -> None:
@@ -356,7 +383,7 @@ def pools(pocket: Pocket, out: dict) -> None:
 
 if __name__ == "__main__":
     figures: dict = {}
-    steps = {step.__name__: step for step in (one_call, bandit, gated, agents, pools, tune)}
+    steps = {step.__name__: step for step in (one_call, blend, bandit, gated, agents, pools, tune)}
     if strange := [name for name in sys.argv[1:] if name not in steps]:
         sys.exit(f"there is no {strange[0]!r}; name some of {', '.join(steps)}")
     embedded = Pocket()
