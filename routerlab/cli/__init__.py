@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 import routerlab
@@ -55,17 +55,18 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="routerlab", description="A workbench for cost-aware LLM routing.")
     whole.add_argument("--version", action="version", version=routerlab.__version__)
     verbs = whole.add_subparsers(title="verbs", metavar="VERB")
-
-    def verb(do: Callable[[argparse.Namespace], int], name: str, what: str):
-        one = verbs.add_parser(name, help=what, description=do.__doc__)
-        one.set_defaults(do=do, verb=one)
-        return one
-
     for about in flags()["verbs"]:
-        module, _, function = (about.get("do") or about["module"]).partition(".")
-        code = import_module(f"routerlab.cli.{module}")
-        if function:
-            add_flags(verb(getattr(code, function), about["name"], about["help"]), *about["flags"])
-        else:
-            code.add(verb)
+        module, _, function = about["do"].partition(".")
+        do = getattr(import_module(f"routerlab.cli.{module}"), function)
+        verb = verbs.add_parser(about["name"], help=about["help"], description=do.__doc__)
+        verb.set_defaults(do=do, verb=verb)
+        add_flags(verb, *about.get("flags", ()))
+        if "whats" in about:
+            parts = verb.add_subparsers(title="what", metavar="WHAT", required=True)
+            for what in about["whats"]:
+                part = parts.add_parser(
+                    what["name"], help=what["about"].split(".")[0].lower(), description=what["about"]
+                )
+                part.set_defaults(what=what["do"])
+                add_flags(part, *what["flags"])
     return whole

@@ -8,15 +8,7 @@ from typing import Any
 
 import routerlab
 from routerlab.cli.serve import from_log
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    add_flags(parser, "eval", "contest", "log")
-    parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
-    add_flags(parser, "leaderboard", "contest")
+from routerlab.cli.shared import say
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -4,11 +4,13 @@ import argparse
 import datetime as dt
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -88,8 +90,9 @@ def keep_bands(given: argparse.Namespace) -> int:
 
 def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
     """The recipe in a YAML file, or of that name in `data/recipes/data`, with some fields changed (values are YAML)."""
-    read = read_yaml(root() / "data" / "recipes" / "data", name) | {key: parse(value) for key, value in changes.items()}
-    known = asdict(make.Recipe())
+    if not (read := read_yaml(root() / "data" / "recipes" / "data", name)):
+        raise TrainError(f"recipe {name!r} is empty; data/recipes/data/pocket.yaml shows what one says")
+    read, known = read | {key: parse(value) for key, value in changes.items()}, asdict(make.Recipe())
     refuse_unknown(read, known, f"recipe {name!r}")
     if isinstance(read.get("lam"), int | float):
         read["lam"] = [read["lam"]] * 2
@@ -136,16 +139,23 @@ def records(given: argparse.Namespace) -> int:
     if not (queries := queries[: recipe.most]):
         raise TrainError(f"no question of split {recipe.split} is left; choose other bands, or another source")
     make.refuse_leaks(queries, everything)
+    shapes, by_id = {kind: make.schema(kind) for kind in kinds}, {q.id: q for q in queries}
+
+    def rows(kind: str) -> Iterator[dict[str, Any]]:
+        each = make.records(kind, queries, pool, recipe, evidence, reasons)
+        return (verl(row, by_id[row["query"]]) for row in each) if given.layout == "verl" else each
+
     run = Run(given.out)
     if given.rationale:
+        for kind in kinds:
+            next(rows(kind), None)  # what is wrong with a recipe is found before a call is paid
         reasons = rationales(given, queries, pool, run)
-    by_id = {q.id: q for q in queries}
-    for kind, shape in {kind: make.schema(kind) for kind in kinds}.items():
-        rows = make.records(kind, queries, pool, recipe, evidence, reasons)
-        if given.layout == "verl":
-            rows, shape = (verl(row, by_id[row["query"]]) for row in rows), None
-        path = run.write(f"{kind}.parquet", partial(stream, rows=rows, shape=shape))
-        print(f"{path}: {pq.read_metadata(path).num_rows:,} records of {len(queries):,} questions")
+    with TemporaryDirectory() as folder:  # nothing of the run is written before all its records are made
+        for kind, shape in shapes.items():
+            stream(Path(folder) / kind, rows(kind), shape if given.layout == "routerlab" else None)
+        for kind in kinds:
+            path = run.write(f"{kind}.parquet", partial(shutil.copyfile, Path(folder) / kind))
+            print(f"{path}: {pq.read_metadata(path).num_rows:,} records of {len(queries):,} questions")
     about = {"recipe": asdict(recipe), "pool": pool.name, "questions": len(queries), "layout": given.layout}
     about["left out"] = "system_prompt and temperature of calls: recorded answers do not depend on them"
     run.write("card.json", json.dumps(about, indent=1) + "\n")
@@ -154,14 +164,15 @@ def records(given: argparse.Namespace) -> int:
 
 def stream(path: Path, rows: Iterable[dict[str, Any]], shape: pa.Schema | None = None) -> None:
     """Write rows to a Parquet file, a batch at a time; without a `shape` that of the first batch."""
-    rows, writer = iter(rows), None
-    while (batch := list(islice(rows, BATCH))) or writer is None:
-        if not batch and shape is None:
-            raise RunError("no records: no question has an outcome of every model of its pool")
-        table = pa.Table.from_pylist(batch, shape)
-        writer, shape = writer or pq.ParquetWriter(path, table.schema, compression="zstd"), table.schema
+    rows = iter(rows)
+    batch = list(islice(rows, BATCH))
+    if not batch and shape is None:
+        raise RunError("no records: no question has an outcome of every model of its pool")
+    table = pa.Table.from_pylist(batch, shape)
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         writer.write_table(table)
-    writer.close()
+        while batch := list(islice(rows, BATCH)):
+            writer.write_table(pa.Table.from_pylist(batch, table.schema))
 
 
 def verl(row: Mapping[str, Any], query: Query) -> dict[str, Any]:
@@ -231,13 +242,9 @@ def tokens(given: argparse.Namespace) -> int:
         try:
             tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"no tokenizer in {given.tokenizer}; give the folder of a model ({str(error).splitlines()[0]})"
-            ) from error
-    try:
-        read = pq.ParquetFile(given.file)
-    except pa.ArrowInvalid as error:
-        raise RunError(f"{given.file} is no Parquet file; write records with `routerlab data records`") from error
+            why = str(error).splitlines()[0]
+            raise RunError(f"no tokenizer in {given.tokenizer}; give the folder of a model ({why})") from error
+    read = pq.ParquetFile(given.file)
     if not {"tools", "question_chars"} <= {*read.schema_arrow.names} or not read.metadata.num_rows:
         raise RunError(f"{given.file} holds no records of this package; write some with `routerlab data records`")
     size = np.array([n for batch in read.iter_batches(BATCH) for n in lengths(batch.to_pylist(), tokenizer)])
@@ -265,13 +272,3 @@ def tokens(given: argparse.Namespace) -> int:
         except ValueError as error:
             raise RunError(f"{given.figure} cannot be drawn ({error}); name a file such as lengths.svg") from error
     return 0
-
-
-WHATS = {
-    "list": listing,
-    "download": download,
-    "split": split,
-    "filter": keep_bands,
-    "records": records,
-    "tokens": tokens,
-}

@@ -4,15 +4,7 @@ import argparse
 from pathlib import Path
 
 import routerlab
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    add_flags(verb(route, "route", "which model a saved router calls for a question, and why"), "route")
-    add_flags(verb(meet, "meet", "teach a saved router a new model from a few probe questions"), "meet")
-    what = "give a saved router the prices of another pool file; nobody is asked anything"
-    add_flags(verb(reprice, "reprice", what), "reprice")
+from routerlab.cli.shared import say
 
 
 def route(args: argparse.Namespace) -> int:

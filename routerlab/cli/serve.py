@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import routerlab
-from routerlab.cli.shared import AddVerb, add_flags, read_env, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    add_flags(verb(serve, "serve", "serve a router and its pool as OpenAI's chat completions"), "serve")
-    add_flags(verb(host, "host", "start the server of a language model that routes"), "host")
-    add_flags(verb(smoke, "smoke", "ask a deployment a few questions and check the answers"), "smoke")
+from routerlab.cli.shared import read_env, say
 
 
 def serve(given: argparse.Namespace) -> int:

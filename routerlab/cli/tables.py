@@ -29,6 +29,13 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
+def data(args: argparse.Namespace) -> int:
+    """Fetch, split and filter questions, and make records of them that train a router."""
+    from routerlab.cli import records
+
+    return getattr(records, args.what)(args)
+
+
 def import_(args: argparse.Namespace) -> int:
     """Make a run of a table that others recorded. Which column holds what is said by flags, or by the layout of a
     published table; flags win. Costs come from the table (--usd), or from prices (--pool, --prices) and tokens."""

@@ -7,13 +7,7 @@ import os
 import shlex
 import subprocess
 
-from routerlab.cli.shared import AddVerb, add_flags, read_env, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
-    what = "train a language model as a router: supervised, by preferences, by rewards"
-    add_flags(verb(train, "train", what), "train")
+from routerlab.cli.shared import read_env, say
 
 
 def train(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def entry(family: str, level: int, index: int) -> Entry:
 
 
 def score(family: str, level: int, index: int, answer: str) -> float:
-    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (partial credit, however near 1, counts as wrong)."""
+    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0, or 0.0 (partial credit, however near 1)."""
     question = entry(family, level, index)
     return float(_dataset(family, level).score_answer(answer, question) == 1.0)
 
