@@ -50,6 +50,11 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
     return {str(query): str(band) for query, band in bands.items()}
 
 
+def data(given: argparse.Namespace) -> int:
+    """Fetch, split and filter questions, and make records of them that train a router."""
+    return globals()[given.what](given)
+
+
 def listing(_: argparse.Namespace) -> int:
     """The verb `data list`."""
     print(benchmarks.listing())

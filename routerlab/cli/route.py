@@ -3,17 +3,21 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import routerlab
-from routerlab.cli.shared import say
+from routerlab.cli.collect import ended
+from routerlab.collect.backends import backend
+from routerlab.collect.run import collect
+from routerlab.collect.settings import Settings
+from routerlab.routers import newcomers, store
+from routerlab.routers.protocol import RouterError, as_queries
 
 
 def route(args: argparse.Namespace) -> int:
     """Print for each question what a saved router predicts of every model (quality, US$, and their balance, quality -
     lam * US$) and which model it calls. With --answer that model is asked too."""
-    from routerlab.routers.protocol import RouterError, as_queries
-    from routerlab.routers.store import load
-
-    router = load(args.router)
+    router = store.load(args.router)
     router = router if args.lam is None else router.at(args.lam)
     texts = [args.question]
     if len(args.question) < 250 and Path(args.question).is_file():
@@ -35,12 +39,6 @@ def route(args: argparse.Namespace) -> int:
 
 def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
     """Ask each chosen model its questions, in the run's ledger, and print answers and costs."""
-    import numpy as np
-
-    from routerlab.collect.ask import Settings
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-
     pool, total = routerlab.Pool.load(args.pool), 0.0
     for model, queries in chosen.items():
         run = routerlab.Run(f"{args.run}-{model.replace('/', '_')}")
@@ -51,8 +49,7 @@ def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
         for query, answer, cost in zip(done.table.queries, answers[:, 0], usd[:, 0], strict=True):
             text = next(q.text for q in queries if q.id == query)
             print(f"{_short(text)}\n  {model}, US$ {cost:.3g}: {answer}")
-        if done.stopped:
-            say(f"routerlab: {done.stopped}")
+        if ended(done):
             return 3
     print(f"US$ {total:.3g} in all")
     return 0
@@ -61,12 +58,6 @@ def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
 def meet(args: argparse.Namespace) -> int:
     """Choose probes among the recorded training questions, ask the new model these, and write a router that knows one
     model more. No other model is asked, and nothing is fitted again. The exit status is 3 if asking stopped early."""
-    from routerlab.collect.ask import Settings
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-    from routerlab.routers import newcomers, store
-    from routerlab.routers.protocol import RouterError
-
     router, pool = store.load(args.router), routerlab.Pool.load(args.pool).subset([args.model])
     if args.model in router.models:
         raise RouterError(f"the router knows {args.model!r} already; a new price or a smaller pool needs no probes")
@@ -79,8 +70,7 @@ def meet(args: argparse.Namespace) -> int:
     settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens)
     done = collect(probes, pool, backend(args.backend), run, settings)
     print(done)
-    if done.stopped:
-        say(f"routerlab: {done.stopped}")
+    if ended(done):
         return 3
     met = newcomers.meet(router, groups, (train.queries, train.table), args.model, done.table)
     card = {"data": train.sha256, "pool": train.pool.name, "met": args.model, "probes": args.probes}
@@ -92,8 +82,6 @@ def meet(args: argparse.Namespace) -> int:
 def reprice(args: argparse.Namespace) -> int:
     """Predict costs anew from the recorded tokens and the prices of a pool, and write that router. What it predicts of
     qualities stays, and so does its cost weight."""
-    from routerlab.routers import store
-
     router, pool = store.load(args.router), routerlab.Pool.load(args.pool)
     train = routerlab.recorded(args.table).split("train")
     card = {"data": train.sha256, "pool": pool.name, "repriced": {m: pool[m].as_of for m in router.models}}

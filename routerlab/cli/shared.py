@@ -6,6 +6,7 @@ import functools
 import math
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from typing import Any
 @functools.cache
 def flags() -> dict[str, list[dict[str, Any]]]:
     """`flags.toml`: the verbs, and groups of flags."""
-    import tomllib
-
     return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
 
 
@@ -30,8 +29,8 @@ def add_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
 
 def flags_of(given: argparse.Namespace, group: str) -> dict[str, Any]:
     """The values of the flags of a group, those that were given."""
-    names = (flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
-    return {name: value for name in names if (value := getattr(given, name))}
+    names = (flag.get("dest") or flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
 
 
 def say(line: str) -> None:
@@ -85,6 +84,28 @@ def _shares(text: str) -> dict[str, float]:
     return dict(zip(("train", "validation", "test"), map(float, text.split(",")), strict=True))
 
 
+def _names(text: str) -> list[str]:
+    if not (names := [name for name in text.split(",") if name]):
+        raise ValueError
+    return names
+
+
+def _tokens(text: str) -> str | float | dict[str, float]:
+    """A number, numbers by model (A=1,B=2), or the name of a column."""
+    try:
+        if "=" in text:
+            return {m: float(n) for m, _, n in (pair.rpartition("=") for pair in text.split(","))}
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _two(text: str) -> list[str]:
+    if len(set(models := [model.strip() for model in text.split(",")])) != 2 or len(models) != 2:
+        raise ValueError
+    return models
+
+
 def _variable(text: str) -> str:
     if text and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         raise ValueError
@@ -96,6 +117,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "float": float,
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
+    "many": _number(1, 10**6, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
     "share": _number(0, 1, "share"),
@@ -104,6 +126,9 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "seconds": _number(0.001, 86400, "number of seconds"),
     "path": _reader(_path, "is no path; name a file or folder"),
     "day": _reader(dt.date.fromisoformat, "is no day; give it as YYYY-MM-DD"),
+    "names": _reader(_names, "names nothing; write names with commas between"),
+    "tokens": _tokens,
     "shares": _reader(_shares, "are no shares; give train,validation,test, such as 80,0,20"),
+    "two models": _reader(_two, "are not two models; name the medium and the large one with a comma between"),
     "variable": _reader(_variable, "is no name of an environment variable (letters, digits, _); put the key into one"),
 }

@@ -50,15 +50,13 @@ def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
     seen, cells = set(), {}
     for family in FAMILIES:
         for level in range(LEVELS):
-            chosen, index = [], _first(family, level)
-            while len(chosen) < per_cell:
-                name = key(family, entry(family, level, index))
-                if name not in seen:
+            chosen, first = [], _first(family, level)
+            for index in range(first, first + 50 * per_cell):
+                if len(chosen) < per_cell and (name := key(family, entry(family, level, index))) not in seen:
                     seen.add(name)
                     chosen.append(index)
-                index += 1
-                if index - _first(family, level) > 50 * per_cell:
-                    raise ValueError(f"{family} level {level} has fewer than {per_cell} different questions: ask less")
+            if len(chosen) < per_cell:
+                raise ValueError(f"{family} level {level} has fewer than {per_cell} different questions: ask less")
             cells[family, level] = chosen
     return cells
 

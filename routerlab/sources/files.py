@@ -33,8 +33,6 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
     """
     path = Path(path)
     refuse_pickle(path)
-    if not path.is_file():
-        raise SourceError(f"no file at {path}; give the path of a JSONL, JSON, CSV or Parquet file")
     with readable(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
@@ -50,6 +48,8 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
 @contextlib.contextmanager
 def readable(path: str | Path) -> Iterator[None]:
     """Turn what the reader of a format raises for a damaged file, or one of another format, into a SourceError."""
+    if not Path(path).is_file():
+        raise SourceError(f"no file at {path}; give the path of a JSONL, JSON, CSV or Parquet file")
     try:
         yield
     except SourceError:

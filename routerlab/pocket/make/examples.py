@@ -60,13 +60,11 @@ def encode_cell(
     """
     words, family = tokenizer(), FAMILIES[name]
     kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
-    prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
-    heads = words(list(prompts), add_special_tokens=False)["input_ids"]
-    tails = words(list(targets), add_special_tokens=False)["input_ids"]
-    unknown = words.unk_token_id
+    prompts, targets = map(list, zip(*(example(family, e, thinks) for e in kept), strict=True))
+    heads, tails = (words(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, targets))
     rows, lengths = [], []
     for head, tail in zip(heads, tails, strict=True):
-        if unknown in head or unknown in tail:
+        if words.unk_token_id in head + tail:
             raise ValueError(f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}")
         if len(head) + len(tail) <= MAX_TOKENS:
             rows.append(np.array(head + tail, np.uint8))
