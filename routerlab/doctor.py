@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shutil
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +67,6 @@ def _embedded() -> str:
 
 def _package(name: str) -> str:
     """The version of an installed package, which is not imported."""
-    from importlib.metadata import packages_distributions, version
-
     if importlib.util.find_spec(name) is None:
         return ""
     return ", ".join(f"{each} {version(each)}" for each in packages_distributions().get(name, [])) or name

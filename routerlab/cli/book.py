@@ -48,8 +48,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 def tidy(args: argparse.Namespace) -> int:
     """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
-    paths = args.paths or book.notebooks()
-    changed = [path for path in paths if book.tidy(path, write=not args.check)]
+    changed = [path for path in args.paths or book.notebooks() if book.tidy(path, write=not args.check)]
     for path in changed:
         print(f"{path.name}: {'not tidy' if args.check else 'tidied'}")
     if args.check and changed:
@@ -70,8 +69,7 @@ def pocket(args: argparse.Namespace) -> int:
     this only to reproduce the committed files from seeds."""
     from routerlab.pocket.make.build import make
 
-    folder = _folder(args.out or root() / "data" / "pocket")
-    make(folder, quick=args.quick, again=args.again, threads=args.threads, say=say)
+    make(_folder(args.out or root() / "data" / "pocket"), args.quick, args.again, args.threads, say)
     return 0
 
 

@@ -46,8 +46,7 @@ def evaluate(args: argparse.Namespace) -> int:
     salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
     contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
     for salt in salts:
-        parts = with_splits(data, say_once, salt=salt, hold_out=args.hold_out)
-        contests.append(_contest(args, parts, say_once))
+        contests.append(_contest(args, with_splits(data, say_once, salt=salt, hold_out=args.hold_out), say_once))
     results = contests[0]
     rival = rival or results.chosen()[0].name  # the best on validation, not on the test
     if len(contests) > 1:

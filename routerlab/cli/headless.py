@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+import yaml
+
 from routerlab import Pool, Run, doctor
 from routerlab.book import BookError, Done
 from routerlab.cli.collect import chosen
@@ -18,8 +21,6 @@ from routerlab.sources.split import split
 
 def literal(text: str) -> Any:
     """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text itself."""
-    import yaml
-
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -38,8 +39,6 @@ def summary(done: Sequence[Done]) -> str:
 
 def jobs() -> int:
     """How many notebooks at once: each is given two cores and 4 GB of the memory that is free."""
-    import psutil
-
     return max(1, min((os.cpu_count() or 1) // 2, psutil.virtual_memory().available // 2**32))
 
 

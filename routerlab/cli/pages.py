@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from jinja2 import Template
+from pygments.formatters import HtmlFormatter
 
 from routerlab.book import Done
 from routerlab.core.runs import write_atomic
@@ -19,8 +21,6 @@ from routerlab.core.runs import write_atomic
 
 def write(folder: Path, done: Mapping[str, Done]) -> Path:
     """Write the executed notebooks of a run as folder/html and return the page of contents."""
-    import nbformat
-
     books = {path.stem: nbformat.read(path, 4) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     titles = {name: _first(book, r"# (.+)") or name for name, book in books.items()}
     page = Template(Path(__file__).with_name("pages.html").read_text(encoding="utf-8"), autoescape=True)
@@ -48,8 +48,6 @@ def _first(book: Any, pattern: str) -> str:
 
 
 def _colours() -> str:
-    from pygments.formatters import HtmlFormatter
-
     return HtmlFormatter(style="default").get_style_defs(".highlight")
 
 
@@ -68,8 +66,7 @@ def _body(book: Any) -> str:
             data.pop("application/vnd.jupyter.widget-view+json", None)  # it needs a running kernel
             if "image/png" in data:
                 output.metadata["image/png"] = {"alt": f"Figure. {said}"[:400]}
-    exporter = HTMLExporter(template_name="basic", anchor_link_text="")
-    return exporter.from_notebook_node(book)[0]
+    return HTMLExporter(template_name="basic", anchor_link_text="").from_notebook_node(book)[0]
 
 
 def _formula(tex: str) -> str:

@@ -20,11 +20,17 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from routerlab.cli.shared import flags_of, read_env
+from routerlab.collect.backends import backend
+from routerlab.collect.run import collect
+from routerlab.collect.settings import Settings
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query, by_split, to_arrow
 from routerlab.core.recorded import Recorded, recorded
 from routerlab.core.runs import Run, RunError, root, write_atomic
+from routerlab.label.difficulty import difficulty
 from routerlab.routers import prompts
+from routerlab.routers.groups import KMeans
+from routerlab.routers.learned import CATEGORIES
 from routerlab.sources import benchmark_specs, benchmarks
 from routerlab.sources.split import leakage
 from routerlab.sources.split import split as again
@@ -38,8 +44,6 @@ SCHEMA = yaml.safe_load(Path(make.__file__).with_name("recipe.yaml").read_text(e
 
 def bands_of(given: argparse.Namespace) -> dict[str, str]:
     """The band of difficulty of each question of the reference run; prints how many are in each."""
-    from routerlab.label.difficulty import difficulty
-
     if not given.reference:
         raise RunError("bands come from the pass rates of a reference model; name its run with --reference")
     table = recorded(given.reference).table
@@ -113,9 +117,6 @@ def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
 
 def kinds_of(data: Recorded) -> list[str]:
     """The kind of each question: its category where all questions have one, else its cluster of alike questions."""
-    from routerlab.routers.groups import KMeans
-    from routerlab.routers.learned import CATEGORIES
-
     for name in CATEGORIES:
         if all(name in q.meta for q in data.queries):
             return [str(q.meta[name]) for q in data.queries]
@@ -200,10 +201,6 @@ def rationales(given: argparse.Namespace, queries: Sequence[Query], pool: Pool, 
     """What a model writes about each question, by query id, from the question alone; every call is in the ledger of the
     run `RUN/rationales`. A text that tells the reference is dropped; the question then gets the counted rationale.
     """
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-    from routerlab.collect.settings import Settings
-
     read_env()
     settings = Settings(system=REASON, contract="none", max_tokens=100, budget_usd=given.budget_usd)
     where = Run(run.folder / "rationales")

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import quote
 
 MOST = 300  # characters
@@ -27,13 +27,8 @@ def words(body: str) -> str:
     except (ValueError, RecursionError):
         return re.sub(r"<[^<>]*>", " ", body)
     for name in ("error", "message", "detail", "msg"):
-        while isinstance(content, Mapping | list) and content:
-            if isinstance(content, list):
-                content = content[0]
-            elif name in content:
-                content = content[name]
-            else:
-                break
+        while content and (isinstance(content, list) or (isinstance(content, Mapping) and name in content)):
+            content = content[0 if isinstance(content, list) else name]
     return content if isinstance(content, str) else json.dumps(content)
 
 
@@ -50,6 +45,6 @@ def scrub(text: str, *secrets: str) -> str:
     return line if len(line) <= MOST else line[: MOST - 1] + "…"
 
 
-def _forms(secret: str) -> Iterator[str]:
+def _forms(secret: str) -> tuple[str, ...]:
     """A secret as it may be repeated: plain, in a URL, in JSON, in base64."""
-    yield from (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode())
+    return secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()

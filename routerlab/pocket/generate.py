@@ -42,8 +42,7 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 def prompt(words: PreTrainedTokenizerFast, question: str) -> str:
     """The text a model continues when it is asked `question`, by its chat template."""
-    message = [{"role": "user", "content": question}]
-    return str(words.apply_chat_template(message, tokenize=False))
+    return str(words.apply_chat_template([{"role": "user", "content": question}], tokenize=False))
 
 
 def answer(

@@ -8,9 +8,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from routerlab.core.queries import Query, QueryError, read_queries
+from routerlab.core.recorded import recorded
 from routerlab.sources.benchmark_specs import benchmarks, raw_rows
 from routerlab.sources.files import Row, SourceError, read_rows, readable
 from routerlab.sources.rows import Asked, plain
+from routerlab.sources.split import clusters
 
 
 def listing() -> str:
@@ -144,13 +146,10 @@ def to_queries(
 
 
 def _pocket(split: str | None) -> list[Query]:
-    from routerlab.core.recorded import recorded
-
     pocket = recorded("pocket")
     if split != "more":
         return pocket.split(split).queries if split else pocket.queries
     from routerlab.pocket.make.record import more
-    from routerlab.sources.split import clusters
 
     further = more()
     label = clusters([*pocket.queries, *further]).tolist()

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from routerlab.core.queries import QueryError
 from routerlab.core.runs import Run
 
@@ -35,8 +37,6 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
     refuse_pickle(path)
     with readable(path):
         if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
             return [{**row, "_file": path.stem} for row in pq.read_table(path).to_pylist()]
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:

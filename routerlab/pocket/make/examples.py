@@ -4,6 +4,7 @@ import string
 
 import numpy as np
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from routerlab.pocket import tasks
@@ -17,8 +18,6 @@ MAX_TOKENS = 256
 
 def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
     """Single characters, and one token for each fixed wording; the chat template ends where the model continues."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
     vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
     core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
