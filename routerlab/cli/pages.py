@@ -22,9 +22,11 @@ from routerlab.core.runs import write_atomic
 def write(folder: Path, done: Mapping[str, Done]) -> Path:
     """Write the executed notebooks of a run as folder/html and return the page of contents."""
     books = {path.stem: nbformat.read(path, 4) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    titles = {name: _first(book, r"# (.+)") or name for name, book in books.items()}
+    said = {n: "\n".join(c.source for c in b.cells if c.cell_type == "markdown") for n, b in books.items()}
+    titles = {name: title[1] if (title := re.search(r"^# (.+)", said[name], re.M)) else name for name in books}
     page = Template(Path(__file__).with_name("pages.html").read_text(encoding="utf-8"), autoescape=True)
-    style = Path(__file__).with_name("pages.css").read_text(encoding="utf-8") + _colours()
+    style = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
+    style += HtmlFormatter(style="default").get_style_defs(".highlight")
     contents, index = {}, folder / "html" / "index.html"
     for name, book in books.items():
         body = _body(book)
@@ -32,7 +34,7 @@ def write(folder: Path, done: Mapping[str, Done]) -> Path:
         _put(folder / "html" / f"{name}.html", whole)
         about = done.get(name)
         state = "" if about is None else f"{about.seconds:.0f} s" if not about.error else f"failed: {about.error}"
-        parts = re.findall(r"^## (.+)", "\n".join(c.source for c in book.cells if c.cell_type == "markdown"), re.M)
+        parts = re.findall(r"^## (.+)", said[name], re.M)
         contents[name] = state, list(zip(re.findall(r'<h2 id="([^"]+)"', body), parts, strict=True))
     _put(index, page.render(title="RouterLab: the notebooks", style=style, books=titles, contents=contents))
     return index
@@ -40,15 +42,6 @@ def write(folder: Path, done: Mapping[str, Done]) -> Path:
 
 def _put(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _first(book: Any, pattern: str) -> str:
-    found = (re.search(pattern, cell.source, re.M) for cell in book.cells if cell.cell_type == "markdown")
-    return next((match[1] for match in found if match), "")
-
-
-def _colours() -> str:
-    return HtmlFormatter(style="default").get_style_defs(".highlight")
 
 
 def _body(book: Any) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 MOST = 300  # characters
@@ -23,7 +24,7 @@ _SECRET_SHAPE = re.compile(
 def words(body: str) -> str:
     """The message in the body of an error: of its JSON the field that holds it, else the text without its tags."""
     try:
-        content = json.loads(body)
+        content: Any = json.loads(body)
     except (ValueError, RecursionError):
         return re.sub(r"<[^<>]*>", " ", body)
     for name in ("error", "message", "detail", "msg"):
