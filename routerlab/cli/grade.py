@@ -24,9 +24,7 @@ from routerlab.grade.verify import grade_many, visible
 def grade(args: argparse.Namespace) -> int:
     """Grade what a run recorded with the verifiers as they are now, and write its table again. No model is asked;
     grades given by a judge stay as they are."""
-    if args.run == "pocket":
-        raise RunError("'pocket' is the committed table; name a run of your own in data/runs")
-    data = recorded(args.run)
+    run, data = Run(args.run), recorded(args.run)
     queries, rows = {q.id: q for q in data.queries}, data.table.rows.to_pylist()
     again = [row for row in rows if row["answer"] is not None and queries[row["query"]].verifier != "judge"]
     asked, answers = [queries[row["query"]] for row in again], [row["answer"] for row in again]
@@ -35,7 +33,7 @@ def grade(args: argparse.Namespace) -> int:
     for row, verdict in zip(again, verdicts, strict=True):
         row |= {name: getattr(verdict, name) for name in ("grade", "quality", "error")}
     columns = {name: [row[name] for row in rows] for name in data.table.rows.column_names}
-    record(Run(args.run), data.queries, data.pool, OutcomeTable(columns, data.pool.ids), data.card)
+    record(run, data.queries, data.pool, OutcomeTable(columns, data.pool.ids), data.card)
     share = lenient_share(asked, map(visible, answers))
     print(f"{len(again)} answers graded again, {changed} grades changed; {share:.1%} read by the lenient reader")
     if failed := sum(v.error == "grading" for v in verdicts):

@@ -21,9 +21,9 @@ def route(args: argparse.Namespace) -> int:
     router = router if args.lam is None else router.at(args.lam)
     texts = [args.question]
     if len(args.question) < 250 and Path(args.question).is_file():
-        texts = [line for line in Path(args.question).read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not texts:
-            raise RouterError(f"{args.question} has no questions; write one on each line")
+        texts = Path(args.question).read_text(encoding="utf-8").splitlines()
+    if not (texts := [text for text in texts if text.strip()]):
+        raise RouterError(f"{args.question} has no questions; write one on each line")
     queries = list({q.id: q for q in as_queries(texts)}.values())
     chosen: dict[str, list] = {}
     frame, columns = router.frame(queries), ["model", "quality", "usd", "value"]
@@ -46,9 +46,9 @@ def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
         done = collect(queries, pool.subset([model]), backend(args.backend), run, Settings(budget_usd=left))
         answers, usd = done.table.text("answer"), done.table.matrix("usd")
         total += float(np.nansum(usd))
+        texts = {query.id: _short(query.text) for query in queries}
         for query, answer, cost in zip(done.table.queries, answers[:, 0], usd[:, 0], strict=True):
-            text = next(q.text for q in queries if q.id == query)
-            print(f"{_short(text)}\n  {model}, US$ {cost:.3g}: {answer}")
+            print(f"{texts[query]}\n  {model}, US$ {cost:.3g}: {answer}")
         if ended(done):
             return 3
     print(f"US$ {total:.3g} in all")

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 
+import routerlab
 from routerlab.cli.shared import read_env, say
 
 
@@ -43,11 +44,7 @@ def train(args: argparse.Namespace) -> int:
         return 0
     if args.launch != "local":
         return _run(launch.command(args.launch, arguments, args.gpus))
-    table = None
-    if args.table:
-        from routerlab.core.recorded import recorded
-
-        table = recorded(args.table).split("train")  # other splits are never trained on
+    table = routerlab.recorded(args.table).split("train") if args.table else None  # other splits are never trained on
     records, start = read_records(args.data, stage), args.start and args.start.resolve()
     result = supervised(stage, recipe, records, args.out.resolve(), start, args.shard, table, say)
     if int(os.environ.get("RANK", 0)) == 0:
