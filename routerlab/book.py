@@ -5,12 +5,15 @@ import json
 import os
 import queue
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import nbformat
 
 from routerlab.core.runs import root, sha256, write_atomic
 
@@ -125,7 +128,7 @@ def run(
     for path in paths:
         given = {**values, **(own or {}).get(path.stem[:2], {})}
         given = {name: value for name, value in given.items() if name in declared[path]}
-        key = _hash(state, given, [(cell.cell_type, cell.source) for cell in _read(path).cells])
+        key = _hash(state, given, [(cell.cell_type, cell.source) for cell in nbformat.read(path, 4).cells])
         before = recorded.get(path.stem)
         if not fresh and before and before.key == key and _still_there(before, folder / path.name, figures):
             say(f"{which[path]} unchanged since its last run (--fresh runs it again)")
@@ -189,14 +192,7 @@ def _still_there(done: Done, executed: Path, figures: Path) -> bool:
     return not done.error and drawn and executed.is_file() and sha256(executed) == done.copy
 
 
-def _read(path: Path) -> Any:
-    import nbformat
-
-    return nbformat.read(path, 4)
-
-
 def _run_one(path: Path, output: Path, given: dict[str, Any], key: str, figures: Path, timeout_s: float) -> Done:
-    import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -205,7 +201,7 @@ def _run_one(path: Path, output: Path, given: dict[str, Any], key: str, figures:
     # Papermill saves after every cell and not atomically, so it writes beside the file that is put in place at the end.
     partial = output.with_name(f".{output.stem}.running.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    notebook = _read(path)
+    notebook = nbformat.read(path, 4)
     notebook.cells.append(nbformat.v4.new_code_cell(_LAST_CELL, metadata={"tags": ["recorded-values"]}))
     try:
         papermill.execute_notebook(
@@ -225,7 +221,7 @@ def _run_one(path: Path, output: Path, given: dict[str, Any], key: str, figures:
         error = f"{path.name}: not finished within {timeout_s:g} s; raise --timeout"
     except DeadKernelError:
         error = f"{path.name}: its kernel died, perhaps for want of memory; run it alone with --only"
-    executed, recorded = _read(partial), {}
+    executed, recorded = nbformat.read(partial, 4), {}
     last = executed.cells.pop()
     executed.metadata.papermill["input_path"] = str(path)  # in place of the whole notebook, which papermill was given
     if not error:
@@ -233,8 +229,8 @@ def _run_one(path: Path, output: Path, given: dict[str, Any], key: str, figures:
     write_atomic(output, lambda temporary: nbformat.write(executed, str(temporary)))
     partial.unlink()
     named = re.findall(r'export\(\w+, "(\w+)"', "".join(cell.source for cell in notebook.cells))
-    drawn = [f"{name}.pdf" for name in named if (figures / f"{name}.pdf").is_file()]
-    drawn = [name for name in drawn if (figures / name).stat().st_mtime >= began - 1]
+    drawn = [path for path in (figures / f"{name}.pdf" for name in named) if path.is_file()]
+    drawn = [path.name for path in drawn if path.stat().st_mtime >= began - 1]
     return Done(path.stem, time.monotonic() - started, error, key, sha256(output), drawn, recorded)
 
 
@@ -243,10 +239,7 @@ _LAST_CELL = "from routerlab.figures.values import values_of\nprint(values_of(gl
 
 def update(executed: Path, notebook: Path) -> None:
     """Replace a notebook by its executed copy, tidied."""
-    import nbformat
-
-    copy = nbformat.read(executed, 4)
-    write_atomic(notebook, lambda temporary: nbformat.write(copy, str(temporary)))
+    write_atomic(notebook, lambda temporary: shutil.copyfile(executed, temporary))
     tidy(notebook)
 
 
@@ -266,8 +259,6 @@ def tidy(path: Path, write: bool = True) -> bool:
 
     Returns True if that changes the file; with `write=False` it is left as it is.
     """
-    import nbformat
-
     try:
         before = path.read_text(encoding="utf-8")
         book = nbformat.reads(before, 4)
@@ -282,8 +273,7 @@ def tidy(path: Path, write: bool = True) -> bool:
         if cell.cell_type != "code":
             continue
         count += bool(cell.source.strip())
-        ran = cell.execution_count is not None
-        cell.execution_count = count if ran else None
+        cell.execution_count = None if cell.execution_count is None else count
         cell.outputs = _joined(o for o in cell.outputs if o.get("name") != "stderr")
         for output in cell.outputs:
             output.pop("transient", None)

@@ -4,7 +4,11 @@ import importlib.util
 import os
 import re
 import shutil
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from routerlab.core.runs import root
 
@@ -20,41 +24,8 @@ class Check(NamedTuple):
 
 def examine() -> list[Check]:
     """Look for every optional part. Nothing is changed, asked over a network or printed, and no key is read out."""
-    return [
-        Check(
-            "embedded models",
-            _embedded(),
-            "all notebooks with no key, GPU or download (--profile pocket)",
-            "restore data/pocket from git, or run `make pocket`",
-        ),
-        Check(
-            "provider keys",
-            ", ".join(key_names()),
-            "asking providers: routerlab collect --backend litellm (--profile live)",
-            "set an environment variable such as OPENAI_API_KEY",
-        ),
-        Check("GPU", _gpu(), "training and local serving of large models (--profile gpu)", "needs an NVIDIA GPU"),
-        Check("flash-attn", _package("flash_attn"), "faster attention in training", "pip install -e '.[gpu]'"),
-        Check("vLLM", _package("vllm"), "fast generation on a GPU", "pip install -e '.[gpu]'"),
-        Check(
-            "bubblewrap",
-            _sandbox(),
-            "grading answers that are code",
-            "apt-get install bubblewrap; where it cannot run, `routerlab collect` says why",
-        ),
-        Check(
-            "TeX",
-            _program("latexmk", "tectonic"),
-            "the paper (make paper)",
-            "apt-get install latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern",
-        ),
-        Check(
-            "Chromium",
-            _program("chromium", "chromium-browser", "google-chrome"),
-            "pictures of widgets and of the served page",
-            "apt-get install chromium",
-        ),
-    ]
+    parts = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return [Check(name, globals()[how](*of), enables, cure) for name, how, of, enables, cure in map(dict.values, parts)]
 
 
 def key_names() -> list[str]:
@@ -84,6 +55,10 @@ def following(checks: list[Check]) -> str:
     return "routerlab eval --table pocket --routers all"
 
 
+def _keys() -> str:
+    return ", ".join(key_names())
+
+
 def _embedded() -> str:
     weights = list((root() / "data" / "pocket" / "models").glob("*/model.safetensors"))
     table = (root() / "data" / "pocket" / "outcomes.parquet").is_file()
@@ -92,8 +67,6 @@ def _embedded() -> str:
 
 def _package(name: str) -> str:
     """The version of an installed package, which is not imported."""
-    from importlib.metadata import packages_distributions, version
-
     if importlib.util.find_spec(name) is None:
         return ""
     return ", ".join(f"{each} {version(each)}" for each in packages_distributions().get(name, [])) or name

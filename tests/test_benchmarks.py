@@ -341,7 +341,7 @@ def own(tmp_path):
 @pytest.mark.parametrize("name", ["own.jsonl", "own.csv.gz", "own.parquet"])
 def test_files_of_every_format_give_the_same_queries(own, name):
     by_name = load(f"file:{own / name}?question=q&answer=a&verifier=exact&keep=topic&split=train")
-    by_argument = load(f"file:{own / name}", question="q", answer="a", keep=["topic"], split="train")
+    by_argument = load(f"file:{own / name}?question=q&answer=a&keep=topic", split="train")
     expected = [Query.ask(f"Is {n} even?", "yes" if n % 2 == 0 else "no") for n in range(20)]
     assert [q.id for q in by_name] == [q.id for q in by_argument] == [q.id for q in expected]
     assert by_name[3].meta == {"topic": "parity"}
@@ -414,8 +414,8 @@ def test_mistakes_with_files_name_the_cure(own):
         (own / "empty.jsonl").write_text("")
         with pytest.raises(QueryError, match=message):
             load(name)
-    with pytest.raises(QueryError, match="are for file:"):
-        load("gsm8k", question="q")
+    with pytest.raises(QueryError, match="no benchmark 'gsm8k.question=q'"):
+        load("gsm8k?question=q")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl.gz", "x.csv.gz", "x.zip", "x.parquet", "x.json"])

@@ -214,7 +214,7 @@ def test_what_a_table_lacks_is_said_once(capsys, monkeypatch, splits):
 
 def test_flags_that_are_data_are_read_as_their_kind():
     args = cli.parser().parse_args(["collect", "--run", "r", "--limit", "3", "--rpm", "60", "--folder", "x"])
-    assert (args.limit, args.rpm, args.samples, args.timeout) == (3, 60.0, 1, 120.0)
+    assert (args.limit, args.requests_per_minute, args.samples, args.timeout_s) == (3, 60.0, 1, 120.0)
     assert args.folder.name == "x", "a path"
     args = cli.parser().parse_args(["data", "split", "--shares", "80,0,20"])
     assert args.shares == {"train": 80, "validation": 0, "test": 20}

@@ -15,7 +15,7 @@ COMMANDS = [c for c in re.findall(r"`([^`]+)`", TEXT) if c.startswith("routerlab
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_line_understands(command):
     given = cli.parser().parse_args(shlex.split(command)[1:])
-    assert callable(given.do)
+    assert callable(cli.function(given.do))
     if getattr(given, "pool", None) in ("pocket", "duo", "xrouter"):
         pool = Pool.load(given.pool)
         assert set((getattr(given, "models", None) or pool.ids[0]).split(",")) <= set(pool.ids)

@@ -70,7 +70,7 @@ def test_the_last_line_is_a_command_that_exists(tmp_path, monkeypatch):
     for command, verb in ((first, "run"), (second, "collect"), (third, "eval")):
         words = shlex.split(command)[1:]
         assert words[0] == verb
-        assert cli.parser().parse_args(words).do.__name__ in {"run", "collect", "evaluate"}
+        assert cli.function(cli.parser().parse_args(words).do).__name__ in {"run", "collect", "evaluate"}
     assert (root() / "figures" / "pareto.pdf").is_file()
 
 

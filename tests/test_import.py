@@ -152,7 +152,7 @@ def test_published_tables_need_no_flags(do, datasets):
         ("--question prompt --quality {model}+ok --usd {model}+usd --keep subject", "no column subject"),
         (
             "--question prompt --quality level --model topic --usd level",
-            r"quality runs from 1 to 3, and must lie in 0\.\.1; scale the column",
+            r"has a quality outside 0\.\.1: scale it",
         ),
         ("--layout routlelm", "no layout 'routlelm'; there are mmlu-pro, mt-bench, routellm, routerbench"),
         ("--layout mt-bench --pool duo", "no column question_id"),

@@ -201,6 +201,12 @@ FLAGS = [
     "data records --recipe hard --out x",
     "data records --recipe eval --kind sft --sets {} --out x",
     "data records --recipe few-to-many --out x",
+    "data records --recipe pocket --curriculum [x] --out x",
+    'data records --recipe pocket --kind rl --sets {"x":.001} --out x',
+    "data records --recipe pocket --kind sft --layout verl --out x",
+    "data records --recipe empty.yaml --kind rl --out x",
+    "collect --run x --key-env =",
+    "collect --run x --key-env sk-1 --backend replay",
     "data tokens nothing.parquet",
     "data tokens README.md",
     "show nowhere",
@@ -219,6 +225,7 @@ def check_refused(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for name in ("pools", "layouts", "pocket", "recipes", "judge", "policies", "benchmarks.yaml", "openapi.yaml"):
         (tmp_path / "data" / name).symlink_to(root() / "data" / name)
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
     monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
@@ -235,7 +242,7 @@ def check_refused(capsys, tmp_path, monkeypatch):
         if code == 1:
             assert len(err.strip().splitlines()) == 1, err
             assert last.startswith("routerlab: ")
-        assert not list((tmp_path / "data").glob("runs/*/*")), "nothing is written"
+        assert not list((tmp_path / "data").glob("runs/*")), "nothing is written"
 
     return run
 

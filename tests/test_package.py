@@ -148,7 +148,7 @@ def _readme_commands() -> list[str]:
 def test_the_command_line_takes_every_command_of_the_readme(command):
     words = shlex.split(command, comments=True)[1:]
     args = cli.parser().parse_args(words)
-    assert args.do.__module__.startswith("routerlab.cli.")
+    assert cli.function(args.do).__module__.startswith("routerlab.cli.")
     for name in getattr(args, "only", "").split(","):
         assert not name or notebooks([name])
 

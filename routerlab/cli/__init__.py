@@ -1,6 +1,7 @@
 """The command line: results on stdout, progress and errors on stderr, and an error's last line names the cure."""
 
 import argparse
+import ast
 import io
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import routerlab
 from routerlab.cli.shared import add_flags, flags
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     try:
-        status = args.do(args)
+        status = function(args.do)(args)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -50,22 +52,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Verb(argparse.ArgumentParser):
+    """A verb, described by the docstring of the function that runs it, which is read and not imported."""
+
+    def format_help(self) -> str:
+        module, function = self.get_default("do").split(".")
+        code = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+        (do,) = (node for node in code.body if isinstance(node, ast.FunctionDef) and node.name == function)
+        self.description = self.description or ast.get_docstring(do)
+        return super().format_help()
+
+
+def function(do: str) -> Callable[[argparse.Namespace], int]:
+    """The function `module.name` of a verb; its module is imported with all that it needs."""
+    module, name = do.split(".")
+    return getattr(import_module(f"routerlab.cli.{module}"), name)
+
+
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; each verb sets `do`, the function that runs it."""
+    """The parser of the whole command line; each verb sets `do`, the name of the function that runs it."""
     whole = argparse.ArgumentParser(prog="routerlab", description="A workbench for cost-aware LLM routing.")
     whole.add_argument("--version", action="version", version=routerlab.__version__)
-    verbs = whole.add_subparsers(title="verbs", metavar="VERB")
-
-    def verb(do: Callable[[argparse.Namespace], int], name: str, what: str):
-        one = verbs.add_parser(name, help=what, description=do.__doc__)
-        one.set_defaults(do=do, verb=one)
-        return one
-
+    verbs = whole.add_subparsers(title="verbs", metavar="VERB", parser_class=_Verb)
     for about in flags()["verbs"]:
-        module, _, function = (about.get("do") or about["module"]).partition(".")
-        code = import_module(f"routerlab.cli.{module}")
-        if function:
-            add_flags(verb(getattr(code, function), about["name"], about["help"]), *about["flags"])
-        else:
-            code.add(verb)
+        verb = verbs.add_parser(about["name"], help=about["help"])
+        verb.set_defaults(do=about["do"], verb=verb)
+        add_flags(verb, *about.get("flags", ()))
+        if "whats" in about:
+            parts = verb.add_subparsers(
+                title="what", metavar="WHAT", required=True, parser_class=argparse.ArgumentParser
+            )
+            for what in about["whats"]:
+                part = parts.add_parser(
+                    what["name"], help=what["about"].split(".")[0].lower(), description=what["about"]
+                )
+                part.set_defaults(what=what["do"])
+                add_flags(part, *what["flags"])
     return whole

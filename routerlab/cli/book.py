@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
+from routerlab import book
+from routerlab.cli import headless, pages
 from routerlab.cli.shared import say
+from routerlab.core.runs import root
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the numbered notebooks with papermill; print a table of results, and write what the notebooks computed
     (result.json) and the notebooks as pages that need no network (html). What is finished and unchanged is not
     executed again. A parameter that no notebook declares is an error; the exit status is 1 if any notebook failed."""
-    from routerlab import book
-    from routerlab.cli import headless, pages
-
     paths = book.notebooks(args.only.split(","))
     values = {"profile": args.profile} | {name: headless.literal(value) for name, value in args.values}
     if values["profile"] == "gpu":
@@ -48,10 +48,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 def tidy(args: argparse.Namespace) -> int:
     """Drop stderr, timings, widget state and injected cells from notebooks and renumber their cells."""
-    from routerlab import book
-
-    paths = args.paths or book.notebooks()
-    changed = [path for path in paths if book.tidy(path, write=not args.check)]
+    changed = [path for path in args.paths or book.notebooks() if book.tidy(path, write=not args.check)]
     for path in changed:
         print(f"{path.name}: {'not tidy' if args.check else 'tidied'}")
     if args.check and changed:
@@ -61,7 +58,6 @@ def tidy(args: argparse.Namespace) -> int:
 
 def actor(args: argparse.Namespace) -> int:
     """Train the actors `known`, on all embedded models, and `unseen`, without one of them, from seeds."""
-    from routerlab.core.runs import root
     from routerlab.train.actor import make
 
     make(_folder(args.out or root() / "data" / "pocket" / "actor"), say)
@@ -71,11 +67,9 @@ def actor(args: argparse.Namespace) -> int:
 def pocket(args: argparse.Namespace) -> int:
     """Train every embedded model that has no weights yet, then record its answers to the held-out questions. You need
     this only to reproduce the committed files from seeds."""
-    from routerlab.core.runs import root
     from routerlab.pocket.make.build import make
 
-    folder = _folder(args.out or root() / "data" / "pocket")
-    make(folder, quick=args.quick, again=args.again, threads=args.threads, say=say)
+    make(_folder(args.out or root() / "data" / "pocket"), args.quick, args.again, args.threads, say)
     return 0
 
 

@@ -6,32 +6,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import routerlab
-from routerlab.cli.serve import from_log
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    parser = verb(evaluate, "eval", "fit routers on a table's training split and score them on its test split")
-    add_flags(parser, "eval", "contest", "log")
-    parser = verb(leaderboard, "leaderboard", "fit and score routers on many tables, a line a router")
-    add_flags(parser, "leaderboard", "contest")
+from routerlab.cli.shared import say
+from routerlab.contest import breakdown, two_models, verdict
+from routerlab.contest import leaderboard as board
+from routerlab.contest.run import KINDS, contest
+from routerlab.contest.setup import with_splits
+from routerlab.core.runs import root
+from routerlab.evaluate.frontier import lam_grid
+from routerlab.evaluate.looking import looking
+from routerlab.evaluate.stats import Interval
+from routerlab.routers.cascade import answer_codes, signs_of
+from routerlab.routers.encoder import Encoder
+from routerlab.routers.features import Tfidf
+from routerlab.routers.learned import linear
+from routerlab.routers.protocol import RouterError
+from routerlab.serve.choose import open_router
+from routerlab.serve.log import LogError
+from routerlab.serve.offline import evaluate_log, refresh
+from routerlab.sources import tables
+from routerlab.sources.split import clusters
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Fit routers on the training split of a recorded table, choose their operating points on validation, and score
     them on the test split: the area under each frontier, its gain over the random mix of single models, what is saved
     at the best single model's quality, and the differences to the leader, with 95 % intervals."""
-    from routerlab.contest import breakdown, setup, verdict
-    from routerlab.contest.run import KINDS
-
     if args.routers == "list":
         print("\n".join(KINDS))
         return 0
     if args.log:
-        return from_log(args)
-    _check(args)
+        return _from_log(args)
     data = _table(args.table, args.bench)
     if args.looking:
         return _looking(data, args.seed)
@@ -39,8 +46,7 @@ def evaluate(args: argparse.Namespace) -> int:
     salts = [None] if args.splits == 1 and not args.hold_out else [f"split {k}" for k in range(args.splits)]
     contests, say_once = [], functools.cache(say)  # a contest looks at the splits again, and says of them the same
     for salt in salts:
-        parts = setup.with_splits(data, say_once, salt=salt, hold_out=args.hold_out)
-        contests.append(_contest(args, parts, say_once))
+        contests.append(_contest(args, with_splits(data, say_once, salt=salt, hold_out=args.hold_out), say_once))
     results = contests[0]
     rival = rival or results.chosen()[0].name  # the best on validation, not on the test
     if len(contests) > 1:
@@ -59,36 +65,40 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _from_log(given: argparse.Namespace) -> int:
+    """Print what each router would have reached on the requests of a served run, by its log alone."""
+    run = routerlab.Run(given.log)
+    if (data := refresh(run)) is None:
+        raise LogError(f"{run.folder} has no log of served requests; name the --run of `routerlab serve`")
+    specs = (spec.partition("@") for spec in given.routers.split(","))
+    routers = [open_router(name, data.pool, given.table, float(lam) if lam else None) for name, _, lam in specs]
+    print(data.table)
+    for name, quality, usd, why in evaluate_log(run, data, routers):
+        if quality is None or usd is None:
+            print(f"{name}: {why}")
+            continue
+        mean, low, high = (1000 * value for value in usd.dr)
+        print(
+            f"{name}: quality {quality.dr} (doubly robust), {quality.ips} (inverse propensity); US$ per 1,000 "
+            f"{mean:.4g} [{low:.4g}, {high:.4g}]; {quality.requests:.0f} effective requests"
+        )
+    return 0
+
+
 def _looking(data: Any, seed: int) -> int:
     """Print what a router would gain by the answers of each model, and of the cheapest two, three … models."""
-    import numpy as np
-
-    from routerlab.contest.setup import with_splits
-    from routerlab.evaluate.frontier import lam_grid
-    from routerlab.evaluate.looking import looking
-    from routerlab.routers.cascade import answer_codes, signs_of
-    from routerlab.routers.features import Tfidf
-    from routerlab.routers.learned import linear
-    from routerlab.sources.split import clusters
-
     train = with_splits(data, say).split("train")
     both = train.table.matrix("quality"), train.table.matrix("usd")
     kept = np.flatnonzero(~np.isnan(sum(both)).any(1))
     queries, names = [train.queries[i] for i in kept], train.table.models
-    table = train.table.select([q.id for q in queries])
+    table, texts = train.table.select([q.id for q in queries]), [q.text for q in queries]
     quality, usd = (m[kept] for m in both)
     order = np.argsort(usd.mean(0)).tolist()
     sets = [[m] for m in order] + [order[:k] for k in range(2, len(order))]
-    texts = [q.text for q in queries]
     say(f"{len(sets)} sets of models seen, {len(queries)} training questions")
-    about = {
-        "fit": linear,
-        "lams": lam_grid(usd, 40),
-        "rng": np.random.default_rng(seed),
-        "clusters": clusters(queries),
-    }
+    about = {"lams": lam_grid(usd, 40), "rng": np.random.default_rng(seed), "clusters": clusters(queries)}
     x, seen = Tfidf().fit(texts).views(texts).dense, (signs_of(table), answer_codes(table))
-    lines = looking(x, *seen, (quality, usd), sets, **about)
+    lines = looking(x, *seen, (quality, usd), sets, fit=linear, **about)
     print(f"area of a linear router that sees no answers: {lines[0].without}; what seeing answers adds:")
     width = max(len(", ".join(names[m] for m in line.models)) for line in lines)
     print(f"{'answers seen of':{width}}  {'for free':26}  paid for")
@@ -102,9 +112,6 @@ def leaderboard(args: argparse.Namespace) -> int:
     """Fit and score routers on every table, and print for each router its gain in area over the random mix of single
     models on each table with its 95 % interval, its mean rank, the tables it wins, and on how many a single model is at
     least as good and as cheap as its frugal point."""
-    from routerlab.contest import leaderboard as board
-
-    _check(args)
     contests = {}
     for name, data in _tables(args.tables):
         say(f"table {name}")
@@ -116,42 +123,18 @@ def leaderboard(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    from routerlab.routers.protocol import RouterError
-
-    for name in ("resamples", "splits"):
-        if not 1 <= getattr(args, name, 1) <= 10**6:
-            raise RouterError(f"--{name} {getattr(args, name)}; give a whole number from 1 to 1,000,000")
-    policies = [model.strip() for model in (getattr(args, "policies", None) or "medium,large").split(",")]
-    if len(policies) != 2 or len(set(policies)) != 2:
-        raise RouterError(
-            f"--policies {args.policies}; name two models with a comma between, the medium and the large one"
-        )
-
-
 def _contest(args: argparse.Namespace, data: Any, say: Callable[[str], None]) -> Any:
-    from routerlab.contest.run import contest
-    from routerlab.core.runs import root
-    from routerlab.routers.encoder import Encoder
-    from routerlab.routers.features import Tfidf
-
     return contest(
         data,
         args.routers if args.routers == "all" else args.routers.split(","),
         features=Encoder(args.encoder, root() / "data" / "runs" / "embeddings") if args.encoder else Tfidf(),
-        seed=args.seed,
-        trainings=args.trainings,
-        category=args.category,
-        missing=args.missing,
+        **{name: getattr(args, name) for name in ("seed", "trainings", "category", "missing")},
         say=say,
     )
 
 
 def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> Any:
     """Print the tables and verdicts of one contest; returns its summary."""
-    from routerlab.contest import verdict
-    from routerlab.evaluate.stats import Interval
-
     low, high = (1000 * usd for usd in results.ends)
     models, single = results.models(), results.single
     names = results.test.table.models
@@ -188,11 +171,9 @@ def _report(args: argparse.Namespace, data: Any, results: Any, rival: str) -> An
     return summary
 
 
-def _policies(models: str, results: Any, name: str, resamples: int) -> Any:
+def _policies(models: Sequence[str], results: Any, name: str, resamples: int) -> Any:
     """Print how a router's policies for two models do beside always calling one of these."""
-    from routerlab.contest import two_models
-
-    medium, large = (m.strip() for m in models.split(","))
+    medium, large = models
     (entry,) = results.chosen(name)[:1] or results.chosen()[:1]
     policies = two_models.policies_of(results, entry, medium, large)
     report = two_models.policy_report(results, policies.tolist(), medium, large, resamples=resamples)
@@ -209,10 +190,6 @@ def _print(frame: Any) -> None:
 
 def _rival(name: str | None, routers: Sequence[str]) -> str | None:
     """The name a router has in the results, checked before minutes are spent on fitting."""
-    from routerlab.contest.run import KINDS
-    from routerlab.routers.features import Tfidf
-    from routerlab.routers.protocol import RouterError
-
     shown = {kind: KINDS[kind](Tfidf()).name for kind in routers if kind in KINDS}
     name = shown.get(name or "", name)
     known = {*shown.values(), "random mix", None}
@@ -222,8 +199,6 @@ def _rival(name: str | None, routers: Sequence[str]) -> str | None:
 
 
 def _table(name: str, bench: str | None = None) -> Any:
-    from routerlab.sources import tables
-
     if not Path(name).is_file():
         if bench:
             raise tables.SourceError(f"{name} is no file of RouteLLM's; leave out --bench {bench}")
@@ -236,8 +211,6 @@ def _table(name: str, bench: str | None = None) -> Any:
 
 def _tables(names: Sequence[str]) -> list[tuple[str, Any]]:
     """Every table that is named, and those in the folders that are named; a file with several benchmarks is as many."""
-    from routerlab.sources import tables
-
     recorded: list[tuple[str, Any]] = []
     for name in names:
         folder = Path(name)

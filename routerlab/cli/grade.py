@@ -6,37 +6,36 @@ import hashlib
 
 import routerlab
 from routerlab.cli.shared import say
+from routerlab.collect.ask import CollectError, Settings, ask
+from routerlab.collect.backends import backend
+from routerlab.collect.calls import Call
+from routerlab.collect.ledger import Ledger
+from routerlab.collect.settings import call_of
+from routerlab.core.invariants import Grade
+from routerlab.core.outcomes import OutcomeTable
+from routerlab.core.recorded import record, recorded
+from routerlab.core.runs import Run, RunError
+from routerlab.grade.contract import lenient_share
+from routerlab.grade.judge import PROMPT
+from routerlab.grade.judge_audit import audit
+from routerlab.grade.verify import grade_many, visible
 
 
 def grade(args: argparse.Namespace) -> int:
     """Grade what a run recorded with the verifiers as they are now, and write its table again. No model is asked;
     grades given by a judge stay as they are."""
-    from routerlab.core.outcomes import OutcomeTable
-    from routerlab.core.recorded import record, recorded
-    from routerlab.core.runs import Run, RunError
-    from routerlab.grade.contract import lenient_share
-    from routerlab.grade.verify import grade_many, visible
-
-    if args.run == "pocket":
-        raise RunError("'pocket' is the committed table; name a run of your own in data/runs")
-    data = recorded(args.run)
-    queries, columns = {q.id: q for q in data.queries}, data.table.rows.to_pydict()
-    answered = [
-        (row, queries[query], answer, finish or "stop")
-        for row, (query, answer, finish) in enumerate(
-            zip(columns["query"], columns["answer"], columns["finish"], strict=True)
-        )
-        if answer is not None and queries[query].verifier != "judge"
-    ]
-    rows, asked, answers, finishes = map(list, zip(*answered, strict=True)) if answered else ([], [], [], [])
-    verdicts = grade_many(asked, answers, finishes, sandbox=args.sandbox)
-    changed = sum(columns["grade"][row] != v.grade for row, v in zip(rows, verdicts, strict=True))
-    for name in ("grade", "quality", "error"):
-        for row, verdict in zip(rows, verdicts, strict=True):
-            columns[name][row] = getattr(verdict, name)
-    record(Run(args.run), data.queries, data.pool, OutcomeTable(columns, data.pool.ids), data.card)
+    run, data = Run(args.run), recorded(args.run)
+    queries, rows = {q.id: q for q in data.queries}, data.table.rows.to_pylist()
+    again = [row for row in rows if row["answer"] is not None and queries[row["query"]].verifier != "judge"]
+    asked, answers = [queries[row["query"]] for row in again], [row["answer"] for row in again]
+    verdicts = grade_many(asked, answers, [row["finish"] or "stop" for row in again], sandbox=args.sandbox)
+    changed = sum(row["grade"] != verdict.grade for row, verdict in zip(again, verdicts, strict=True))
+    for row, verdict in zip(again, verdicts, strict=True):
+        row |= {name: getattr(verdict, name) for name in ("grade", "quality", "error")}
+    columns = {name: [row[name] for row in rows] for name in data.table.rows.column_names}
+    record(run, data.queries, data.pool, OutcomeTable(columns, data.pool.ids), data.card)
     share = lenient_share(asked, map(visible, answers))
-    print(f"{len(rows)} answers graded again, {changed} grades changed; {share:.1%} read by the lenient reader")
+    print(f"{len(again)} answers graded again, {changed} grades changed; {share:.1%} read by the lenient reader")
     if failed := sum(v.error == "grading" for v in verdicts):
         say(f"routerlab: {failed} answers could not be graded; `routerlab show` says why")
     return 0
@@ -46,15 +45,6 @@ def judge(args: argparse.Namespace) -> int:
     """Ask a judge about attacked wrong answers, about pairs of answers in both orders, and about answers that a
     verifier has graded; print how often each goes wrong. Every call is in the run's ledger and none is paid twice. The
     exit status is 3 if it stopped before its end."""
-    from routerlab.collect.ask import CollectError, Settings, ask
-    from routerlab.collect.backends import backend
-    from routerlab.collect.calls import Call
-    from routerlab.collect.ledger import Ledger
-    from routerlab.collect.settings import call_of
-    from routerlab.core.recorded import recorded
-    from routerlab.grade.judge import PROMPT
-    from routerlab.grade.judge_audit import audit
-
     pool = routerlab.Pool.load(args.pool).subset([args.judge])
     where, (pairs, gold) = backend(args.backend), _material(recorded(args.table), args.limit)
     settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens, prompt=PROMPT)
@@ -89,9 +79,6 @@ def judge(args: argparse.Namespace) -> int:
 
 def _material(data, limit: int):
     """(pairs, gold): two different answers to each question, and every answer with its grade."""
-    from routerlab.core.invariants import Grade
-    from routerlab.core.runs import RunError
-
     questions = [q for q in data.queries if q.reference is not None][:limit]
     if not questions:
         raise RunError("no question of this table has a reference; choose another --table")

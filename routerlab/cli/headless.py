@@ -3,18 +3,24 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
+import yaml
+
+from routerlab import Pool, Run, doctor
+from routerlab.book import BookError, Done
+from routerlab.cli.collect import chosen
 from routerlab.cli.shared import read_env, say
-
-if TYPE_CHECKING:
-    from routerlab.book import Done
+from routerlab.collect.backends import backend
+from routerlab.collect.run import collect
+from routerlab.collect.settings import Settings
+from routerlab.sources.benchmarks import load
+from routerlab.sources.split import split
 
 
 def literal(text: str) -> Any:
     """The value of a parameter given as text: a YAML scalar (`3`, `0.5`, `true`) or the text itself."""
-    import yaml
-
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -22,26 +28,22 @@ def literal(text: str) -> Any:
     return value if isinstance(value, bool | int | float) else text
 
 
-def summary(done: Sequence["Done"]) -> str:
+def summary(done: Sequence[Done]) -> str:
     """A table of notebooks, seconds and results."""
     width = max((len(d.name) for d in done), default=8)
-    lines = [f"{'notebook':{width}}  {'seconds':>7}  result"]
-    lines += [f"{d.name:{width}}  {d.seconds:7.1f}  {d.error or 'ok'}" for d in done]
-    return "\n".join(lines)
+    lines = [(d.name, f"{d.seconds:.1f}", d.error or "ok") for d in done]
+    return "\n".join(
+        f"{name:{width}}  {s:>7}  {result}" for name, s, result in [("notebook", "seconds", "result"), *lines]
+    )
 
 
 def jobs() -> int:
     """How many notebooks at once: each is given two cores and 4 GB of the memory that is free."""
-    import psutil
-
     return max(1, min((os.cpu_count() or 1) // 2, psutil.virtual_memory().available // 2**32))
 
 
 def refuse_without_gpu() -> None:
     """Name in one line what the profile `gpu` lacks on this machine."""
-    from routerlab import doctor
-    from routerlab.book import BookError
-
     needed = {"GPU", "flash-attn", "vLLM"}
     missing = [check for check in doctor.examine() if check.name in needed and not check.seen]
     if missing:
@@ -56,14 +58,6 @@ def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     questions keep their splits if they have all three, and are split anew if not. Notebook 01 needs a table with
     several tries of each question, and 08 serves: both use the embedded models, unless `url` names a server for 08.
     """
-    from routerlab import Pool, Run
-    from routerlab.book import BookError
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-    from routerlab.collect.settings import Settings
-    from routerlab.sources.benchmarks import load
-    from routerlab.sources.split import split
-
     own = {"01": {"profile": "pocket", "table": "pocket"}, "08": {} if "url" in values else {"profile": "pocket"}}
     if "table" in values and "pool_name" not in values:  # nothing is asked
         return own | {"02": {"profile": "pocket"}}
@@ -75,8 +69,7 @@ def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
         )
     read_env()
     pool = Pool.load(values["pool_name"])
-    models = str(values.setdefault("models", ",".join(pool.ids)))
-    pool = pool.subset(models if models in pool.sets else models.split(","))
+    pool = chosen(pool, str(values.setdefault("models", ",".join(pool.ids))))
     queries = load(values["source"], limit=values["limit"])
     if not {"train", "validation", "test"} <= {query.split for query in queries}:
         queries = split(queries, {"train": 0.5, "validation": 0.2, "test": 0.3})

@@ -8,15 +8,17 @@ from pathlib import Path
 import routerlab
 from routerlab.cli.collect import backend_of
 from routerlab.cli.shared import say
+from routerlab.collect.ask import CollectError, Settings, ask, plan
+from routerlab.collect.calls import BackendError, CallError, Scope
+from routerlab.collect.ledger import Ledger
+from routerlab.collect.ledger_format import LedgerError
+from routerlab.core.runs import RunError
+from routerlab.grade.verify import grade_many
 
 
 def ledger(args: argparse.Namespace) -> int:
     """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
     the provider's bill can be released: they are charged no more."""
-    from routerlab.collect.calls import CallError, Scope
-    from routerlab.collect.ledger import Ledger
-    from routerlab.collect.ledger_format import LedgerError
-
     path = routerlab.Run(args.run).folder / "ledger.jsonl"
     log = Ledger.read(path)
     if args.release:
@@ -44,8 +46,6 @@ def ledger(args: argparse.Namespace) -> int:
 
 def answers(data, grade: str | None, limit: int = 50) -> None:
     """Print questions with their references, answers, grades and why, of a recorded table."""
-    from routerlab.grade.verify import grade_many
-
     queries, rows = {q.id: q for q in data.queries}, data.table.rows.to_pylist()
     rows = [r for r in rows if grade is None or (r["grade"] or r["error"] or "").upper() == grade.upper()]
     for row in rows[:limit]:
@@ -61,9 +61,6 @@ def answers(data, grade: str | None, limit: int = 50) -> None:
 
 def check_finished(name: str) -> None:
     """Raise an error for a run that was killed before its table was written: it says how to go on."""
-    from routerlab.collect.ledger import Ledger
-    from routerlab.core.runs import RunError
-
     run = routerlab.Run(name) if name != "pocket" else None
     if run and (run.folder / "ledger.jsonl").is_file() and "outcomes.parquet" not in run.manifest():
         answered = len(Ledger.read(run.folder / "ledger.jsonl").results)
@@ -75,10 +72,6 @@ def check_finished(name: str) -> None:
 
 def ping(args: argparse.Namespace) -> int:
     """Ask each model of a pool for one token; the exit status is 1 if one does not answer."""
-    from routerlab.collect.ask import CollectError, Settings, ask, plan
-    from routerlab.collect.calls import BackendError
-    from routerlab.collect.ledger import Ledger
-
     pool, where = routerlab.Pool.load(args.pool), backend_of(args)
     settings = Settings(max_tokens=1, attempts=1, budget_usd=args.budget_usd, concurrency=1)
     query = routerlab.Query.ask("Reply with the word OK.", "OK")

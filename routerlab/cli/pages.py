@@ -6,82 +6,42 @@ Nothing in them is fetched from a network, and no line of code is cut off: long 
 import html
 import io
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nbformat
+from jinja2 import Template
+from pygments.formatters import HtmlFormatter
+
+from routerlab.book import Done
 from routerlab.core.runs import write_atomic
 
-if TYPE_CHECKING:
-    from routerlab.book import Done
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<nav>{links}</nav>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def write(folder: Path, done: Mapping[str, "Done"]) -> Path:
+def write(folder: Path, done: Mapping[str, Done]) -> Path:
     """Write the executed notebooks of a run as folder/html and return the page of contents."""
-    import nbformat
-
     books = {path.stem: nbformat.read(path, 4) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    style = (Path(__file__).with_name("pages.css")).read_text(encoding="utf-8") + _colours()
-    titles = {name: _first(book, r"# (.+)") or name for name, book in books.items()}
-    lines = []
+    said = {n: "\n".join(c.source for c in b.cells if c.cell_type == "markdown") for n, b in books.items()}
+    titles = {name: title[1] if (title := re.search(r"^# (.+)", said[name], re.M)) else name for name in books}
+    page = Template(Path(__file__).with_name("pages.html").read_text(encoding="utf-8"), autoescape=True)
+    style = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
+    style += HtmlFormatter(style="default").get_style_defs(".highlight")
+    contents, index = {}, folder / "html" / "index.html"
     for name, book in books.items():
-        links = " ".join(
-            f'<a href="{other}.html"{" aria-current=page" if other == name else ""}>{other[:2]}</a>' for other in books
-        )
         body = _body(book)
-        page = _PAGE.format(
-            title=html.escape(titles[name]),
-            style=style,
-            links=f'<a href="index.html">Contents</a> {links}',
-            body=body,
-        )
-        _put(folder / "html" / f"{name}.html", page)
+        whole = page.render(title=titles[name], style=style, books=titles, at=name, body=body)
+        _put(folder / "html" / f"{name}.html", whole)
         about = done.get(name)
         state = "" if about is None else f"{about.seconds:.0f} s" if not about.error else f"failed: {about.error}"
-        parts = re.findall(r"^## (.+)", "\n".join(c.source for c in book.cells if c.cell_type == "markdown"), re.M)
-        anchors = re.findall(r'<h2 id="([^"]+)"', body)
-        inside = "".join(
-            f'<li><a href="{name}.html#{anchor}">{html.escape(part)}</a></li>'
-            for part, anchor in zip(parts, anchors, strict=True)
-        )
-        title = f'<a href="{name}.html">{html.escape(titles[name])}</a> <small>{html.escape(state)}</small>'
-        lines.append(f"<h2>{title}</h2>\n<ul>{inside}</ul>")
-    index = folder / "html" / "index.html"
-    body = "<h1>RouterLab: the notebooks</h1>\n" + "\n".join(lines)
-    _put(index, _PAGE.format(title="RouterLab: the notebooks", style=style, links="", body=body))
+        parts = re.findall(r"^## (.+)", said[name], re.M)
+        contents[name] = state, list(zip(re.findall(r'<h2 id="([^"]+)"', body), parts, strict=True))
+    _put(index, page.render(title="RouterLab: the notebooks", style=style, books=titles, contents=contents))
     return index
 
 
 def _put(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _first(book: Any, pattern: str) -> str:
-    found = (re.search(pattern, cell.source, re.M) for cell in book.cells if cell.cell_type == "markdown")
-    return next((match[1] for match in found if match), "")
-
-
-def _colours() -> str:
-    from pygments.formatters import HtmlFormatter
-
-    return HtmlFormatter(style="default").get_style_defs(".highlight")
 
 
 def _body(book: Any) -> str:
@@ -99,14 +59,11 @@ def _body(book: Any) -> str:
             data.pop("application/vnd.jupyter.widget-view+json", None)  # it needs a running kernel
             if "image/png" in data:
                 output.metadata["image/png"] = {"alt": f"Figure. {said}"[:400]}
-    exporter = HTMLExporter(template_name="basic", anchor_link_text="")
-    return exporter.from_notebook_node(book)[0]
+    return HTMLExporter(template_name="basic", anchor_link_text="").from_notebook_node(book)[0]
 
 
 def _formula(tex: str) -> str:
     """A displayed formula as a picture inside the page, with its LaTeX as the description."""
-    from base64 import b64encode
-
     from matplotlib.mathtext import math_to_image
 
     picture = io.BytesIO()

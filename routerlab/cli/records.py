@@ -4,11 +4,13 @@ import argparse
 import datetime as dt
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,17 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from routerlab.cli.shared import flags_of, read_env
+from routerlab.collect.backends import backend
+from routerlab.collect.run import collect
+from routerlab.collect.settings import Settings
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query, by_split, to_arrow
 from routerlab.core.recorded import Recorded, recorded
 from routerlab.core.runs import Run, RunError, root, write_atomic
+from routerlab.label.difficulty import difficulty
 from routerlab.routers import prompts
+from routerlab.routers.groups import KMeans
+from routerlab.routers.learned import CATEGORIES
 from routerlab.sources import benchmark_specs, benchmarks
 from routerlab.sources.split import leakage
 from routerlab.sources.split import split as again
@@ -36,8 +44,6 @@ SCHEMA = yaml.safe_load(Path(make.__file__).with_name("recipe.yaml").read_text(e
 
 def bands_of(given: argparse.Namespace) -> dict[str, str]:
     """The band of difficulty of each question of the reference run; prints how many are in each."""
-    from routerlab.label.difficulty import difficulty
-
     if not given.reference:
         raise RunError("bands come from the pass rates of a reference model; name its run with --reference")
     table = recorded(given.reference).table
@@ -46,6 +52,11 @@ def bands_of(given: argparse.Namespace) -> dict[str, str]:
     bands = difficulty(table, given.model or next(iter(table.models)), temperature=given.at)["band"]
     print(", ".join(f"{name} {count}" for name, count in bands.value_counts().items()))
     return {str(query): str(band) for query, band in bands.items()}
+
+
+def data(given: argparse.Namespace) -> int:
+    """Fetch, split and filter questions, and make records of them that train a router."""
+    return globals()[given.what](given)
 
 
 def listing(_: argparse.Namespace) -> int:
@@ -88,8 +99,9 @@ def keep_bands(given: argparse.Namespace) -> int:
 
 def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
     """The recipe in a YAML file, or of that name in `data/recipes/data`, with some fields changed (values are YAML)."""
-    read = read_yaml(root() / "data" / "recipes" / "data", name) | {key: parse(value) for key, value in changes.items()}
-    known = asdict(make.Recipe())
+    if not (read := read_yaml(root() / "data" / "recipes" / "data", name)):
+        raise TrainError(f"recipe {name!r} is empty; data/recipes/data/pocket.yaml shows what one says")
+    read, known = read | {key: parse(value) for key, value in changes.items()}, asdict(make.Recipe())
     refuse_unknown(read, known, f"recipe {name!r}")
     if isinstance(read.get("lam"), int | float):
         read["lam"] = [read["lam"]] * 2
@@ -105,9 +117,6 @@ def recipe_of(name: str, changes: Mapping[str, str]) -> make.Recipe:
 
 def kinds_of(data: Recorded) -> list[str]:
     """The kind of each question: its category where all questions have one, else its cluster of alike questions."""
-    from routerlab.routers.groups import KMeans
-    from routerlab.routers.learned import CATEGORIES
-
     for name in CATEGORIES:
         if all(name in q.meta for q in data.queries):
             return [str(q.meta[name]) for q in data.queries]
@@ -136,16 +145,23 @@ def records(given: argparse.Namespace) -> int:
     if not (queries := queries[: recipe.most]):
         raise TrainError(f"no question of split {recipe.split} is left; choose other bands, or another source")
     make.refuse_leaks(queries, everything)
+    shapes, by_id = {kind: make.schema(kind) for kind in kinds}, {q.id: q for q in queries}
+
+    def rows(kind: str) -> Iterator[dict[str, Any]]:
+        each = make.records(kind, queries, pool, recipe, evidence, reasons)
+        return (verl(row, by_id[row["query"]]) for row in each) if given.layout == "verl" else each
+
     run = Run(given.out)
     if given.rationale:
+        for kind in kinds:
+            next(rows(kind), None)  # what is wrong with a recipe is found before a call is paid
         reasons = rationales(given, queries, pool, run)
-    by_id = {q.id: q for q in queries}
-    for kind, shape in {kind: make.schema(kind) for kind in kinds}.items():
-        rows = make.records(kind, queries, pool, recipe, evidence, reasons)
-        if given.layout == "verl":
-            rows, shape = (verl(row, by_id[row["query"]]) for row in rows), None
-        path = run.write(f"{kind}.parquet", partial(stream, rows=rows, shape=shape))
-        print(f"{path}: {pq.read_metadata(path).num_rows:,} records of {len(queries):,} questions")
+    with TemporaryDirectory() as folder:  # nothing of the run is written before all its records are made
+        for kind, shape in shapes.items():
+            stream(Path(folder) / kind, rows(kind), shape if given.layout == "routerlab" else None)
+        for kind in kinds:
+            path = run.write(f"{kind}.parquet", partial(shutil.copyfile, Path(folder) / kind))
+            print(f"{path}: {pq.read_metadata(path).num_rows:,} records of {len(queries):,} questions")
     about = {"recipe": asdict(recipe), "pool": pool.name, "questions": len(queries), "layout": given.layout}
     about["left out"] = "system_prompt and temperature of calls: recorded answers do not depend on them"
     run.write("card.json", json.dumps(about, indent=1) + "\n")
@@ -154,14 +170,15 @@ def records(given: argparse.Namespace) -> int:
 
 def stream(path: Path, rows: Iterable[dict[str, Any]], shape: pa.Schema | None = None) -> None:
     """Write rows to a Parquet file, a batch at a time; without a `shape` that of the first batch."""
-    rows, writer = iter(rows), None
-    while (batch := list(islice(rows, BATCH))) or writer is None:
-        if not batch and shape is None:
-            raise RunError("no records: no question has an outcome of every model of its pool")
-        table = pa.Table.from_pylist(batch, shape)
-        writer, shape = writer or pq.ParquetWriter(path, table.schema, compression="zstd"), table.schema
+    rows = iter(rows)
+    batch = list(islice(rows, BATCH))
+    if not batch and shape is None:
+        raise RunError("no records: no question has an outcome of every model of its pool")
+    table = pa.Table.from_pylist(batch, shape)
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         writer.write_table(table)
-    writer.close()
+        while batch := list(islice(rows, BATCH)):
+            writer.write_table(pa.Table.from_pylist(batch, table.schema))
 
 
 def verl(row: Mapping[str, Any], query: Query) -> dict[str, Any]:
@@ -184,10 +201,6 @@ def rationales(given: argparse.Namespace, queries: Sequence[Query], pool: Pool, 
     """What a model writes about each question, by query id, from the question alone; every call is in the ledger of the
     run `RUN/rationales`. A text that tells the reference is dropped; the question then gets the counted rationale.
     """
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-    from routerlab.collect.settings import Settings
-
     read_env()
     settings = Settings(system=REASON, contract="none", max_tokens=100, budget_usd=given.budget_usd)
     where = Run(run.folder / "rationales")
@@ -231,13 +244,9 @@ def tokens(given: argparse.Namespace) -> int:
         try:
             tokenizer = AutoTokenizer.from_pretrained(given.tokenizer, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"no tokenizer in {given.tokenizer}; give the folder of a model ({str(error).splitlines()[0]})"
-            ) from error
-    try:
-        read = pq.ParquetFile(given.file)
-    except pa.ArrowInvalid as error:
-        raise RunError(f"{given.file} is no Parquet file; write records with `routerlab data records`") from error
+            why = str(error).splitlines()[0]
+            raise RunError(f"no tokenizer in {given.tokenizer}; give the folder of a model ({why})") from error
+    read = pq.ParquetFile(given.file)
     if not {"tools", "question_chars"} <= {*read.schema_arrow.names} or not read.metadata.num_rows:
         raise RunError(f"{given.file} holds no records of this package; write some with `routerlab data records`")
     size = np.array([n for batch in read.iter_batches(BATCH) for n in lengths(batch.to_pylist(), tokenizer)])
@@ -265,13 +274,3 @@ def tokens(given: argparse.Namespace) -> int:
         except ValueError as error:
             raise RunError(f"{given.figure} cannot be drawn ({error}); name a file such as lengths.svg") from error
     return 0
-
-
-WHATS = {
-    "list": listing,
-    "download": download,
-    "split": split,
-    "filter": keep_bands,
-    "records": records,
-    "tokens": tokens,
-}

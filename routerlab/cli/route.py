@@ -3,31 +3,27 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import routerlab
-from routerlab.cli.shared import AddVerb, add_flags, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    add_flags(verb(route, "route", "which model a saved router calls for a question, and why"), "route")
-    add_flags(verb(meet, "meet", "teach a saved router a new model from a few probe questions"), "meet")
-    what = "give a saved router the prices of another pool file; nobody is asked anything"
-    add_flags(verb(reprice, "reprice", what), "reprice")
+from routerlab.cli.collect import ended
+from routerlab.collect.backends import backend
+from routerlab.collect.run import collect
+from routerlab.collect.settings import Settings
+from routerlab.routers import newcomers, store
+from routerlab.routers.protocol import RouterError, as_queries
 
 
 def route(args: argparse.Namespace) -> int:
     """Print for each question what a saved router predicts of every model (quality, US$, and their balance, quality -
     lam * US$) and which model it calls. With --answer that model is asked too."""
-    from routerlab.routers.protocol import RouterError, as_queries
-    from routerlab.routers.store import load
-
-    router = load(args.router)
+    router = store.load(args.router)
     router = router if args.lam is None else router.at(args.lam)
     texts = [args.question]
     if len(args.question) < 250 and Path(args.question).is_file():
-        texts = [line for line in Path(args.question).read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not texts:
-            raise RouterError(f"{args.question} has no questions; write one on each line")
+        texts = Path(args.question).read_text(encoding="utf-8").splitlines()
+    if not (texts := [text for text in texts if text.strip()]):
+        raise RouterError(f"{args.question} has no questions; write one on each line")
     queries = list({q.id: q for q in as_queries(texts)}.values())
     chosen: dict[str, list] = {}
     frame, columns = router.frame(queries), ["model", "quality", "usd", "value"]
@@ -43,12 +39,6 @@ def route(args: argparse.Namespace) -> int:
 
 def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
     """Ask each chosen model its questions, in the run's ledger, and print answers and costs."""
-    import numpy as np
-
-    from routerlab.collect.ask import Settings
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-
     pool, total = routerlab.Pool.load(args.pool), 0.0
     for model, queries in chosen.items():
         run = routerlab.Run(f"{args.run}-{model.replace('/', '_')}")
@@ -56,11 +46,10 @@ def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
         done = collect(queries, pool.subset([model]), backend(args.backend), run, Settings(budget_usd=left))
         answers, usd = done.table.text("answer"), done.table.matrix("usd")
         total += float(np.nansum(usd))
+        texts = {query.id: _short(query.text) for query in queries}
         for query, answer, cost in zip(done.table.queries, answers[:, 0], usd[:, 0], strict=True):
-            text = next(q.text for q in queries if q.id == query)
-            print(f"{_short(text)}\n  {model}, US$ {cost:.3g}: {answer}")
-        if done.stopped:
-            say(f"routerlab: {done.stopped}")
+            print(f"{texts[query]}\n  {model}, US$ {cost:.3g}: {answer}")
+        if ended(done):
             return 3
     print(f"US$ {total:.3g} in all")
     return 0
@@ -69,12 +58,6 @@ def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
 def meet(args: argparse.Namespace) -> int:
     """Choose probes among the recorded training questions, ask the new model these, and write a router that knows one
     model more. No other model is asked, and nothing is fitted again. The exit status is 3 if asking stopped early."""
-    from routerlab.collect.ask import Settings
-    from routerlab.collect.backends import backend
-    from routerlab.collect.run import collect
-    from routerlab.routers import newcomers, store
-    from routerlab.routers.protocol import RouterError
-
     router, pool = store.load(args.router), routerlab.Pool.load(args.pool).subset([args.model])
     if args.model in router.models:
         raise RouterError(f"the router knows {args.model!r} already; a new price or a smaller pool needs no probes")
@@ -87,8 +70,7 @@ def meet(args: argparse.Namespace) -> int:
     settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens)
     done = collect(probes, pool, backend(args.backend), run, settings)
     print(done)
-    if done.stopped:
-        say(f"routerlab: {done.stopped}")
+    if ended(done):
         return 3
     met = newcomers.meet(router, groups, (train.queries, train.table), args.model, done.table)
     card = {"data": train.sha256, "pool": train.pool.name, "met": args.model, "probes": args.probes}
@@ -100,8 +82,6 @@ def meet(args: argparse.Namespace) -> int:
 def reprice(args: argparse.Namespace) -> int:
     """Predict costs anew from the recorded tokens and the prices of a pool, and write that router. What it predicts of
     qualities stays, and so does its cost weight."""
-    from routerlab.routers import store
-
     router, pool = store.load(args.router), routerlab.Pool.load(args.pool)
     train = routerlab.recorded(args.table).split("train")
     card = {"data": train.sha256, "pool": pool.name, "repriced": {m: pool[m].as_of for m in router.models}}

@@ -14,15 +14,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+import yaml
+from aiohttp import web
+
 import routerlab
-from routerlab.cli.shared import AddVerb, add_flags, read_env, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add these verbs to the command line."""
-    add_flags(verb(serve, "serve", "serve a router and its pool as OpenAI's chat completions"), "serve")
-    add_flags(verb(host, "host", "start the server of a language model that routes"), "host")
-    add_flags(verb(smoke, "smoke", "ask a deployment a few questions and check the answers"), "smoke")
+from routerlab.cli.collect import chosen
+from routerlab.cli.shared import read_env, say
+from routerlab.collect.providers import checked_url
+from routerlab.core.runs import root
+from routerlab.serve import offline
+from routerlab.serve.agent import Agent, router_card
+from routerlab.serve.app import Server, Settings
+from routerlab.serve.choose import Chooser, open_router
+from routerlab.serve.host import Host, vllm_command, watch
+from routerlab.serve.log import Log, LogError, accounts
+from routerlab.serve.offline import refresh
+from routerlab.serve.upstream import Upstream
 
 
 def serve(given: argparse.Namespace) -> int:
@@ -34,17 +42,7 @@ def serve(given: argparse.Namespace) -> int:
 
 
 def _server(given: argparse.Namespace) -> Any:
-    from routerlab.collect.providers import checked_url
-    from routerlab.core.runs import root
-    from routerlab.serve import offline
-    from routerlab.serve.agent import Agent, router_card
-    from routerlab.serve.app import Server, Settings
-    from routerlab.serve.choose import Chooser, open_router
-    from routerlab.serve.log import Log, accounts
-    from routerlab.serve.upstream import Upstream
-
-    pool = routerlab.Pool.load(given.pool)
-    pool = pool if given.models is None else pool.subset(given.models.split(","))
+    pool = chosen(routerlab.Pool.load(given.pool), given.models)
     default = given.default or min(pool, key=lambda c: c.usd(1, 1)).id
     keys = accounts(given.keys, given.budget_usd, given.host)
     agent, spec = None, given.router or str(root() / "data" / "pocket" / "actor" / "known")
@@ -66,8 +64,6 @@ def _server(given: argparse.Namespace) -> Any:
 
 
 async def _serve(server: Any, given: argparse.Namespace) -> None:
-    from routerlab.serve.offline import refresh
-
     try:
         await _until_stopped(server.app(), given.host, given.port, server.settings.timeout_s, server)
     finally:
@@ -78,10 +74,6 @@ async def _serve(server: Any, given: argparse.Namespace) -> None:
 
 async def _until_stopped(app: Any, host: str, port: int, wait_s: float, server: Any = None) -> None:
     """Serve an application until SIGTERM or Ctrl-C; requests that have begun are answered first."""
-    from aiohttp import web
-
-    from routerlab.serve.log import LogError
-
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=wait_s)
     await runner.setup()
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -104,8 +96,6 @@ async def _until_stopped(app: Any, host: str, port: int, wait_s: float, server: 
 
 def _holder(port: int) -> str:
     """What to do about a taken port: the process that listens there, where it can be seen."""
-    import psutil
-
     for other in psutil.net_connections("tcp"):
         if other.status == "LISTEN" and other.laddr and other.laddr.port == port and other.pid:
             command = " ".join(psutil.Process(other.pid).cmdline())[:100]
@@ -116,8 +106,6 @@ def _holder(port: int) -> str:
 def host(given: argparse.Namespace) -> int:
     """Start the router model and print its URL when it answers: with vLLM and tool calling where it is installed, else
     with transformers here."""
-    from routerlab.serve.host import Host, vllm_command, watch
-
     names = ("max-model-len", "tensor-parallel-size", "gpu-memory-utilization", "chat-template", "dtype")
     options = {name: getattr(given, name.replace("-", "_")) for name in names}
     if command := vllm_command(given.model, given.port, options):
@@ -133,11 +121,6 @@ def smoke(given: argparse.Namespace) -> int:
     print a line for each. The exit status is 1 if any check failed."""
     import openai
     import pandas as pd
-    import yaml
-
-    from routerlab.collect.providers import checked_url
-    from routerlab.core.runs import root
-    from routerlab.serve.log import LogError
 
     read_env()
     scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text())
@@ -191,43 +174,3 @@ def _adds_up(bill: Mapping[str, Any]) -> bool:
     total = bill["router_cost"] + bill["target_models_cost"]
     pairs = (bill["total_cost"], total), (bill["target_models_cost"], calls)
     return all(math.isclose(*pair, abs_tol=1e-12) for pair in pairs)
-
-
-def served(name: str) -> None:
-    """Bring the table of a served run up to date, and warn where its requests differ from what its router learned."""
-    if name == "pocket" or not (routerlab.Run(name).folder / "served.jsonl").is_file():
-        return
-    from routerlab.serve.offline import drift, refresh, trained
-
-    run = routerlab.Run(name)
-    if (data := refresh(run)) and "serve.json" in run.manifest():
-        spec = json.loads(run.path("serve.json").read_text())
-        for warning in drift(data.queries, data.table, data.pool, trained(spec["router"], spec["table"])):
-            say(f"drift: {warning}")
-
-
-def from_log(given: argparse.Namespace) -> int:
-    """Print what each router would have reached on the requests of a served run, by its log alone."""
-    from routerlab.serve.choose import open_router
-    from routerlab.serve.log import LogError
-    from routerlab.serve.offline import evaluate_log, refresh
-
-    run = routerlab.Run(given.log)
-    if (data := refresh(run)) is None:
-        raise LogError(f"{run.folder} has no log of served requests; name the --run of `routerlab serve`")
-    pool = data.pool
-    routers = []
-    for spec in given.routers.split(","):
-        name, _, lam = spec.partition("@")
-        routers.append(open_router(name, pool, given.table, float(lam) if lam else None))
-    print(data.table)
-    for name, quality, usd, why in evaluate_log(run, data, routers):
-        if quality is None or usd is None:
-            print(f"{name}: {why}")
-            continue
-        mean, low, high = (1000 * value for value in usd.dr)
-        print(
-            f"{name}: quality {quality.dr} (doubly robust), {quality.ips} (inverse propensity); US$ per 1,000 "
-            f"{mean:.4g} [{low:.4g}, {high:.4g}]; {quality.requests:.0f} effective requests"
-        )
-    return 0

@@ -1,22 +1,20 @@
-"""Shared by the verbs: how a verb is added and its flags are read, how progress is printed, where keys come from."""
+"""Shared by the verbs: how their flags are read, how progress is printed, where keys come from."""
 
 import argparse
 import datetime as dt
 import functools
 import math
+import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-AddVerb = Callable[[Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
 
 @functools.cache
 def flags() -> dict[str, list[dict[str, Any]]]:
     """`flags.toml`: the verbs, and groups of flags."""
-    import tomllib
-
     return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
 
 
@@ -31,8 +29,8 @@ def add_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
 
 def flags_of(given: argparse.Namespace, group: str) -> dict[str, Any]:
     """The values of the flags of a group, those that were given."""
-    names = (flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
-    return {name: value for name in names if (value := getattr(given, name))}
+    names = (flag.get("dest") or flag["name"].lstrip("-").replace("-", "_") for flag in flags()[group])
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
 
 
 def say(line: str) -> None:
@@ -51,59 +49,86 @@ def read_env() -> None:
             load_dotenv(folder / ".env")
 
 
-def _number(low: float, high: float, what: str, read: type = float) -> Callable[[str], float]:
-    """A reader of numbers of this range, for argparse."""
+def _reader(read: Callable[[str], Any], why: str) -> Callable[[str], Any]:
+    """A reader of values for argparse, which says what is wrong with a text that it cannot read."""
 
-    def reader(text: str) -> float:
+    def reader(text: str) -> Any:
         try:
-            value = read(text) if len(text) < 30 else math.nan
+            return read(text)
         except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            bounds = f"{low:g} or larger" if high == math.inf else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"{text[:30]!r} is not a {what}, {bounds}")
-        return value
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} {why}") from None
 
     return reader
 
 
-def _day(text: str) -> dt.date:
-    """A date, for argparse."""
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day; give it as YYYY-MM-DD") from None
+def _number(low: float, high: float, what: str, read: type = float) -> Callable[[str], float]:
+    """A reader of numbers of this range."""
+
+    def number(text: str) -> float:
+        value = read(text) if len(text) < 30 else math.nan
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    bounds = f"{low:g} or larger" if high == math.inf else f"from {low:g} to {high:g}"
+    return _reader(number, f"is not a {what}, {bounds}")
 
 
 def _path(text: str) -> Path:
-    """A path, for argparse; without a name it would be this folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty; name a file or folder")
+    if not text:  # it would be this folder
+        raise ValueError
     return Path(text)
 
 
 def _shares(text: str) -> dict[str, float]:
-    """The shares of train, validation and test: three numbers with commas."""
+    return dict(zip(("train", "validation", "test"), map(float, text.split(",")), strict=True))
+
+
+def _names(text: str) -> list[str]:
+    if not (names := [name for name in text.split(",") if name]):
+        raise ValueError
+    return names
+
+
+def _tokens(text: str) -> str | float | dict[str, float]:
+    """A number, numbers by model (A=1,B=2), or the name of a column."""
     try:
-        train, validation, test = map(float, text.split(","))
+        if "=" in text:
+            return {m: float(n) for m, _, n in (pair.rpartition("=") for pair in text.split(","))}
+        return float(text)
     except ValueError:
-        message = f"{text!r} are no shares; give train,validation,test, such as 80,0,20"
-        raise argparse.ArgumentTypeError(message) from None
-    return {"train": train, "validation": validation, "test": test}
+        return text
+
+
+def _two(text: str) -> list[str]:
+    if len(set(models := [model.strip() for model in text.split(",")])) != 2 or len(models) != 2:
+        raise ValueError
+    return models
+
+
+def _variable(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError
+    return text
 
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
-    "path": _path,
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
+    "many": _number(1, 10**6, "whole number", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
     "share": _number(0, 1, "share"),
     "weight": _number(0, 1e15, "cost weight"),
     "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
-    "day": _day,
-    "shares": _shares,
+    "path": _reader(_path, "is no path; name a file or folder"),
+    "day": _reader(dt.date.fromisoformat, "is no day; give it as YYYY-MM-DD"),
+    "names": _reader(_names, "names nothing; write names with commas between"),
+    "tokens": _tokens,
+    "shares": _reader(_shares, "are no shares; give train,validation,test, such as 80,0,20"),
+    "two models": _reader(_two, "are not two models; name the medium and the large one with a comma between"),
+    "variable": _reader(_variable, "is no name of an environment variable (letters, digits, _); put the key into one"),
 }

@@ -7,13 +7,8 @@ import os
 import shlex
 import subprocess
 
-from routerlab.cli.shared import AddVerb, add_flags, read_env, say
-
-
-def add(verb: AddVerb) -> None:
-    """Add this verb to the command line."""
-    what = "train a language model as a router: supervised, by preferences, by rewards"
-    add_flags(verb(train, "train", what), "train")
+import routerlab
+from routerlab.cli.shared import read_env, say
 
 
 def train(args: argparse.Namespace) -> int:
@@ -49,11 +44,7 @@ def train(args: argparse.Namespace) -> int:
         return 0
     if args.launch != "local":
         return _run(launch.command(args.launch, arguments, args.gpus))
-    table = None
-    if args.table:
-        from routerlab.core.recorded import recorded
-
-        table = recorded(args.table).split("train")  # other splits are never trained on
+    table = routerlab.recorded(args.table).split("train") if args.table else None  # other splits are never trained on
     records, start = read_records(args.data, stage), args.start and args.start.resolve()
     result = supervised(stage, recipe, records, args.out.resolve(), start, args.shard, table, say)
     if int(os.environ.get("RANK", 0)) == 0:

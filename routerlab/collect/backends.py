@@ -5,8 +5,8 @@ A backend answers every call of a batch with a `Reply` or a `CallError`; it neve
 
 import asyncio
 import functools
+import itertools
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,9 @@ from typing import Protocol
 from blake3 import blake3
 
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
+from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
 from routerlab.core.pools import PoolError
+from routerlab.core.recorded import recorded
 from routerlab.core.runs import root
 
 
@@ -69,19 +71,21 @@ class PocketBackend:
     def _answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
         from routerlab.pocket.make.record import replies
 
-        alike: dict[tuple, list[int]] = defaultdict(list)
-        for number, call in enumerate(calls):
-            alike[call.model, call.sample, call.temperature, call.max_tokens].append(number)
+        def alike(number: int) -> tuple:
+            return calls[number].model, calls[number].sample, calls[number].temperature, calls[number].max_tokens
+
         answers: dict[int, Reply | CallError] = {}
-        for (model, sample, temperature, limit), numbers in alike.items():
-            texts = [calls[i].messages[-1]["content"] for i in numbers]
+        for (model, sample, temperature, limit), group in itertools.groupby(
+            sorted(range(len(calls)), key=alike), alike
+        ):
+            texts = {number: calls[number].messages[-1]["content"] for number in group}
             try:
-                written = replies(model, texts, sample, temperature, limit, self.folder)
+                written = replies(model, [*texts.values()], sample, temperature, limit, self.folder)
             except PoolError as error:
                 raise CallError("not_found", Scope.RUN, str(error)) from error
-            for i, (text, r) in zip(numbers, written, strict=True):
-                answers[i] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
-        return [answers[i] for i in range(len(calls))]
+            for number, (text, r) in zip(texts, written, strict=True):
+                answers[number] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+        return [answers[number] for number in range(len(calls))]
 
     async def close(self) -> None: ...
 
@@ -92,11 +96,8 @@ class ReplayBackend:
     batch = concurrency = 1024
 
     def __init__(self, name: str | Path) -> None:
-        from routerlab.core.recorded import recorded
-
-        self.name, table = str(name), recorded(name).table
-        columns = "query model sample temperature answer finish tokens_in tokens_out tokens_cached latency_s error"
-        rows = table.rows.select(columns.split()).to_pylist()
+        self.name = str(name)
+        rows = recorded(name).table.rows.to_pylist()
         self._rows = {(row["query"], row["model"], row["sample"]): row for row in rows}
 
     async def answer(self, calls: Sequence[Call]) -> list[Reply | CallError]:
@@ -127,11 +128,7 @@ def backend(name: str, **options) -> Backend:
         case "replay":
             return ReplayBackend(rest or "pocket", **options)
         case "litellm" if not rest:
-            from routerlab.collect.providers import LiteLLMBackend
-
             return LiteLLMBackend(**options)
         case "openai" if rest or name == "openai":
-            from routerlab.collect.providers import OpenAIBackend
-
             return OpenAIBackend(rest, **options)
     raise BackendError(f"no backend {kind!r}; there are pocket, replay:<table>, litellm, openai:<base url>, openai")

@@ -85,7 +85,7 @@ class Call:
         temperature = float(self.temperature)  # 1 and 1.0 are one temperature
         content = [self.model, self.provider_id, [dict(m) for m in self.messages], self.sample, temperature]
         content += [self.max_tokens, self.prompt, self.prices, dict(self.extra)]
-        content += [self.weights] if self.weights else []
+        content += [self.weights] * bool(self.weights)
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return blake3(text.encode()).hexdigest(length=16)
 
@@ -171,11 +171,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def from_exception(error: BaseException, where: str = "") -> CallError:
     """The class of an exception of the transport, by the first exception in its chain of causes that tells it. Its text
-    is dropped, for it may hold a URL. An exception of no such class is raised.
-
-    Args:
-        error: the exception.
-        where: host and port of the server, for the message.
+    is dropped, for it may hold a URL; `where` is host and port of the server. An exception of no such class is raised.
     """
     causes = list(chain(error))
     named = (f"{c.host}:{c.port}" for c in causes if hasattr(c, "host") and hasattr(c, "port"))  # type: ignore

@@ -9,7 +9,7 @@ from routerlab.collect.calls import Call, CallError, Reply, Scope, from_status
 
 def read_completion(body: Any, latency_s: float, call: Call | None = None) -> Reply:
     """The reply in an OpenAI chat completion (a dict); a missing part raises a CallError of its class. Without usable
-    token counts those of `call` and its answer are estimated.
+    token counts those of `call` and its answer are estimated, at 4 bytes a token.
     """
     if not isinstance(body, Mapping):
         raise CallError("truncated_json", Scope.RETRY, "the body is not a JSON object")
@@ -30,7 +30,9 @@ def read_completion(body: Any, latency_s: float, call: Call | None = None) -> Re
     kind, text = finish if finish in ("length", "refusal") else "stop", text or ""
     usd = _at(body, int | float, "router_metadata", "total_cost")
     usd = float(usd) if usd is not None and 0 <= usd < 1e9 else None
-    tokens_in, cached, tokens_out = tokens or _estimate(call, text)
+    asked = sum(len(m["content"].encode()) for m in call.messages) if call else 0
+    estimate = math.ceil(asked / 4), 0, math.ceil(len(text.encode("utf-8", "replace")) / 4)
+    tokens_in, cached, tokens_out = tokens or estimate
     times = round(latency_s, 3), cached
     return Reply(text, kind, tokens_in, tokens_out, *times, estimated=tokens is None and usd is None, usd=usd)
 
@@ -55,9 +57,8 @@ def _text(choice: Mapping, name: str) -> str | None:
 
 def _tokens(body: Mapping) -> tuple[int, int, int] | None:
     """(in, cached, out) as the provider counted them; None if these cannot be counts."""
-    tokens_in, tokens_out, total = (
-        _at(body, object, "usage", name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-    )
+    counts = (_at(body, int, "usage", name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    tokens_in, tokens_out, total = counts
     cached = _at(body, object, "usage", "prompt_tokens_details", "cached_tokens") or 0
     if not (_count(tokens_in) and _count(cached) and _count(tokens_out)) or cached > tokens_in:
         return None
@@ -67,9 +68,3 @@ def _tokens(body: Mapping) -> tuple[int, int, int] | None:
 
 def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**31
-
-
-def _estimate(call: Call | None, answer: str) -> tuple[int, int, int]:
-    """(in, cached, out) at 4 bytes a token."""
-    asked = sum(len(m["content"].encode()) for m in call.messages) if call else 0
-    return math.ceil(asked / 4), 0, math.ceil(len(answer.encode("utf-8", "replace")) / 4)

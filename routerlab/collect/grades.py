@@ -52,12 +52,8 @@ def grade_calls(
     by_id = {q.id: q for q in queries}
     rows = [(c, row) for c in calls if (row := ledger.results.get(c.key) or ledger.errors.get(c.key))]
     replied = [(c, row.reply) for c, row in rows if row.reply]
-    graded = grade_many(
-        [by_id[c.query] for c, _ in replied],
-        [reply.text for _, reply in replied],
-        [reply.finish for _, reply in replied],
-        sandbox=sandbox,
-    )
+    texts, ends = [reply.text for _, reply in replied], [reply.finish for _, reply in replied]
+    graded = grade_many([by_id[c.query] for c, _ in replied], texts, ends, sandbox=sandbox)
     verdicts = dict(zip(((c.key, c.query) for c, _ in replied), graded, strict=True))
     for key, (call, nonce) in (judgements(queries, calls, ledger, judge) if judge else {}).items():
         row = ledger.results.get(call.key)

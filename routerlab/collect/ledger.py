@@ -126,15 +126,12 @@ class Ledger:
     @property
     def lost_usd(self) -> float:
         """The part of `spent_usd` whose line was lost; the totals in later lines show that it was charged."""
-        reserved = sum(units(about["usd"]) for about in self._open.values())
-        return (self._sum - self._settled - reserved) / UNIT
+        return (self._sum - self._settled - sum(units(about["usd"]) for about in self._open.values())) / UNIT
 
     async def intent(self, key: str, usd: float, about: Mapping[str, Any]) -> int:
         """Write down that a call is about to be sent and may cost `usd`; returns the number of this attempt."""
-        attempt = self._tries.get(key, 0) + 1
-        record = {"t": "intent", "key": key, "n": attempt, "usd": usd, **about}
-        self._tries[key] = attempt
-        await self._append(record, units(usd))
+        attempt = self._tries[key] = self._tries.get(key, 0) + 1
+        await self._append({"t": "intent", "key": key, "n": attempt, "usd": usd, **about}, units(usd))
         return attempt
 
     async def result(self, key: str, attempt: int, usd: float, outcome: Reply | CallError) -> None:
@@ -161,13 +158,12 @@ class Ledger:
             raise self._failed
         if self._file < 0:
             raise LedgerError(f"{self.path} is not open for writing; use Ledger.open")
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
+        done = asyncio.get_running_loop().create_future()
         record["sum"] = self._sum + change
         self._pending.append((encode(record), record, done))
-        self._sum += change
+        self._sum = record["sum"]
         if self._flusher is None or self._flusher.done():
-            self._flusher = loop.create_task(self._flush())
+            self._flusher = asyncio.create_task(self._flush())
         await done
 
     async def _flush(self) -> None:
@@ -185,17 +181,17 @@ class Ledger:
                     done.set_exception(self._failed) if self._failed else done.set_result(None)
 
     def _commit(self, data: bytes) -> None:
-        left = data
+        size = self._size + len(data)
         try:
-            while left:
-                left = left[self._write(self._file, left) :]
+            while data:
+                data = data[self._write(self._file, data) :]
             self._sync(self._file)
         except BaseException:
             # After a failed fsync the system may show bytes that are not on the disk: remove them.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise
-        self._size += len(data)
+        self._size = size
 
     def _disk(self, error: Exception) -> LedgerError:
         code = getattr(error, "errno", None) or 0
@@ -240,10 +236,8 @@ class Ledger:
         lines = self._load()
         if lines.bad or lines.torn:
             with self.path.with_name(self.path.name + ".bad").open("ab") as aside:
-                for offset, line in lines.bad:
-                    aside.write(b"offset %d: %s\n" % (offset, line.rstrip(b"\n")))
-                if lines.torn:
-                    aside.write(b"torn end: %s\n" % lines.torn)
+                aside.writelines(b"offset %d: %s\n" % (offset, line.rstrip(b"\n")) for offset, line in lines.bad)
+                aside.write(b"torn end: %s\n" % lines.torn if lines.torn else b"")
                 aside.flush()
                 self._sync(aside.fileno())
             good = b"".join(lines.good)
@@ -273,12 +267,10 @@ class Ledger:
         row = self.errors.pop(key, None) or self.results.get(key) or Row()
         error = record.get("error")
         if "reply" in record:
-            row.reply, row.error = Reply(**record["reply"]), None
+            row.reply = Reply(**record["reply"])
             row.usd += record["usd"] if row.reply.usd is None else row.reply.usd
         else:
-            row.error = None if row.reply else error
             row.usd += 0.0 if error in UNSURE or record.get("unsure") else record["usd"]
-        if row.reply or (record.get("final") and error not in AGAIN):
-            self.results[key] = row
-        else:
-            self.errors[key] = row
+        row.error = None if row.reply else error
+        final = row.reply or (record.get("final") and error not in AGAIN)
+        (self.results if final else self.errors)[key] = row

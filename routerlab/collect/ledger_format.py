@@ -1,5 +1,6 @@
 """The ledger's file format: a line is the CRC-32 of a JSON record as 8 hex digits, a space, the record, a newline."""
 
+import contextlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-HEADER = encode({"t": "ledger", "v": VERSION})
+_HEAD = {"t": "ledger", "v": VERSION}
+HEADER = encode(_HEAD)
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
@@ -42,11 +44,10 @@ def decode(line: bytes) -> dict[str, Any] | None:
     body = line[9:-1]
     if line[-1:] != b"\n" or line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
         return None
-    try:
-        record = json.loads(body)
-    except (ValueError, RecursionError):
-        record = None
-    return record if isinstance(record, dict) else {}
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(record := json.loads(body), dict):
+            return record
+    return {}
 
 
 @dataclass
@@ -69,8 +70,7 @@ def scan(path: Path) -> Scan:
                 if not lines.good and (record.get("t"), record.get("v")) != ("ledger", VERSION):
                     if not lines.bad:
                         raise LedgerError(f"{path} is not a ledger of version {VERSION}; use another run")
-                    lines.good.append(HEADER)  # the file's own header was damaged
-                    lines.records.append({"t": "ledger", "v": VERSION})
+                    lines.good, lines.records = [HEADER], [_HEAD]  # the file's own header was damaged
                 lines.good.append(line)
                 lines.records.append(record)
             elif line.endswith(b"\n"):

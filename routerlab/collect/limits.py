@@ -117,8 +117,10 @@ class Limiter:
             async with self._turn:
                 while (wait := self._wait(tokens)) > 0:
                     await self.sleep(wait)
-                for i, used in enumerate((1, tokens)):
-                    self._level[i] -= used  # a call larger than the bucket leaves a debt
+                self._level = [
+                    self._level[0] - 1,
+                    self._level[1] - tokens,
+                ]  # a call larger than the bucket leaves a debt
                 self._next = self.clock() + self.pause_s
             yield
         finally:

@@ -43,8 +43,7 @@ def pass_rates(
         rates = difficulty(collected.table, model, edges=edges)
         more = needs_more(rates["passed"], rates["tries"], edges=edges, most=most)
         undecided = set(rates.index[more])
-        open_ = [q for q in open_ if q.id in undecided]
-        if not open_:
+        if not (open_ := [q for q in open_ if q.id in undecided]):
             break
     settings = replace(settings, samples=most)
     collected = collect(queries, pool, backend, run, settings, ask_new=False, show="none")

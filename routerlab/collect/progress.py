@@ -119,10 +119,8 @@ class Progress:
         if self._rate_known_at <= bar.n < bar.total:
             left_s = (bar.total - bar.n) / (bar.n - bar.initial) * bar.format_dict["elapsed"]
             parts.append(f"{left_s / 60:.0f} min left" if left_s > 90 else f"{left_s:.0f} s left")
-        if self.retried:
-            parts.append(f"{self.retried:,} attempts repeated")
-        if self.errors:
-            parts.append("errors: " + ", ".join(f"{k} {n}" for k, n in self.errors.most_common()))
+        parts += [f"{self.retried:,} attempts repeated"] * bool(self.retried)
+        parts += ["errors: " + ", ".join(f"{k} {n}" for k, n in self.errors.most_common())] * bool(self.errors)
         bar.desc = "  ".join(parts)
         bar.update(0)
 

@@ -16,6 +16,10 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+import orjson
+from aiohttp.http_exceptions import LineTooLong
+
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, chain, from_exception, from_status
 from routerlab.collect.completion import read_completion
 from routerlab.collect.scrub import scrub
@@ -129,10 +133,6 @@ class OpenAIBackend(_Provider):
         return rest if rest and (own or prefix in _LOCAL_PREFIXES) else to.provider_id
 
     async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
-        import aiohttp
-        import orjson
-        from aiohttp.http_exceptions import LineTooLong
-
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
             pipes = aiohttp.TCPConnector(limit=0)

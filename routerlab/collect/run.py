@@ -218,7 +218,6 @@ def _merge(run: Run, queries: list[Query], pool: Pool, table: OutcomeTable, abou
         if len(old):
             cards = {c.id: c for c in (*before.pool, *pool)}
             pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)
-            rows = pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries()
-            table = OutcomeTable(rows, pool.ids)
+            table = OutcomeTable(pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries(), pool.ids)
             queries = list({q.id: q for q in (*before.queries, *queries) if q.id in set(table.queries)}.values())
     return record(run, queries, pool, table, about).table

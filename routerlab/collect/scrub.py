@@ -4,7 +4,8 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 MOST = 300  # characters
@@ -23,17 +24,12 @@ _SECRET_SHAPE = re.compile(
 def words(body: str) -> str:
     """The message in the body of an error: of its JSON the field that holds it, else the text without its tags."""
     try:
-        content = json.loads(body)
+        content: Any = json.loads(body)
     except (ValueError, RecursionError):
         return re.sub(r"<[^<>]*>", " ", body)
     for name in ("error", "message", "detail", "msg"):
-        while isinstance(content, Mapping | list) and content:
-            if isinstance(content, list):
-                content = content[0]
-            elif name in content:
-                content = content[name]
-            else:
-                break
+        while content and (isinstance(content, list) or (isinstance(content, Mapping) and name in content)):
+            content = content[0 if isinstance(content, list) else name]
     return content if isinstance(content, str) else json.dumps(content)
 
 
@@ -50,6 +46,6 @@ def scrub(text: str, *secrets: str) -> str:
     return line if len(line) <= MOST else line[: MOST - 1] + "…"
 
 
-def _forms(secret: str) -> Iterator[str]:
+def _forms(secret: str) -> tuple[str, ...]:
     """A secret as it may be repeated: plain, in a URL, in JSON, in base64."""
-    yield from (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode())
+    return secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()

@@ -44,16 +44,12 @@ class Settings:
                 f"extra names {', '.join(taken)}, which budget, key and backend need: use the argument of that name "
                 f"(a key in the environment)"
             )
-        for name in ("samples", "max_tokens", "attempts", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise CollectError(f"{name} is {value!r}; give a whole number from 1")
-        for name in ("budget_usd", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise CollectError(f"{name} is {value!r}; give a number above 0, or leave it out")
-        if not 0 <= self.temperature < math.inf:
-            raise CollectError(f"temperature is {self.temperature!r}; give a number from 0")
+        above = dict.fromkeys(("samples", "max_tokens", "attempts", "concurrency"), (1, "give a whole number from 1"))
+        least = math.nextafter(0, 1), "give a number above 0, or leave it out"
+        above |= dict.fromkeys(("budget_usd", "requests_per_minute", "tokens_per_minute"), least)
+        for name, (low, cure) in (above | {"temperature": (0, "give a number from 0")}).items():
+            if (value := getattr(self, name)) is not None and not low <= value < math.inf:
+                raise CollectError(f"{name} is {value!r}; {cure}")
 
 
 def plan(

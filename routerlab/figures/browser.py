@@ -14,24 +14,17 @@ FILTERS = ("grade", "model", "category", "band")
 
 
 def outcomes(data: Recorded, category: str | None = None, band: Sequence[str] | None = None) -> pd.DataFrame:
-    """A row for each question and model: what was asked and answered, its grade, its quality and its cost.
-
-    Args:
-        data: the recorded table.
-        category: the column of meta that names the kind of a question.
-        band: the band of difficulty of each question.
+    """A row for each question and model of a recorded table: what was asked and answered, its grade, quality and cost.
+    `category` is the column of meta that names the kind of a question, `band` the band of difficulty of each.
     """
     shape = len(data.queries), len(data.table.models)
     kinds = [str(query.meta.get(category, "")) if category else "" for query in data.queries]
-    by_question = {"category": kinds, "band": list(band) if band is not None else [""] * shape[0]}
-    by_question |= {"question": [q.text for q in data.queries], "reference": [q.reference or "" for q in data.queries]}
-    columns: dict[str, Any] = {
-        name: np.repeat(np.array(values, object), shape[1]) for name, values in by_question.items()
-    }
-    columns["model"] = np.tile(np.array(data.table.models, object), shape[0])
-    columns |= {name: data.table.text(name).ravel() for name in ("answer", "grade")}
-    columns |= {name: data.table.matrix(name).ravel() for name in ("quality", "usd")}
-    frame = pd.DataFrame(columns)
+    asked = {"category": kinds, "band": [""] * shape[0] if band is None else list(band)}
+    asked |= {"question": [q.text for q in data.queries], "reference": [q.reference or "" for q in data.queries]}
+    frame = pd.DataFrame(asked, dtype=object).loc[lambda f: f.index.repeat(shape[1])].reset_index(drop=True)
+    frame["model"] = np.tile(np.array(data.table.models, object), shape[0])
+    frame = frame.assign(**{name: data.table.text(name).ravel() for name in ("answer", "grade")})
+    frame = frame.assign(**{name: data.table.matrix(name).ravel() for name in ("quality", "usd")})
     return frame.assign(grade=frame["grade"].fillna("missing"), answer=frame["answer"].fillna(""))
 
 

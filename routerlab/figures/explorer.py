@@ -6,14 +6,16 @@ import base64
 import functools
 import html
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+import anywidget
 import numpy as np
+import orjson
 import pandas as pd
+import traitlets
 from matplotlib.figure import Figure
 
 from routerlab.core.recorded import Recorded
@@ -22,6 +24,7 @@ from routerlab.evaluate.frontier import Frontier, decide, hull, lam_grid, single
 from routerlab.evaluate.sweep import Curve, sweep
 from routerlab.figures.pareto import pareto
 from routerlab.figures.style import COLOURS
+from routerlab.figures.widgets import Shown, png
 
 _CODE = Path(__file__).with_name("explorer.js")
 
@@ -51,8 +54,7 @@ class Explored:
     @functools.cached_property
     def predicted(self) -> tuple[np.ndarray, np.ndarray]:
         """The scores in six digits, as the browser gets them, so that both choose the same models."""
-        six = np.vectorize(lambda value: float(f"{value:.6g}"), otypes=[float])
-        quality, usd = (six(np.asarray(score)[self._known]) for score in self.scores)
+        quality, usd = (_digits(np.asarray(score)[self._known], 6) for score in self.scores)
         return quality, usd
 
     @functools.cached_property
@@ -118,7 +120,7 @@ class Explored:
             "title": title,
             "alt": self.alt(lam),
             "models": [dict(zip(("name", *_POINT), point, strict=True)) for point in each],
-            "curve": self.curve._asdict(),
+            "curve": {name: _digits(values, 9) for name, values in self.curve._asdict().items()},
             "hull": dict(zip(("usd", "quality"), corners, strict=True)),
             "questions": self.questions,
             "predicted": self.predicted[0],
@@ -130,14 +132,10 @@ class Explored:
             (x, low), (x_high, high) = (hull(f.usd, f.quality) for f in self.oracle)
             grid = np.geomspace(max(x[0], x_high[0], 1e-12), max(min(x[-1], x_high[-1]), 1e-12), 80)
             numbers["oracle"] = {"usd": grid, "low": np.interp(grid, x, low), "high": np.interp(grid, x_high, high)}
-        return _plain(numbers)
+        return json.loads(orjson.dumps(numbers, default=np.ndarray.tolist, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def widget(self, title: str, lam: float) -> Any:
         """The explorer in a notebook; where no kernel runs, `picture` stands in its place."""
-        import anywidget
-        import traitlets
-
-        from routerlab.figures.widgets import Shown
 
         class Explorer(anywidget.AnyWidget):
             _esm = _CODE
@@ -152,8 +150,6 @@ class Explored:
         """Write the explorer as one HTML file that needs no kernel and no network; readers without scripts see
         `picture`.
         """
-        from routerlab.figures.widgets import png
-
         picture = base64.b64encode(png(self.picture(title, lam))).decode()
         numbers = json.dumps({"data": self.numbers(title, lam), "lam": lam}).replace("<", "\\u003c")
         code = _CODE.read_text(encoding="utf-8").replace("export default { render };", "")
@@ -167,12 +163,5 @@ class Explored:
 _POINT = {"usd": "usd", "quality": "quality", "low": "quality_low", "high": "quality_high"}
 
 
-def _plain(value: Any) -> Any:
-    """Lists and numbers that JSON can hold; what is not finite becomes None."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, np.ndarray | Sequence) and not isinstance(value, str):
-        return [_plain(part) for part in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.9g}") if np.isfinite(value) else None
-    return value
+def _digits(values: np.ndarray, count: int) -> np.ndarray:
+    return np.vectorize(lambda value: float(f"{value:.{count}g}"), otypes=[float])(values)

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from routerlab import __version__
-from routerlab.core.runs import Run, root, sha256, write_atomic
+from routerlab.core.runs import root, write_atomic
 from routerlab.figures.style import style
 
 
@@ -39,9 +39,6 @@ def export(
     data: pd.DataFrame,
     made_from: Mapping[str, Any],
     folder: Path | None = None,
-    *,
-    inputs: Collection[Path] = (),
-    run: Run | None = None,
 ) -> list[Path]:
     """Write a figure as pdf, svg and png, its data as csv and its origin as json, with the version of the code; the
     same input gives the same bytes.
@@ -52,21 +49,12 @@ def export(
         data: the plotted numbers.
         made_from: parameters and hashes to note in the json.
         folder: where the files go; by default that of `folder_of_figures`.
-        inputs: files whose SHA-256 the json notes.
-        run: a run whose name and hashes the json notes.
 
     Returns:
         The paths of the pdf, svg, png, csv and json.
     """
     folder = folder or folder_of_figures()
-    origin = {"code": _code(), **made_from}
-    hashes = {"/".join(path.parts[-2:]): sha256(path) for path in map(Path, inputs)}
-    if run:
-        origin["run"] = run.name
-        hashes |= {file: known["sha256"] for file, known in run.manifest().items()}
-    if hashes:
-        origin["inputs"] = hashes
-    text = json.dumps(origin, indent=1, sort_keys=True, default=str) + "\n"
+    text = json.dumps({"code": _code(), **made_from}, indent=1, sort_keys=True, default=str) + "\n"
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = {kind: folder / f"{name}.{kind}" for kind in (*undated, "csv", "json")}
     with style():
@@ -94,7 +82,6 @@ def latex_table(
     high: pd.DataFrame | None = None,
     *,
     alike: pd.DataFrame | None = None,
-    brackets: bool = False,
     smaller: Collection[str] = (),
     digits: int | Mapping[str, int] = 3,
     compact: bool = False,
@@ -108,7 +95,6 @@ def latex_table(
         high: upper ends of intervals.
         alike: which cells are not significantly worse than the best of their column: booleans, or p-values of the
             paired difference from the best, where 0.05 and above counts as alike.
-        brackets: write intervals as mean [low, high].
         smaller: columns in which less is better.
         digits: places after the decimal point, for all columns or by column.
         compact: in small type with narrow gaps, so that six columns fit into 5.5 inches.
@@ -129,15 +115,10 @@ def latex_table(
             text = rf"\underline{{{text}}}"
         if low is None or high is None:
             return f"${text}$"
-        ends = low[column].iloc[row], high[column].iloc[row]
-        if brackets:
-            return f"${text}$ [${ends[0]:.{places}f}$, ${ends[1]:.{places}f}$]"
-        return rf"${text} \pm {(ends[1] - ends[0]) / 2:.{places}f}$"
+        return rf"${text} \pm {(high[column].iloc[row] - low[column].iloc[row]) / 2:.{places}f}$"
 
-    body = {_escape(column): [cell(row, column) for row in range(len(mean))] for column in mean.columns}
-    table = pd.DataFrame(body)
-    names = [_escape(name) for name in mean.index]
-    table.insert(0, _escape(mean.index.name or ""), names, allow_duplicates=True)
+    table = pd.DataFrame({_escape(name): [cell(row, name) for row in range(len(mean))] for name in mean.columns})
+    table.insert(0, _escape(mean.index.name or ""), [*map(_escape, mean.index)], allow_duplicates=True)
     spec = "l" + "".join("r" if c in numbers else "l" for c in mean.columns)
     text = table.style.hide(axis="index").to_latex(column_format=spec, hrules=True)
     return f"{{\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}%\n{text}}}\n" if compact else text

@@ -31,13 +31,9 @@ class Label(NamedTuple):
 
 @contextlib.contextmanager
 def titled(title: str, lines: float | None = None, panels: Sequence[float] = (1,)) -> Iterator[tuple[Figure, Any]]:
-    """A figure and its axes in the active style, below a title that states its claim.
-
-    Args:
-        title: the claim.
-        lines: the height in lines of text, where that follows from what the figure shows.
-        panels: heights of panels one above the other, in heights of a figure; of several, their axes are given as an
-            array and share the horizontal one.
+    """A figure and its axes in the active style, below a title that states its claim. Its height is `lines` of text,
+    where that follows from what it shows, or that of `panels` one above the other, in heights of a figure; the axes of
+    several are given as an array and share the horizontal one.
     """
     with active_style():
         width, height = mpl.rcParams["figure.figsize"]

@@ -24,8 +24,7 @@ def streams(folder: Path | str, names: Sequence[str] = STREAMS) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; name the folder that `routerlab train --out` writes to")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line.endswith("}")]
-    logged = [name for name in names if any(name in line for line in lines)]
-    return pd.DataFrame(lines, columns=["step", *logged])
+    return pd.DataFrame(lines, columns=["step", *(name for name in names if any(name in line for line in lines))])
 
 
 def picture(title: str, frame: pd.DataFrame) -> Figure:

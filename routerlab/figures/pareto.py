@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from routerlab.evaluate.frontier import Frontier, hull
 from routerlab.evaluate.sweep import Curve
 from routerlab.figures.labels import Label, beside, place, titled
-from routerlab.figures.style import COLOURS, GREY, marker, percent
+from routerlab.figures.style import COLOURS, GREY, describe, marker
 
 
 def pareto(
@@ -56,13 +56,12 @@ def pareto(
 
 def _cost_axes(axes: Axes, *shown: Frontier | Curve) -> None:
     usd = np.concatenate([s.usd for s in shown]) * 1000
-    axes.set(xlabel="Cost (US$ per 1,000 queries, log scale)", ylabel="Correct answers (%)")
+    describe(axes, xlabel="Cost (US$ per 1,000 queries, log scale)", ylabel="Correct answers (%)")
     if (usd > 0).all():
         axes.set_xscale("log")
     else:  # what is free has no place on a log axis
         least = usd.min(initial=usd.max(), where=usd > 0) or 1.0
         axes.set_xscale("symlog", linthresh=least, linscale=0.5)
-    axes.yaxis.set_major_formatter(percent())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: _between_decades(axes, value))
 
@@ -97,8 +96,7 @@ def _line(axes: Axes, router: Frontier, number: int, of: int) -> Label:
     wanted = _grid(axes, x[0], x[-1], 3 * of + 2)[1:-1][number::of]
     marks = np.unique(np.abs(x[:, None] - wanted).argmin(0))
     axes.vlines(x[marks], low[marks], high[marks], color=hue, lw=0.9, alpha=0.7, zorder=over)
-    size = 0.7 * mpl.rcParams["lines.markersize"]
-    axes.plot(x[marks], y[marks], ls="", color=hue, marker=sign, ms=size, zorder=over)
+    axes.plot(x[marks], y[marks], sign, color=hue, ms=0.7 * mpl.rcParams["lines.markersize"], zorder=over)
     return Label(router.name, [(x[-1], y[-1])], hue, "bold", sign)
 
 
@@ -111,8 +109,7 @@ def _gains(above: Axes, axes: Axes, gains: Sequence[Frontier]) -> None:
         if number == 0:
             axes.fill_between(x, gain.quality_low[order], gain.quality_high[order], color=hue, alpha=0.3, lw=0)
     axes.axhline(0, ls="--", lw=1.1, color=GREY, zorder=1)
-    axes.set(xlabel=above.get_xlabel(), ylabel="Gain (points)")
-    axes.yaxis.set_major_formatter(percent())
+    describe(axes, xlabel=above.get_xlabel(), ylabel="Gain (points)")
     above.set_xlabel("")
     above.figure.align_ylabels()
 

@@ -18,14 +18,14 @@ from routerlab.evaluate.frontier import Frontier
 from routerlab.evaluate.stats import wilson
 from routerlab.evaluate.sweep import Curve
 from routerlab.figures.labels import Label, beside, key, place, titled
-from routerlab.figures.style import GREY, colour, marker, percent, small
+from routerlab.figures.style import GREY, colour, describe, marker, small
 
 _LAM = "Cost weight λ (quality per US$, log scale)"
 _OWN = "the router itself"
 
 
-def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM, queries: int = 0) -> Figure:
-    """Share of queries that each model (column) gets at each operating point (index: λ, or a cost), stacked; the names
+def call_share(title: str, share: pd.DataFrame, queries: int = 0) -> Figure:
+    """Share of queries that each model (column) gets at each cost weight λ (index), stacked; the names
     at the right stand in the order of the stack.
 
     A share is drawn up to the next point, as steps. Points at 0 have no place on the log axis and are left out; so is
@@ -40,8 +40,7 @@ def call_share(title: str, share: pd.DataFrame, xlabel: str = _LAM, queries: int
         for border in share.to_numpy(float).cumsum(1).T[:-1] if queries else ():
             band = wilson(border.clip(0, 1) * queries, np.full(len(border), queries))
             axes.fill_between(x, *band, color="white", alpha=0.35, lw=0, step="post")
-        axes.set(xscale="log", xlabel=xlabel, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
-        axes.yaxis.set_major_formatter(percent())
+        describe(axes, xscale="log", xlabel=_LAM, ylabel="Share of calls (%)", ylim=(0, 1), xlim=ends)
         evenly = (np.arange(len(share.columns)) + 0.5) / len(share.columns)
         _name_layers(figure, axes, share.columns, ends[1], evenly)
     return figure
@@ -52,9 +51,8 @@ def bands(title: str, share: pd.DataFrame, xlabel: str = "Level of the question"
     with titled(title) as (figure, axes):
         look = {"color": _colours(share.columns), "width": 0.75, "rot": 0, "legend": False, "ec": "white", "lw": 0.6}
         share.plot.bar(ax=axes, stacked=True, **look)
-        axes.set(xlabel=xlabel, ylabel="Share of questions (%)", ylim=(0, 1))
+        describe(axes, xlabel=xlabel, ylabel="Share of questions (%)", ylim=(0, 1))
         axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_formatter(percent())
         last = share.iloc[-1]
         _name_layers(figure, axes, share.columns, len(share) - 0.625, last.cumsum() - last / 2)
     return figure
@@ -78,8 +76,7 @@ def distributions(title: str, frame: pd.DataFrame, value: str, by: str, xlabel: 
         lines = axes.lines[::-1]  # seaborn draws the last name first
         for line, dashes in zip(lines, cycle(("-", "--", "-.", ":"))):
             line.set(linestyle=dashes)
-        axes.set(xlabel=xlabel, ylabel="Share at or below (%)")
-        axes.yaxis.set_major_formatter(percent())
+        describe(axes, xlabel=xlabel, ylabel="Share at or below (%)")
         key(figure, lines, list(map(str, names)))
     return figure
 
@@ -92,7 +89,10 @@ def oracle_matrix(title: str, share: pd.DataFrame, names: pd.DataFrame) -> Figur
     """
     with titled(title) as (figure, axes):
         text = share.map("{:.1%}\n".format) + names.to_numpy()
-        _heat(axes, share, text)
+        sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, cbar=False, linewidths=1, ax=axes)
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", rotation=0)
+        axes.grid(visible=False)
     return figure
 
 
@@ -103,16 +103,13 @@ def lambda_sweep(
     baselines: Collection[str] = (),
 ) -> Figure:
     """Quality at every cost weight λ, as exact steps, for curves by name: how fast does each give up quality?
-
-    Args:
-        title: the claim.
-        curves: what is drawn, by name.
-        intervals: of some of them, by the same names, points with 95 % intervals, drawn as bands.
-        baselines: names of curves that are drawn in grey.
+    `intervals` are points of some of them with 95 % intervals, drawn as bands; `baselines` are names of curves drawn in
+    grey.
     """
     with titled(title) as (figure, axes):
-        labels, hues = [], [GREY if name in baselines else colour(n) for n, name in enumerate(curves)]
-        for number, ((name, curve), hue) in enumerate(zip(curves.items(), hues, strict=True)):
+        labels = []
+        for number, (name, curve) in enumerate(curves.items()):
+            hue = GREY if name in baselines else colour(number)
             lam, quality = curve.lam[1:], curve.quality[1:]
             axes.step(lam, quality, where="post", color=hue, ls=("-", "--", "-.", ":")[number % 4])
             at = np.unique(np.linspace(0.2, 0.8, 13) * (len(lam) - 1), axis=0).astype(int)
@@ -121,8 +118,7 @@ def lambda_sweep(
                 inside = (band.lam >= lam.min()) & (band.lam <= lam.max())
                 ends = band.quality_low[inside], band.quality_high[inside]
                 axes.fill_between(band.lam[inside], *ends, color=hue, alpha=0.2, lw=0)
-        axes.set(xscale="log", xlabel=_LAM, ylabel="Correct answers (%)")
-        axes.yaxis.set_major_formatter(percent())
+        describe(axes, xscale="log", xlabel=_LAM, ylabel="Correct answers (%)")
         place(figure, axes, labels)
     return figure
 
@@ -158,10 +154,9 @@ def quality_by_domain(title: str, mean: pd.DataFrame, low: pd.DataFrame, high: p
             handles.append(axes.errorbar(mean[name], y, xerr=ends, **look))
         for edge in range(1, len(mean)):
             axes.axhline(edge - 0.5, color=GREY, lw=0.4, alpha=0.4)
-        axes.set(ylim=(len(mean) - 0.5, -0.5), xlabel="Correct answers (%)")
+        describe(axes, ylim=(len(mean) - 0.5, -0.5), xlabel="Correct answers (%)")
         axes.set_yticks(range(len(mean)), list(mean.index))
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(percent())
         key(figure, handles, list(mean.columns))
     return figure
 
@@ -194,13 +189,9 @@ def costs(
     own: pd.Series | None = None,
     ends: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
-    """Stacked bars with totals: the mean cost a query (US$) of each row, by what was paid for (column).
-
-    Args:
-        title: the claim.
-        usd: rows are routers and columns the models they paid, for example.
-        own: what each router paid for routing itself.
-        ends: the 95 % intervals of the totals, lower ends and upper ends.
+    """Stacked bars with totals: the mean cost a query (US$) of each row, such as a router, by what was paid for
+    (column), such as a model. `own` is what each router paid for routing itself, `ends` are the 95 % intervals of the
+    totals.
     """
     parts = usd if own is None else usd.assign(**{_OWN: own})
     parts, hues = parts * 1000, dict(zip(parts.columns, [*_colours(usd.columns), GREY], strict=False))
@@ -227,21 +218,10 @@ def costs(
     return figure
 
 
-def _heat(axes: Axes, share: pd.DataFrame, text: pd.DataFrame) -> None:
-    """Squares, the darker the larger their share, each with its text."""
-    sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, cbar=False, linewidths=1, ax=axes)
-    axes.tick_params(length=0)
-    axes.tick_params(axis="y", rotation=0)
-    axes.grid(visible=False)
-
-
 def _name_layers(figure: Figure, axes: Axes, names: pd.Index, x: float, heights: Iterable[float]) -> None:
     """The names of a stack's layers at its right, at these heights, in the order of the stack."""
-    labels = [
-        Label(str(name), [(x, height)], hue, "bold", "s")
-        for name, height, hue in zip(names, heights, _colours(names), strict=True)
-    ]
-    beside(figure, axes, labels, join=False)
+    each = zip(names, heights, _colours(names), strict=True)
+    beside(figure, axes, [Label(str(name), [(x, y)], hue, "bold", "s") for name, y, hue in each], join=False)
 
 
 def _colours(names: Sequence[Any] | pd.Index) -> list[str]:

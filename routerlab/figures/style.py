@@ -8,7 +8,9 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
+from tueplots import bundles
 
 _HOUSE: dict[Any, Any] = dict(mpl.rc_params_from_file(Path(__file__).with_name("house.mplstyle"), False, False))
 COLOURS = tuple(_HOUSE["axes.prop_cycle"].by_key()["color"])
@@ -23,22 +25,19 @@ def style(venue: str = VENUE, column: str = "one", ratio: float | None = None):
     """A context: figures drawn inside have a venue's width and type sizes in the house palette, or the house style,
     which is wider and has no serifs.
 
-    Sizes of venues are those of tueplots. Their type is STIX, which resembles Times and comes with matplotlib, so every
-    machine draws the same figure without LaTeX or installed fonts. Export keeps the drawn width.
-
-    Args:
-        venue: "neurips", "icml", "iclr", "jmlr", "aaai", ..., or "house"; an unknown one lists them all.
-        column: the width of "one" column or of "all" columns of the page.
-        ratio: height divided by width; by default that of the venue, for most the golden ratio.
+    Sizes of venues ("neurips", "icml", "jmlr" …; an unknown one lists them all) are those of tueplots. Their type is
+    STIX, which resembles Times and comes with matplotlib, so every machine draws the same figure without LaTeX or
+    installed fonts. `column` is "one" or "all" columns of the page, `ratio` height by width, if not the venue's. Export
+    keeps the drawn width.
     """
     settings = _settings(venue, column, ratio)
     _load_backend()
     return mpl.rc_context(settings)
 
 
-def use_style(venue: str = VENUE, column: str = "one", ratio: float | None = None) -> None:
-    """Draw every later figure in `style(venue, column, ratio)`: one call at the top of a notebook."""
-    settings = _settings(venue, column, ratio)
+def use_style(venue: str = VENUE) -> None:
+    """Draw every later figure in `style(venue)`: one call at the top of a notebook."""
+    settings = _settings(venue, "one", None)
     _load_backend()
     mpl.rcParams.update(settings)
 
@@ -58,10 +57,7 @@ def _load_backend() -> None:
 
 
 def _settings(venue: str, column: str, ratio: float | None) -> dict[Any, Any]:
-    from tueplots import bundles
-
-    dated = [name for name in sorted(dir(bundles)) if re.fullmatch(r"[a-z]+\d{4}", name)]
-    newest = {name[:-4]: name for name in dated}
+    newest = {name[:-4]: name for name in sorted(dir(bundles)) if re.fullmatch(r"[a-z]+\d{4}", name)}
     if venue not in newest and venue != "house":
         raise ValueError(f"{venue!r} is not a known venue (house, {', '.join(newest)})")
     if column not in {"one", "all"}:
@@ -95,6 +91,9 @@ def small():
     return mpl.rcParams["legend.fontsize"]
 
 
-def percent() -> PercentFormatter:
-    """A formatter of shares as whole numbers of percent; the label of the axis has the sign."""
-    return PercentFormatter(1, 0, "")
+def describe(axes: Axes, **settings: Any) -> None:
+    """Name axes and set their ends; an axis in percent or points has whole numbers of them."""
+    axes.set(**settings)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_label_text().endswith(("(%)", "(points)")):
+            axis.set_major_formatter(PercentFormatter(1, 0, ""))

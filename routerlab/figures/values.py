@@ -1,5 +1,6 @@
 """What a run of the notebooks records of each: the numbers, short texts and small tables that its variables hold."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +13,13 @@ def values_of(variables: Mapping[str, Any]) -> str:
     plain = {}
     for name, value in list(variables.items()):
         if not name.startswith("_") and name not in {"In", "Out"}:
-            try:
+            with contextlib.suppress(Exception):  # objects of other packages may raise anything when looked at
                 plain[name] = _plain(value)
-            except Exception:
-                continue  # it holds something else, and objects of other packages may raise anything when looked at
     return json.dumps(plain)
 
 
 def _plain(value: Any) -> Any:
-    try:
-        long = len(value) > _MOST
-    except TypeError:  # it has no length
-        long = False
-    if long:
+    if hasattr(value, "__len__") and getattr(value, "ndim", 1) and len(value) > _MOST:
         raise ValueError("too long to record")
     if hasattr(value, "to_dict") and hasattr(value, "ndim"):  # a table of pandas: by row, then by column
         value = value.to_dict("index") if value.ndim == 2 else value.to_dict()

@@ -61,7 +61,7 @@ def _products(meta: dict) -> str:
     return _sums(steps)
 
 
-def _complex(meta: dict) -> str:
+def _complex_arithmetic(meta: dict) -> str:
     (a, b), (c, d) = (map(int, meta[k]) for k in ("num1", "num2"))
     if meta["operation"] == "*":
         ac, bd, ad, bc = a * c, b * d, a * d, b * c
@@ -71,7 +71,7 @@ def _complex(meta: dict) -> str:
     return _sums([(f"{a}{meta['operation']}{c}", a + sign * c), (f"{b}{meta['operation']}{d}", b + sign * d)])
 
 
-def _equation(meta: dict) -> str:
+def _simple_equations(meta: dict) -> str:
     left, right = meta["equation"].split(" = ")
     total, factor, steps = int(right), 1, []
     for term in re.findall(r"[+-]? ?[^ +-]+", left):
@@ -85,52 +85,39 @@ def _equation(meta: dict) -> str:
     return _sums([*steps, (f"{total}/{factor}", total // factor)])
 
 
-def _base(meta: dict) -> str:
+def _base_conversion(meta: dict) -> str:
     source, target = meta["source_base"], meta["target_base"]
-    value, steps = 0, []
-    if source == 10:
-        value = meta["decimal_value"]
-    else:
-        first, *digits = (int(digit, 36) for digit in meta["source_repr"])
-        value = first
-        for digit in digits:
-            steps.append((f"{value}*{source}+{digit}", value * source + digit))
-            value = value * source + digit
+    digits = [meta["decimal_value"]] if source == 10 else [int(digit, 36) for digit in meta["source_repr"]]
+    value, steps = digits[0], []
+    for digit in digits[1:]:
+        steps.append((f"{value}*{source}+{digit}", value * source + digit))
+        value = value * source + digit
     while value and target != 10:
         steps.append((f"{value}/{target}", f"{value // target}r{value % target}"))
         value //= target
     return _sums(steps)
 
 
-def _legs(meta: dict) -> str:
+def _leg_counting(meta: dict) -> str:
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-    total, steps = None, []
-    for animal, count in meta["animals"].items():
+    total, steps = 0, []
+    for number, (animal, count) in enumerate(meta["animals"].items()):
         legs = count * ANIMALS[animal]
         steps.append((f"{count}*{ANIMALS[animal]}", legs))
-        if total is not None:
-            steps.append((f"{total}+{legs}", total + legs))
-        total = legs + (total or 0)
+        steps += [(f"{total}+{legs}", total + legs)] if number else []
+        total += legs
     return _sums(steps)
 
 
 def _load() -> tuple[dict[str, Family], tuple[str, ...]]:
     data = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     families = {
-        name: Family(name, scratch=_SCRATCH.get(name), **fields | {"levels": tuple(fields["levels"])})
+        name: Family(name, scratch=globals().get(f"_{name}"), **fields | {"levels": tuple(fields["levels"])})
         for name, fields in data["families"].items()
     }
     return families, tuple(data["phrases"])
 
 
-_SCRATCH = {
-    "chain_sum": _chain_sum,
-    "products": _products,
-    "complex_arithmetic": _complex,
-    "simple_equations": _equation,
-    "base_conversion": _base,
-    "leg_counting": _legs,
-}
 FAMILIES, PHRASES = _load()
 PHRASE = re.compile("|".join(re.escape(p) for p in sorted(PHRASES, key=len, reverse=True)))

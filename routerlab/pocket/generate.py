@@ -42,8 +42,7 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 def prompt(words: PreTrainedTokenizerFast, question: str) -> str:
     """The text a model continues when it is asked `question`, by its chat template."""
-    message = [{"role": "user", "content": question}]
-    return str(words.apply_chat_template(message, tokenize=False))
+    return str(words.apply_chat_template([{"role": "user", "content": question}], tokenize=False))
 
 
 def answer(
@@ -71,26 +70,29 @@ def answer(
     model, words = load(folder)
     prompts = [prompt(words, q) for q in questions]
     ids: list[list[int]] = words(prompts, add_special_tokens=False)["input_ids"] if prompts else []
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    replies: list[Reply | None] = [None] * len(ids)
+    replies: dict[int, Reply] = {}
     with torch.inference_mode():
-        for start in range(0, len(order), batch):
-            places = order[start : start + batch]
+        for places in _alike(ids, batch):
             drawn = [_draws(seed, questions[i], max_tokens) for i in places] if temperature else []
             written = _batch(model, words, [ids[i] for i in places], temperature, drawn, max_tokens)
-            for i, reply in zip(places, written, strict=True):
-                replies[i] = reply
-    return [r for r in replies if r is not None]
+            replies |= zip(places, written, strict=True)
+    return [replies[i] for i in range(len(ids))]
 
 
-def hidden_states(folder: Path, questions: list[str], batch: int = 256) -> np.ndarray:
+def _alike(ids: list[list[int]], size: int) -> list[list[int]]:
+    """The places of the prompts, in batches of similar length."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def hidden_states(folder: Path, questions: list[str]) -> np.ndarray:
     """What an embedded model makes of each question: the states of every layer at the last token, their mean and their
     maximum over tokens, side by side (questions x 3 * layers * width).
     """
     model, words = load(folder)
     ids = words([prompt(words, q) for q in questions], add_special_tokens=False)["input_ids"] if questions else []
-    order, rows = sorted(range(len(ids)), key=lambda i: len(ids[i])), [np.empty(0)] * len(ids)
-    for at in (order[start : start + batch] for start in range(0, len(order), batch)):
+    rows: dict[int, np.ndarray] = {}
+    for at in _alike(ids, 256):
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in at], True)
         length = torch.tensor([len(ids[i]) for i in at])
         real = (torch.arange(tokens.shape[1]) < length[:, None])[..., None].to(model.device)
@@ -99,9 +101,8 @@ def hidden_states(folder: Path, questions: list[str], batch: int = 256) -> np.nd
         h = torch.cat(layers, -1)
         last, mean = h[torch.arange(len(at)), length - 1], (h * real).sum(1) / real.sum(1)
         views = torch.cat([last, mean, h.masked_fill(~real, -torch.inf).amax(1)], -1).cpu().numpy()
-        for i, row in zip(at, views, strict=True):
-            rows[i] = row
-    return np.stack(rows)
+        rows |= zip(at, views, strict=True)
+    return np.stack([rows[i] for i in range(len(ids))])
 
 
 def _draws(seed: int, question: str, count: int) -> np.ndarray:
@@ -131,14 +132,8 @@ def _batch(model, words, ids, temperature, drawn, max_tokens):
     uniform = torch.from_numpy(np.stack(drawn)).to(model.device) if drawn else None
     started, clock, cache = time.perf_counter(), [], None
     for step in range(limit):
-        out = model(
-            input_ids=current,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        given = {"attention_mask": mask, "position_ids": position, "past_key_values": cache}
+        out = model(input_ids=current, **given, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         logp = torch.log_softmax(out.logits[:, -1].float(), -1)
         if uniform is None:

@@ -4,6 +4,7 @@ A question is named by (family, level, index); its entry, which scores an answer
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
 
 from routerlab.pocket.families import FAMILIES, LEVELS, PHRASE
@@ -15,8 +16,7 @@ Entry = dict
 def _dataset(family: str, level: int):
     import reasoning_gym
 
-    fields = dict(FAMILIES[family].levels[level])
-    return reasoning_gym.create_dataset(family, seed=0, size=2**31, **fields)
+    return reasoning_gym.create_dataset(family, seed=0, size=2**31, **FAMILIES[family].levels[level])
 
 
 def entry(family: str, level: int, index: int) -> Entry:
@@ -25,9 +25,8 @@ def entry(family: str, level: int, index: int) -> Entry:
 
 
 def score(family: str, level: int, index: int, answer: str) -> float:
-    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0 or 0.0 (partial credit, however near 1, counts as wrong)."""
-    question = entry(family, level, index)
-    return float(_dataset(family, level).score_answer(answer, question) == 1.0)
+    """Whether `answer` is right, by reasoning-gym's own scorer: 1.0, or 0.0 (partial credit, however near 1)."""
+    return float(_dataset(family, level).score_answer(answer, entry(family, level, index)) == 1.0)
 
 
 def key(family: str, question: Entry) -> str:
@@ -38,6 +37,7 @@ def key(family: str, question: Entry) -> str:
 
 # Each cell (family, level) has a range of indices; the first of them are held out from training.
 _CELL, _HELD_OUT = 10**8, 10**6
+PER_CELL = 160  # questions held out of each
 
 
 def _first(family: str, level: int) -> int:
@@ -45,22 +45,18 @@ def _first(family: str, level: int) -> int:
 
 
 @functools.cache
-def held_out(per_cell: int = 160) -> dict[tuple[str, int], list[int]]:
-    """Indices of `per_cell` questions of each cell, all with different keys; no model trains on any of them."""
-    seen, cells = set(), {}
-    for family in FAMILIES:
-        for level in range(LEVELS):
-            chosen, index = [], _first(family, level)
-            while len(chosen) < per_cell:
-                name = key(family, entry(family, level, index))
-                if name not in seen:
-                    seen.add(name)
-                    chosen.append(index)
-                index += 1
-                if index - _first(family, level) > 50 * per_cell:
-                    raise ValueError(f"{family} level {level} has fewer than {per_cell} different questions: ask less")
-            cells[family, level] = chosen
-    return cells
+def held_out() -> dict[tuple[str, int], list[int]]:
+    """Indices of 160 questions of each cell, all with different keys; no model trains on any of them."""
+    cells, seen = itertools.product(FAMILIES, range(LEVELS)), set()
+    return {cell: [*itertools.islice(_new(*cell, _first(*cell), 50 * PER_CELL, seen), PER_CELL)] for cell in cells}
+
+
+def _new(family: str, level: int, start: int, tried: int, seen: set[str]) -> Iterator[int]:
+    """Of so many indices from `start`, those of questions whose key is not among those seen; it is then."""
+    for index in range(start, start + tried):
+        if (name := key(family, entry(family, level, index))) not in seen:
+            seen.add(name)
+            yield index
 
 
 def training_entries(family: str, level: int, count: int, start: int = 0) -> Iterator[Entry | None]:
@@ -77,22 +73,13 @@ def _held_out_keys() -> frozenset[str]:
     return frozenset(key(f, entry(f, level, i)) for (f, level), cell in held_out().items() for i in cell)
 
 
-def further(per_cell: int = 500, asked: int = 20) -> Iterator[tuple[str, int, int]]:
-    """Names of more questions, cell after cell in turn, so that any first part of them is balanced: up to `per_cell` of
-    each cell, all with different keys, none of them held out. They lie beyond the indices that models trained on, but
-    easy cells have few different questions, and models have seen most of these.
-
-    Args: the number `per_cell`; how many indices may be tried for each of them (`asked`).
+def further() -> Iterator[tuple[str, int, int]]:
+    """Names of more questions, cell after cell in turn, so that any first part of them is balanced: up to 500 of each
+    cell among 10,000 that are tried, all with different keys, none of them held out. They lie beyond the indices that
+    models trained on, but easy cells have few different questions, and models have seen most of these.
     """
     seen = set(_held_out_keys())
-    cells = [(f, level) for f in FAMILIES if FAMILIES[f].asked for level in range(LEVELS)]
-    tried = dict.fromkeys(cells, 0)
-    for _ in range(per_cell):
-        for family, level in cells:
-            while tried[family, level] < asked * per_cell:
-                index = _first(family, level) + _CELL // 2 + tried[family, level]
-                tried[family, level] += 1
-                if (name := key(family, entry(family, level, index))) not in seen:
-                    seen.add(name)
-                    yield family, level, index
-                    break
+    cells = [cell for cell in itertools.product(FAMILIES, range(LEVELS)) if FAMILIES[cell[0]].asked]
+    more = {cell: _new(*cell, _first(*cell) + _CELL // 2, 10_000, seen) for cell in cells}
+    for _ in range(500):
+        yield from ((*cell, index) for cell in cells for index in itertools.islice(more[cell], 1))

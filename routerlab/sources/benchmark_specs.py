@@ -59,8 +59,7 @@ class Benchmark:
             columns = {"question": self.question, "answer": self.answer, "options": self.options}
             return lambda row: plain(row, **columns, keep=[c for c in self.keep if row.get(c)])
         name = self.rows or self.name.replace("-", "_")
-        function = getattr(row_functions, name, None) or getattr(code_rows, name)
-        return partial(function, split=split)
+        return partial(getattr(row_functions, name, None) or getattr(code_rows, name), split=split)
 
 
 def benchmarks() -> dict[str, Benchmark]:
@@ -81,8 +80,7 @@ def raw_rows(spec: Benchmark, split: str, folder: str | Path | None = None, revi
         )
     if spec.urls:
         paths = [fetch(u, spec.sha256.get(u.rpartition("/")[2])) for u in _urls(spec, split, revision)]
-        joined = fetch(spec.tables.format(revision=revision)) if spec.tables else None
-        return _read(spec, split, paths, joined)
+        return _read(spec, split, paths, fetch(spec.tables.format(revision=revision)) if spec.tables else None)
     return _hub(spec, split, str(revision))
 
 

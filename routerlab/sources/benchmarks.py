@@ -8,9 +8,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from routerlab.core.queries import Query, QueryError, read_queries
+from routerlab.core.recorded import recorded
 from routerlab.sources.benchmark_specs import benchmarks, raw_rows
 from routerlab.sources.files import Row, SourceError, read_rows, readable
 from routerlab.sources.rows import Asked, plain
+from routerlab.sources.split import clusters
 
 
 def listing() -> str:
@@ -41,22 +43,17 @@ def load(
     limit: int | None = None,
     folder: str | Path | None = None,
     revision: str | None = None,
-    question: str | None = None,
-    answer: str | None = None,
-    verifier: str | None = None,
-    keep: Sequence[str] = (),
 ) -> list[Query]:
     """Queries of a benchmark (`gsm8k`, `gsm8k:train`), of the embedded questions (`pocket:test`), of a file of yours
     (`file:questions.csv`), or of several of these with commas between them (`gsm8k,mmlu:validation`).
 
     Args:
-        name: what to load. A file's columns may stand in it: `file:q.csv?question=q&answer=a&verifier=numeric&keep=b`.
+        name: what to load. A file's columns stand in it: `file:q.csv?question=q&answer=a&verifier=numeric&keep=b,c`; a
+            Parquet file of queries needs none, and without a verifier it is exact, or judge if there is no answer.
         split: train, validation or test; by default the first that a benchmark declares.
         limit: only so many questions of each source, the first in its order.
         folder: where raw files of benchmarks lie; without it they come from the hub or the web.
         revision: the commit to fetch, in place of the pinned one.
-        question, answer, keep: columns of a file; a Parquet file of queries needs none.
-        verifier: what grades the answers to a file's questions (default: exact, or judge if there is no answer column).
 
     Returns:
         the queries in the order of the sources; of a question that is there twice the first.
@@ -64,9 +61,7 @@ def load(
     queries: list[Query] = []
     for source in _sources(name):
         if source.startswith("file:"):
-            rows = _own(source[5:], split, question, answer, verifier, keep)
-        elif any(x is not None for x in (question, answer, verifier)) or keep:
-            raise SourceError(f"question, answer, verifier and keep are for file:, and {source!r} declares its own")
+            rows = _own(source[5:], split)
         else:
             base, _, its = source.partition(":")
             its = split or its or None
@@ -151,13 +146,10 @@ def to_queries(
 
 
 def _pocket(split: str | None) -> list[Query]:
-    from routerlab.core.recorded import recorded
-
     pocket = recorded("pocket")
     if split != "more":
         return pocket.split(split).queries if split else pocket.queries
     from routerlab.pocket.make.record import more
-    from routerlab.sources.split import clusters
 
     further = more()
     label = clusters([*pocket.queries, *further]).tolist()
@@ -165,26 +157,21 @@ def _pocket(split: str | None) -> list[Query]:
     return [q for q, c in zip(further, label[len(pocket.queries) :], strict=True) if c not in taken]
 
 
-def _own(name: str, split: str | None, question, answer, verifier, keep: Sequence[str]) -> list[Query]:
+def _own(name: str, split: str | None) -> list[Query]:
     path, _, options = name.partition("?")
     named = dict(parse_qsl(options, keep_blank_values=True))
-    if unknown := set(named) - {"question", "answer", "verifier", "keep", "split"}:
-        raise SourceError(
-            f"unknown {', '.join(sorted(unknown))} in {name!r}; known: question, answer, verifier, keep, split"
-        )
-    question, answer = question or named.get("question"), answer or named.get("answer")
-    keep = keep or [k for k in named.get("keep", "").split(",") if k]
-    split = split or named.get("split")
+    if unknown := set(named) - {*(known := ("question", "answer", "verifier", "keep", "split"))}:
+        raise SourceError(f"unknown {', '.join(sorted(unknown))} in {name!r}; known: {', '.join(sorted(known))}")
+    question, answer, split = named.get("question"), named.get("answer"), split or named.get("split")
     if question is None and path.endswith(".parquet"):
-        if not Path(path).is_file():
-            raise SourceError(f"no file at {path}; give the path of a Parquet file of queries")
         with readable(path):
             return [q for q in read_queries(path) if split is None or q.split == split]
+    rows = read_rows(path)
     if question is None:
-        have = ", ".join(c for c in (read_rows(path) or [{}])[0] if c != "_file")
+        have = ", ".join(c for c in (rows or [{}])[0] if c != "_file")
         raise SourceError(
             f"say which column of {path} is the question: file:{path}?question=NAME&answer=NAME; it has {have}"
         )
-    by = verifier or named.get("verifier") or ("exact" if answer else "judge")
-    asked = partial(plain, question=question, answer=answer, keep=keep)
-    return to_queries(read_rows(path), asked, source=Path(path).stem, split=split or "test", verifiers=[by])
+    by, keep = named.get("verifier") or ("exact" if answer else "judge"), named.get("keep", "").split(",")
+    asked = partial(plain, question=question, answer=answer, keep=[k for k in keep if k])
+    return to_queries(rows, asked, source=Path(path).stem, split=split or "test", verifiers=[by])

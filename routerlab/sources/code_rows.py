@@ -1,6 +1,7 @@
 """Rows of code benchmarks, and of sets that mix code with other tasks (LiveBench, the Guru RL set)."""
 
 import base64
+import contextlib
 import json
 import pickletools
 import re
@@ -21,8 +22,7 @@ def humaneval(row: Row, split: str) -> Asked:
     """HumanEval and HumanEval+."""
     prompt = row["prompt"].rstrip()
     text = f"Complete this function; write all of it, imports too.\n\n```python\n{prompt}\n```"
-    tests = {k: row[k] for k in ("test", "entry_point", "prompt")}
-    return _code(text, tests, task=row["task_id"])
+    return _code(text, {k: row[k] for k in ("test", "entry_point", "prompt")}, task=row["task_id"])
 
 
 def mbpp(row: Row, split: str) -> Asked | None:
@@ -30,9 +30,8 @@ def mbpp(row: Row, split: str) -> Asked | None:
     ends = {10: "prompt", 510: "test", 600: "validation", 974: "train"}
     if next(name for end, name in ends.items() if int(row["task_id"]) <= end) != split:
         return None
-    return _mbpp(
-        row, row["text"], {"test_list": [*row["test_list"]], "test_setup_code": row.get("test_setup_code") or ""}
-    )
+    tests = {"test_list": [*row["test_list"]], "test_setup_code": row.get("test_setup_code") or ""}
+    return _mbpp(row, row["text"], tests)
 
 
 def mbpp_plus(row: Row, split: str) -> Asked:
@@ -94,12 +93,9 @@ def codeio(row: Row, split: str) -> Asked | None:
         return None
     answer = row.get("turn_1") or ""
     for start in reversed([m.start() for m in re.finditer(r"\{", answer)]):
-        try:
-            value = json.JSONDecoder().raw_decode(answer, start)[0]
-        except ValueError:
-            continue
-        if set(value) == {"output"}:
-            return Asked(row["prompt"], json.dumps(value))
+        with contextlib.suppress(ValueError):
+            if set(value := json.JSONDecoder().raw_decode(answer, start)[0]) == {"output"}:
+                return Asked(row["prompt"], json.dumps(value))
     return None
 
 

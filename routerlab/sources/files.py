@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from routerlab.core.queries import QueryError
 from routerlab.core.runs import Run
 
@@ -33,12 +35,8 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
     """
     path = Path(path)
     refuse_pickle(path)
-    if not path.is_file():
-        raise SourceError(f"no file at {path}; give the path of a JSONL, JSON, CSV or Parquet file")
     with readable(path):
         if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
             return [{**row, "_file": path.stem} for row in pq.read_table(path).to_pylist()]
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
@@ -50,6 +48,8 @@ def read_rows(path: str | Path, inside: str = "*.json*") -> list[Row]:
 @contextlib.contextmanager
 def readable(path: str | Path) -> Iterator[None]:
     """Turn what the reader of a format raises for a damaged file, or one of another format, into a SourceError."""
+    if not Path(path).is_file():
+        raise SourceError(f"no file at {path}; give the path of a JSONL, JSON, CSV or Parquet file")
     try:
         yield
     except SourceError:

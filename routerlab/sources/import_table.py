@@ -1,6 +1,5 @@
 """From the columns of a foreign table to queries and outcomes, one outcome a row, and what calls cost."""
 
-import ast
 import datetime as dt
 import math
 import re
@@ -9,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from routerlab.core.invariants import Grade
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded
-from routerlab.sources.files import SourceError, read_rows, readable, refuse_pickle
-from routerlab.sources.rows import LETTERS, jsonable
+from routerlab.sources.benchmark_specs import benchmarks
+from routerlab.sources.files import SourceError, read_rows, readable
+from routerlab.sources.rows import LETTERS, jsonable, loads
 
 if TYPE_CHECKING:
     from routerlab.sources.tables import Layout
@@ -31,11 +32,8 @@ def read_frame(path: str | Path) -> Any:
     """The rows of a table (see `read_rows`) as a DataFrame. A field of a CSV that is written as Python writes a number
     is that number. "None" and "NA" may be answers and names, so only an empty field is missing.
     """
-    import pandas as pd
-
     path = Path(path)
-    if path.suffix == ".parquet" and path.is_file():
-        refuse_pickle(path)
+    if path.suffix == ".parquet":
         with readable(path):
             return pd.read_parquet(path)
     if not (rows := read_rows(path)):
@@ -46,12 +44,10 @@ def read_frame(path: str | Path) -> Any:
 
 
 def _field(text: str) -> Any:
-    if not text:
-        return None
-    if re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?", text):
-        number = float(text) if "." in text else int(text)
-        return number if str(number) == text else text
-    return text
+    if not re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?", text):
+        return text or None
+    number = float(text) if "." in text else int(text)
+    return number if str(number) == text else text
 
 
 def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
@@ -63,8 +59,6 @@ def need(frame: Any, columns: Sequence[str], path: str | Path) -> None:
 
 def numbers(column: Any, path: str | Path) -> np.ndarray:
     """A column as floats, empty (also NA, null, none) as NaN; true and false, also as words, are 1 and 0."""
-    import pandas as pd
-
     if not pd.api.types.is_numeric_dtype(column):
         words = {"true": 1, "false": 0} | dict.fromkeys(("", "na", "n/a", "null", "none"), np.nan)
         column = column.map(lambda v: words.get(v.strip().lower(), v) if isinstance(v, str) else v)
@@ -91,16 +85,9 @@ def refuse_gaps(frame: Any, column: str, path: str | Path) -> None:
 def questions_of(
     frame: Any, layout: "Layout", path: str | Path, texts: str | Path | None
 ) -> tuple[np.ndarray, list[Query]]:
-    """(for each row of the table the place of its question, or -1; the questions, in order of appearance).
-
-    Args:
-        frame: the table.
-        layout: which columns hold what.
-        path: the table's file, for messages and the name of the source.
-        texts: the file of the questions' texts, where the table has only their ids.
+    """(for each row of the table the place of its question, or -1; the questions, in order of appearance). `texts` is
+    the file of the questions' texts, where the table has only their ids.
     """
-    import pandas as pd
-
     asked = list(filter(None, (layout.question, layout.answer, *layout.keep)))
     need(frame, [*asked, layout.model] if layout.model else asked, path)
     source = layout.source or Path(path).stem
@@ -128,9 +115,6 @@ def questions_of(
 
 
 def _questions_elsewhere(frame: Any, layout: "Layout", source: str, path: str | Path, texts: str | Path | None):
-    import pandas as pd
-
-    from routerlab.sources.benchmark_specs import benchmarks
     from routerlab.sources.benchmarks import to_queries
 
     if texts is None:
@@ -145,24 +129,19 @@ def _questions_elsewhere(frame: Any, layout: "Layout", source: str, path: str | 
 
 def _joined(question: str) -> str:
     """A question that is written as a Python list of strings, as lines."""
-    if not question.startswith(("['", '["')):
-        return question
-    try:
-        return "\n".join(map(str, ast.literal_eval(question)))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return question
+    lines = loads(question) if question.startswith(("['", '["')) else question
+    return "\n".join(map(str, lines)) if isinstance(lines, list) else question
 
 
 def choices_in(text: str) -> list[str]:
     """The options of a question that lists them as lines `A. …`, `B. …`."""
-    starts: list[int] = []
+    options = []
     for letter in LETTERS:
-        at = text.find(f"\n{letter}. ", starts[-1] if starts else 0)
-        if at < 0:
+        before, mark, text = text.partition(f"\n{letter}. ")
+        options.append(before.strip())
+        if not mark:
             break
-        starts.append(at)
-    ends = [*starts[1:], len(text)]
-    return [text[s + 4 : e].strip() for s, e in zip(starts, ends, strict=True)]
+    return options[1:]
 
 
 def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarray, path: str | Path) -> Any:
@@ -179,8 +158,6 @@ def outcomes(frame: Any, layout: "Layout", models: list[str], question: np.ndarr
     Returns:
         a DataFrame with the places of question and model, and a column of each thing that is recorded.
     """
-    import pandas as pd
-
     known = {"quality": layout.quality, "usd": layout.usd, "answer": layout.text}
     known |= {name: rule for name in TOKENS if (rule := getattr(layout, name)) != CHARACTERS}
     known = {what: column for what, column in known.items() if isinstance(column, str)}
@@ -225,8 +202,6 @@ def build(how: str, queries: list[Query], rows: Any, models: list[str], layout: 
         layout: how tokens are counted that the table does not record.
         pool: cards of the models.
     """
-    import pandas as pd
-
     ids = pd.Series([q.id for q in queries], dtype=object)
     first, answered = ~ids.duplicated(), ids.index.isin(rows["question"])
     kept = (first & answered).to_numpy()
@@ -238,9 +213,6 @@ def build(how: str, queries: list[Query], rows: Any, models: list[str], layout: 
     for name in columns.keys() & {"usd", *TOKENS}:
         if lacking := int(np.isnan(columns[name]).sum()):
             raise SourceError(f"{how}: {lacking} graded outcomes lack {name}; fill or drop those rows")
-    low, high = columns["quality"].min(), columns["quality"].max()
-    if low < 0 or high > 1:
-        raise SourceError(f"{how}: quality runs from {low:g} to {high:g}, and must lie in 0..1; scale the column")
     counted: dict[str, Any] = {}
     for name in TOKENS:
         rule = "recorded" if name in columns else getattr(layout, name)
@@ -263,10 +235,8 @@ def build(how: str, queries: list[Query], rows: Any, models: list[str], layout: 
         "temperature": "not recorded; 0 stands for it",
     }
     if "usd" not in columns:
-        columns["usd"] = np.zeros(len(question))
-        for number, name in enumerate(models):
-            of = model == number
-            columns["usd"][of] = pool[name].usd(columns["tokens_in"][of], columns["tokens_out"][of])
+        usd = [pool[name].usd(columns["tokens_in"], columns["tokens_out"]) for name in models]
+        columns["usd"] = np.array(usd)[model, np.arange(len(model))]
     if "answer" in columns:
         columns["answer"] = [None if a is None or a != a else str(a) for a in columns["answer"]]
     columns["grade"] = np.where(columns["quality"] >= 0.5, Grade.CORRECT.value, Grade.INCORRECT.value)
@@ -277,8 +247,7 @@ def build(how: str, queries: list[Query], rows: Any, models: list[str], layout: 
 
 def _each(rule: Tokens, models: list[str], name: str, how: str) -> np.ndarray:
     """The number of tokens for each model: the same number for all, or one for each."""
-    if isinstance(rule, int | float):
-        return np.full(len(models), rule)
+    rule = dict.fromkeys(models, rule) if isinstance(rule, int | float) else rule
     if isinstance(rule, Mapping):
         if absent := [m for m in models if m not in rule]:
             raise SourceError(f"{name} has no number for {', '.join(absent)}; give one for each")

@@ -13,13 +13,7 @@ from routerlab.sources.files import SourceError
 
 FIELDS = ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in")
 # genai-prices' name of a provider that litellm's ids call otherwise
-_PROVIDERS = {
-    "together_ai": "together",
-    "gemini": "google",
-    "vertex_ai": "google",
-    "xai": "x-ai",
-    "bedrock": "aws",
-}
+_PROVIDERS = {"together_ai": "together", "gemini": "google", "vertex_ai": "google", "xai": "x-ai", "bedrock": "aws"}
 
 
 class Difference(NamedTuple):
@@ -60,18 +54,16 @@ def report(compared: Sequence[Difference]) -> str:
     """Disagreements as lines, which models each source does not know, and how many prices agree."""
     priced = [d for d in compared if d.field != "model"]
     lines = [
-        f"{d.model}: {d.field} is {_usd(d.ours)} here, {_usd(d.theirs)} in {d.source}" for d in priced if not d.agrees
+        f"{d.model}: {d.field} is {'not given' if d.ours is None else f'{d.ours:g}'} here, {d.theirs:g} in {d.source}"
+        for d in priced
+        if not d.agrees
     ]
     for source in dict.fromkeys(d.source for d in compared):
         if unknown := [d.model for d in compared if d.field == "model" and d.source == source]:
             lines.append(f"unknown to {source}: {', '.join(unknown)}")
         of = [d for d in priced if d.source == source]
         lines.append(f"{source}: {sum(d.agrees for d in of)} of {len(of)} listed prices agree")
-    return "\n".join(lines) or "no disagreement"
-
-
-def _usd(value: Any) -> str:
-    return "not given" if value is None else f"{value:g}"
+    return "\n".join(lines)
 
 
 Prices = tuple[float | None, float | None, float | None]

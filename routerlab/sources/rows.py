@@ -5,6 +5,7 @@ cannot be graded. `data/benchmarks.yaml` names the function of a benchmark that 
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -70,13 +71,10 @@ def loads(value: Any) -> Any:
     """A value that may be JSON in a string, or a Python literal in a string, or itself."""
     if not isinstance(value, str):
         return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        try:
-            return ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            return value
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(value)
+    return value
 
 
 def _choose(question: str, options: Sequence[str], right: Any, **meta) -> Asked:
@@ -110,8 +108,7 @@ def olympiadbench(row: Row, split: str) -> Asked:
 
 def simpleqa(row: Row, split: str) -> Asked:
     about = loads(row.get("metadata") or "{}")
-    kept = {k: about[k] for k in ("topic", "answer_type") if k in about}
-    return Asked(row["problem"], row["answer"], kept)
+    return Asked(row["problem"], row["answer"], {k: about[k] for k in ("topic", "answer_type") if k in about})
 
 
 def natural_questions(row: Row, split: str) -> Asked:
@@ -129,23 +126,23 @@ def truthfulqa(row: Row, split: str) -> Asked:
     """The hub and the published CSV name the columns differently; in the CSV, answers are one text."""
     if "question" not in row:
         row = {k.lower().replace(" ", "_"): v for k, v in row.items()}
-    answers = {k: row[k] for k in ("correct_answers", "incorrect_answers")}
-    for name, given in answers.items():
-        texts = given.split(";") if isinstance(given, str) else None
-        answers[name] = list(given) if texts is None else [t.strip() for t in texts if t.strip()]
+    answers = {k: _listed(row[k]) for k in ("correct_answers", "incorrect_answers")}
     return Asked(row["question"], row["best_answer"], {"category": row["category"], **answers})
+
+
+def _listed(answers: str | Sequence[str]) -> list[str]:
+    return [a.strip() for a in answers.split(";") if a.strip()] if isinstance(answers, str) else list(answers)
 
 
 def truthfulqa_mc(row: Row, split: str) -> Asked:
     """One right option; the hub lists it first (mc1), so the order is drawn."""
     if "mc1_targets" in row:
         targets = row["mc1_targets"]
-        by = {1: [], 0: []}
-        for option, label in zip(targets["choices"], targets["labels"], strict=True):
-            by[int(label)].append(option)
-        return _shuffled(row["question"], by[1][0], by[0])
-    wrong = [a.strip() for a in row["Incorrect Answers"].split(";") if a.strip()]
-    wrong = list(dict.fromkeys(a for a in wrong if a != row["Best Answer"].strip()))
+        right, *wrong = (
+            o for o, _ in sorted(zip(targets["choices"], targets["labels"], strict=True), key=lambda p: -p[1])
+        )
+        return _shuffled(row["question"], right, wrong)
+    wrong = list(dict.fromkeys(a for a in _listed(row["Incorrect Answers"]) if a != row["Best Answer"].strip()))
     return _shuffled(row["Question"], row["Best Answer"].strip(), wrong, category=row["Category"])
 
 

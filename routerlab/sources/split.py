@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from routerlab.core.queries import Query, QueryError
 
@@ -71,8 +73,6 @@ def clusters(queries: Sequence[Query], threshold: float = 0.8) -> np.ndarray:
         raise QueryError(f"threshold is {threshold}; a similarity lies above 0 and up to 1")
     if not queries:
         return np.zeros(0, np.int64)
-    from scipy import sparse
-    from scipy.sparse.csgraph import connected_components
 
     words = [_words(q.text) for q in queries]
     same: dict[tuple[str, ...], int] = {}
@@ -116,8 +116,6 @@ def _shingles(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
 
 def _alike(doc: np.ndarray, shingle: np.ndarray, size: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of texts whose Jaccard similarity reaches the threshold."""
-    from scipy import sparse
-
     count = np.bincount(doc, minlength=size)
     start = np.cumsum(count) - count
     first = np.arange(len(doc)) - start[doc] <= count[doc] - np.ceil(threshold * count[doc] - 1e-6)

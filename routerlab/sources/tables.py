@@ -67,8 +67,7 @@ def layouts() -> dict[str, Layout]:
 
 def save(table: Recorded, run: Run | str | Path, shares: Mapping[str, float] | None = None) -> Recorded:
     """Write an imported table as a run; `shares` first splits its queries, near-duplicates together."""
-    queries = split(table.queries, shares) if shares else table.queries
-    return record(run, queries, table.pool, table.table, table.card)
+    return record(run, split(table.queries, shares) if shares else table.queries, *table[1:4])
 
 
 def by_name(name: str) -> Layout:
@@ -132,8 +131,7 @@ def import_table(
         fields = {name: getattr(layout, name) for name in layout.optional}
         there = {n: f if "{model}" not in f or models_in(columns, f) else None for n, f in fields.items()}
         layout = replace(layout, **there)
-    if pool is None and layout.pool is not None:
-        pool = layout.pool
+    pool = layout.pool if pool is None else pool
     pool = pool if isinstance(pool, Pool | None) else Pool.load(pool)
     models = _models(frame, layout, pool, path)
     if pool is None:
@@ -161,7 +159,7 @@ def models_in(columns: Sequence[str], pattern: str) -> list[str]:
 
 def _models(frame: Any, layout: Layout, pool: Pool | None, path: str | Path) -> list[str]:
     columns, wanted = list(map(str, frame)), layout.models
-    if wanted is not None and not isinstance(wanted, str):
+    if not isinstance(wanted, str | None):
         return list(map(str, wanted))
     if wanted == "pool":
         if pool is None:
@@ -198,9 +196,9 @@ def pool_of(name: str, prices: Mapping[str, Any] | str | Path, *, as_of: dt.date
         need(frame, columns, prices)
         usd = zip(*(numbers(frame[c], prices) for c in columns[1:]), strict=True)
         prices = dict(zip(frame["model"].astype(str), usd, strict=True))
-    cards = []
-    for model, both in prices.items():
-        usd_in, usd_out = map(float, both)
+
+    def card(model: str, usd_in: float, usd_out: float) -> ModelCard:
         tier = "premium" if usd_out >= 5 else "standard" if usd_out >= 1 else "budget"
-        cards.append(ModelCard(model, model, tier, usd_in, usd_out, context, as_of))
-    return Pool(name, cards)
+        return ModelCard(model, model, tier, usd_in, usd_out, context, as_of)
+
+    return Pool(name, [card(model, *map(float, both)) for model, both in prices.items()])

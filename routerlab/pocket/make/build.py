@@ -5,21 +5,17 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from routerlab.core.pools import Pool
 from routerlab.core.runs import Run
+from routerlab.pocket.make.train import recipes, train
 
 QUICK_SHARE = 0.002  # of the training questions
 QUICK_RECORD = {"limit": 120, "max_tokens": 24}  # barely trained models never stop by themselves
 
 
-def make(
-    folder: Path,
-    *,
-    quick: bool = False,
-    again: bool = False,
-    threads: int = 0,
-    say: Callable[[str], None] = print,
-) -> dict:
+def make(folder: Path, quick: bool, again: bool, threads: int, say: Callable[[str], None]) -> dict:
     """Train and record the embedded pool.
 
     Args:
@@ -32,10 +28,7 @@ def make(
     Returns:
         The card's entry of each model.
     """
-    import torch
-
     from routerlab.pocket.make.record import record
-    from routerlab.pocket.make.train import recipes, train
 
     if threads:
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ import string
 
 import numpy as np
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from routerlab.pocket import tasks
@@ -17,8 +18,6 @@ MAX_TOKENS = 256
 
 def tokenizer(thinks: bool = False) -> PreTrainedTokenizerFast:
     """Single characters, and one token for each fixed wording; the chat template ends where the model continues."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
     vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *CHARACTERS])}
     core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
@@ -60,13 +59,11 @@ def encode_cell(
     """
     words, family = tokenizer(), FAMILIES[name]
     kept = [e for e in tasks.training_entries(name, level, count, start) if e is not None]
-    prompts, targets = zip(*(example(family, e, thinks) for e in kept), strict=True)
-    heads = words(list(prompts), add_special_tokens=False)["input_ids"]
-    tails = words(list(targets), add_special_tokens=False)["input_ids"]
-    unknown = words.unk_token_id
+    prompts, targets = map(list, zip(*(example(family, e, thinks) for e in kept), strict=True))
+    heads, tails = (words(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, targets))
     rows, lengths = [], []
     for head, tail in zip(heads, tails, strict=True):
-        if unknown in head or unknown in tail:
+        if words.unk_token_id in head + tail:
             raise ValueError(f"{name}: a character is missing from CHARACTERS in {words.decode(head)!r}")
         if len(head) + len(tail) <= MAX_TOKENS:
             rows.append(np.array(head + tail, np.uint8))

@@ -99,14 +99,8 @@ def replies(
     cards = json.loads((folder / "card.json").read_text())["models"]
     if model not in cards:
         raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
-    cut = cards[model]["abstain_below"]
-    written = answer(
-        folder / "models" / model,
-        texts,
-        temperature=temperature,
-        seed=SEED + sample,
-        max_tokens=min(max_tokens, MAX_NEW_TOKENS),
-    )
+    cut, limit = cards[model]["abstain_below"], min(max_tokens, MAX_NEW_TOKENS)
+    written = answer(folder / "models" / model, texts, temperature=temperature, seed=SEED + sample, max_tokens=limit)
     return [(IDK if abstains(r, cut) else r.text, r) for r in written]
 
 
@@ -142,13 +136,9 @@ def rows(
             "quality": float(good),
             "answer": IDK if abstained else reply.text,
             "usd": card.usd(reply.tokens_in, reply.tokens_out),
-            "tokens_in": reply.tokens_in,
-            "tokens_out": reply.tokens_out,
             "latency_s": round(reply.latency_s, 3),
-            "model": card.id,
-            "sample": sample,
-            "temperature": temperature,
-            "finish": reply.finish,
+            **{"model": card.id, "sample": sample, "temperature": temperature},
+            **{name: getattr(reply, name) for name in ("tokens_in", "tokens_out", "finish")},
         }
 
 

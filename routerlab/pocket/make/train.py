@@ -6,6 +6,7 @@ the loss. Hidden matrices learn by Muon, the rest by AdamW, at a rate that falls
 """
 
 import json
+import math
 import shutil
 import time
 from collections import Counter
@@ -119,7 +120,7 @@ def train(name: str, recipe: Recipe, folder: Path, say: Callable[[str], None] = 
     started = time.monotonic()
     model = build(recipe)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # pyright: ignore
-    held_out, loss = Counter(), float("nan")
+    held_out, loss = Counter(), math.nan
     for number, cycle in enumerate(recipe.cycles):
         rng = np.random.default_rng(recipe.seed + number)
         rows, heads, dropped = _examples(recipe, number, rng)
@@ -164,7 +165,7 @@ def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
         torch.optim.AdamW(rest, lr=cycle.lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     model.train()
-    total, seen, mean = sum(map(len, rows)), 0, None
+    total, seen, mean = sum(map(len, rows)), 0, math.nan
     started = reported = time.monotonic()
     for step, (inputs, labels) in enumerate(batches(rows, heads, rng, cycle.batch_tokens)):
         share = seen / total
@@ -179,13 +180,13 @@ def _cycle(name, model, cycle, rows, heads, rng, half, say) -> float:
             optimizer.step()
             optimizer.zero_grad()
         seen += int((inputs != PAD).sum())
-        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+        mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
         if time.monotonic() - reported > 20:
             reported = time.monotonic()
             rate = seen / (reported - started)
-            left = (total - seen) / rate / 60
-            say(f"{name}: {share:5.1%}  loss {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left")
-    return float("nan") if mean is None else mean
+            left = f"{(total - seen) / rate / 60:.0f} min left"
+            say(f"{name}: {share:5.1%}  loss {mean:.3f}  {rate:,.0f} tokens/s  {left}")
+    return mean
 
 
 def _save(name, model, recipe, folder, dropped):
@@ -193,11 +194,6 @@ def _save(name, model, recipe, folder, dropped):
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer(recipe.thinks).save_pretrained(folder)
-    report = {
-        "name": name,
-        "recipe": asdict(recipe),
-        "parameters": model.num_parameters(),
-        "held_out": dropped,
-    }
+    report = {"name": name, "recipe": asdict(recipe), "parameters": model.num_parameters(), "held_out": dropped}
     (folder / "recipe.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
