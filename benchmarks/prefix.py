@@ -6,6 +6,9 @@ layers, random weights, and a vocabulary of 1,024 tokens: on a CPU TRL's head sc
 of completions, which with a large vocabulary would be another gain. On a CPU the seconds are those of one thread's own
 time, each measured in a process of its own; other processes on the machine change them less than those of the clock.
 
+Then a router that scores the 20 candidates of a pool for one question after the other (`CausalReader`): with the pool
+kept from question to question, beside one row for each candidate.
+
     python benchmarks/prefix.py                    # 2,000 + 100 tokens, 8 and 16 completions
     python benchmarks/prefix.py --sweep            # other lengths as well; rewrites benchmarks/results/prefix.csv
     python benchmarks/prefix.py --device cuda      # 28 layers of Qwen2.5-1.5B in bfloat16; share of the card's peak
@@ -19,14 +22,20 @@ import multiprocessing
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 from trl.trainer.utils import add_fused_lm_head, get_peak_flops
 
+from routerlab.core.recorded import recorded
+from routerlab.core.runs import root
+from routerlab.pocket.generate import load
+from routerlab.routers.lm import CausalReader
 from routerlab.train.shared_prefix import share_prefixes
 
 CPU = Qwen2Config(
@@ -107,6 +116,29 @@ def batch_of(prefix: int, completion: int, group: int, vocabulary: int, device: 
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
+def scoring(model, questions: int = 20) -> dict[str, float]:
+    """Milliseconds of a question to a pool of 20: one row a candidate, the pool kept, and the first with that pool."""
+    data, folder = recorded("pocket"), root() / "data" / "pocket" / "models" / "pocket-nano"
+    reader = CausalReader(model, load(folder)[1])
+    cards = [replace(c, id=f"{c.id}-{i}") for i in range(4) for c in data.pool.cards][:20]
+    asked = [q.text for q in data.split("validation").queries[: questions + 1]]
+    seconds, read = [], []
+    for shares, texts in ((False, asked[:4]), (True, asked[:1]), (True, asked[1:])):
+        reader.shares = shares
+        started = time.process_time()
+        read.append(reader.read(texts, cards)[0])
+        seconds.append((time.process_time() - started) / len(texts))
+    np.testing.assert_allclose(np.vstack(read[1:])[:4], read[0], rtol=1e-3)
+    rows, first, kept = (1000 * each for each in seconds)
+    size = len(reader._prompt(asked[0], cards))
+    print(
+        f"20 candidates, a prompt of {size} tokens, milliseconds a question: {rows:.0f} in rows, {kept:.0f} with the",
+        end="",
+    )
+    print(f" pool kept ({first:.0f} for its first question): {rows / kept:.1f} times as fast")
+    return {"pool20_rows_ms": round(rows, 1), "pool20_kept_ms": round(kept, 1), "gain_pool20": round(rows / kept, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -163,6 +195,8 @@ def main() -> None:
     main_rows = frame[(frame.prefix == 2000) & (frame.completion == 100)].set_index("group")
     figures = {f"gain_g{g}": round(float(main_rows.gain[g]), 2) for g in (8, 16)}
     # Gains: seconds of padded rows in those of shared prefixes; the same for the memory that a step takes.
+    if asked.device == "cpu":
+        figures |= scoring(AutoModelForCausalLM.from_config(config, dtype=dtype))
     figures |= {f"memory_g{g}": round(float(main_rows.rows_gb[g] / main_rows.shared_gb[g]), 2) for g in (8, 16)}
     if peak:
         work = [flops(config, 2000, 100, g, True) / float(main_rows.shared_seconds[g]) / peak for g in (8, 16)]

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from benchmarks import actor as bench
-from routerlab import Pool, Query
+from routerlab import Pool
 from routerlab.contest.run import contest
 from routerlab.core.pools import ModelCard, Skill
 from routerlab.core.runs import RunError, root
 from routerlab.label.oracle import Pairs
 from routerlab.routers import store
 from routerlab.routers.actor import Actor, facts
-from routerlab.routers.lm import CausalReader, LMRouter
+from routerlab.routers.lm import LMRouter
 from routerlab.routers.protocol import RouterError
 from routerlab.train import actor as training
 
@@ -289,34 +289,3 @@ BELOW = {"pocket-think": "91.9 %"}
 )
 def test_of_each_unseen_model_the_actor_keeps_92_percent(model, in_turn):
     assert in_turn.loc[(model, "actor"), "share"] >= 0.92
-
-
-def test_a_causal_model_scores_replies_with_the_prompt_computed_once(pocket):
-    """Against whole sequences, one by one; the embedded model only lends its architecture and tokenizer."""
-    from routerlab.pocket.generate import load
-    from routerlab.routers import prompts
-
-    reader = CausalReader(*load(root() / "data" / "pocket" / "models" / "pocket-nano"), usd_per_mtok=1.0)
-    cards, question = list(pocket.pool.cards[:3]), Query.ask("Solve for x: 2 * x = 8")
-    quality, usd = reader.read([question.text], cards)
-    logps = []
-    for card in cards:
-        start = reader._prompt(question.text, cards)
-        reply = prompts.reply("compact", card.id, cards)["content"]
-        end = reader.words(reply, add_special_tokens=False)["input_ids"]
-        with torch.no_grad():
-            logp = reader.model(torch.tensor([start + end])).logits[0].log_softmax(-1)
-        logps.append(sum(logp[len(start) + i - 1, t].item() for i, t in enumerate(end)))
-    expected = np.exp(logps) / np.exp(logps).sum()
-    np.testing.assert_allclose(quality[0], expected, rtol=1e-3)
-    assert usd.shape == (1, 3)
-    assert reader.own_usd([question.text], cards) == len(reader._prompt(question.text, cards)) / 1e6
-    made = LMRouter(reader, Pool("p", cards)).at(0.0).route([question], pocket.pool.subset([c.id for c in cards]))
-    assert made.choice[0] == quality[0].argmax()
-    tool = CausalReader(reader.model, reader.words, "tool").read([question.text], cards)[0]
-    assert tool.sum() == pytest.approx(1, abs=1e-5)
-    text, usd = reader.write([[{"role": "user", "content": "9 + 4"}]], most=4)[0]
-    assert isinstance(text, str)
-    assert 0 < usd <= 20 / 1e6
-    with pytest.raises(RouterError, match="give its `write` to a PolicyWriter"):
-        CausalReader(reader.model, reader.words, "oracle")

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from routerlab.routers import attention
-from routerlab.routers.attention import NAME, attend, attend_backward, pack, prefix_cache, score_candidates
+from routerlab.routers.attention import NAME, attend, attend_backward, keep, pack, score_candidates
 from routerlab.routers.protocol import RouterError
 
 SIZES = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -137,14 +137,15 @@ def test_many_groups_in_one_row():
     assert distance(scores, torch.cat([in_rows(model, *group) for group in groups])) < 1e-12
 
 
-def test_a_cached_pool_of_models_gives_the_same_scores_again_and_again():
+def test_a_kept_pool_of_models_gives_the_same_scores_again_and_again():
+    """Also where a question shares less than the whole of what is kept, none of it, or nothing besides it."""
     model = model_of(CONFIGS["gemma one in all"])
-    cache = prefix_cache(model, PREFIX[:20])
+    kept = keep(model, PREFIX[:20])
     with torch.no_grad():
-        for question in (PREFIX[20:], PREFIX[25:], PREFIX[20:]):
-            scores = score_candidates(model, question, SUFFIXES, cache)
-            assert cache.get_seq_length() == 20
-            assert distance(scores, in_rows(model, PREFIX[:20] + question, SUFFIXES)) < 1e-12
+        for prompt in (PREFIX, PREFIX[:20] + PREFIX[25:], PREFIX[:18] + PREFIX[30:], PREFIX[1:], PREFIX[:20], PREFIX):
+            scores = score_candidates(model, prompt, SUFFIXES, kept)
+            assert kept.cache.get_seq_length() == 20
+            assert distance(scores, in_rows(model, prompt, SUFFIXES)) < 1e-12
 
 
 def test_padded_generation_by_the_same_model_is_unchanged():

@@ -10,6 +10,7 @@ Multiplications compared with padded rows: linear layers (P + G S) / (G (P + S))
 6.7 times fewer with G = 16.
 """
 
+import copy
 import functools
 import math
 import sys
@@ -230,25 +231,41 @@ def enable(model: PreTrainedModel) -> None:
     model.set_attn_implementation(NAME)
 
 
+def in_common(rows: Sequence[Tokens]) -> int:
+    """With how many equal tokens all of them begin."""
+    columns = enumerate(zip(*rows, strict=False))
+    return next((place for place, column in columns if len(set(column)) > 1), min(map(len, rows)))
+
+
+class Kept(NamedTuple):
+    """The beginning of many prompts (the pool of models) with its keys and values."""
+
+    ids: Tokens
+    cache: Any
+
+
 @torch.no_grad()
-def prefix_cache(model: PreTrainedModel, ids: Tokens) -> Any:
-    """Keys and values of a prefix that many prompts begin with (the pool of models), for `score_candidates`."""
+def keep(model: PreTrainedModel, ids: Tokens) -> Kept:
+    """Compute a beginning once, for `score_candidates`."""
     row = torch.tensor([ids], device=model.device)
-    return model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
+    return Kept(ids, model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values)
 
 
 def score_candidates(
-    model: PreTrainedModel, prefix_ids: Tokens, suffixes: Sequence[Tokens], cache: Any = None
+    model: PreTrainedModel, prompt: Tokens, replies: Sequence[Tokens], kept: Kept | None = None
 ) -> torch.Tensor:
-    """The log-probability of each suffix after the prefix, which is computed once; with gradients where torch's are on.
-    `cache`, from `prefix_cache`, holds what comes before the prefix; it gets no gradients and stays as it is."""
+    """The log-probability of each reply to the prompt, which is computed once; with gradients where torch's are on.
+    What the prompt has in common with `kept` is not computed at all; it gets no gradients, and stays as it is."""
     if model.config._attn_implementation != NAME:
         enable(model)
-    packed = pack([(prefix_ids, suffixes)], cache.get_seq_length() if cache is not None else 0, model.device)
+    cached, cache = in_common([prompt[:-1], kept.ids]) if kept else 0, None
+    if kept and cached:
+        cache = copy.copy(kept.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]  # what is added goes to the copies alone
+        cache.crop(cached - len(kept.ids))
+    packed = pack([(prompt[cached:], replies)], cached, model.device)
     inputs = packed.inputs() | {"past_key_values": cache, "use_cache": cache is not None}
     logits = model(**inputs, logits_to_keep=packed.predicts).logits[0]
-    if cache is not None:
-        cache.crop(-packed.input_ids.shape[1])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     each = logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0].split(packed.lengths)
     return torch.stack([one.sum() for one in each])

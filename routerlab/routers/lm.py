@@ -72,10 +72,18 @@ class CausalReader:
     """
 
     def __init__(self, model: Any, words: Any, style: Style = "compact", usd_per_mtok=0.0, tokens_out=200.0) -> None:
+        from routerlab.routers.attention import enable
+
         if style == "oracle":
             raise RouterError("replies of style oracle name policies, not models; give its `write` to a PolicyWriter")
         self.model, self.words, self.usd_per_mtok, self.tokens_out = model.eval(), words, usd_per_mtok, tokens_out
         self.style: Style = style
+        self._kept: tuple[list[ModelCard], Any] | None = None  # the last pool, and the beginning of its prompts
+        try:
+            enable(model)
+            self.shares = True
+        except RouterError:  # layers that do more than causal attention
+            self.shares = False
 
     @classmethod
     def load(cls, name: str | Path, style: Style = "compact", *, online: bool = False) -> Self:
@@ -88,7 +96,13 @@ class CausalReader:
         return cls(model, words, style)
 
     def read(self, questions, cards):
-        quality = np.array([self._probabilities(q, cards) for q in questions]).reshape(len(questions), len(cards))
+        import torch
+
+        replies = self._replies(cards)
+        with torch.inference_mode():
+            scores = [self._scores(self._prompt(q, cards), replies, cards) for q in questions]
+            chances = [one.softmax(0).cpu().numpy() for one in scores]
+        quality = np.array(chances).reshape(len(questions), len(cards))
         tokens_in = np.array([len(self.words(q)["input_ids"]) for q in questions], float).reshape(-1, 1)
         return quality, np.hstack([c.usd(tokens_in, self._typical(c)) for c in cards])
 
@@ -116,22 +130,39 @@ class CausalReader:
     def _prompt(self, question: str, cards: Sequence[ModelCard]) -> list[int]:
         return prompts.tokens(self.words, *prompts.prompt(self.style, question, cards), question=question)
 
-    def _probabilities(self, question: str, cards: Sequence[ModelCard]) -> np.ndarray:
-        """Of the reply that calls each candidate. The prompt is computed once; all replies continue it as one batch."""
+    def _replies(self, cards: Sequence[ModelCard]) -> list[list[int]]:
+        """The reply that calls each candidate."""
+        texts = list(prompts.SLOTS[: len(cards)])
+        texts = [CALL.format(prompts.tool_name(c.id)) for c in cards] if self.style == "tool" else texts
+        return [self.words(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+    def _scores(self, asked: list[int], replies: list[list[int]], cards: Sequence[ModelCard]) -> Any:
+        """The log-probability of each reply to this prompt, less that of their common beginning, which cancels. Prompts
+        begin with the pool of models, which is computed for its first question and kept."""
+        from routerlab.routers.attention import in_common, keep, score_candidates
+
+        same = min(in_common(replies), min(map(len, replies)) - 1)
+        asked, replies = asked + replies[0][:same], [reply[same:] for reply in replies]
+        if not self.shares:
+            return self._scores_in_rows(asked, replies)
+        if self._kept is None or self._kept[0] != cards:
+            pool = asked[: in_common([asked, self._prompt("?", cards)])]
+            self._kept = list(cards), keep(self.model, pool) if pool else None
+        return score_candidates(self.model, asked, replies, self._kept[1])
+
+    def _scores_in_rows(self, asked: list[int], replies: list[list[int]]) -> Any:
+        """The same of a model that cannot share prefixes: all replies continue the prompt as one batch."""
         import torch
 
-        replies = list(prompts.SLOTS[: len(cards)])
-        replies = [CALL.format(prompts.tool_name(c.id)) for c in cards] if self.style == "tool" else replies
-        rows = [torch.tensor(self.words(r, add_special_tokens=False)["input_ids"]) for r in replies]
+        rows = [torch.tensor(reply) for reply in replies]
         ends = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(self.model.device)
-        with torch.inference_mode():
-            asked = torch.tensor([self._prompt(question, cards)], device=self.model.device)
-            start = self.model(asked, use_cache=True)
-            start.past_key_values.batch_repeat_interleave(len(cards))
-            after = self.model(ends.clamp(min=0), past_key_values=start.past_key_values).logits
-            logits = torch.cat([start.logits[:, -1:].expand(len(cards), -1, -1), after[:, :-1]], 1)
-            logp = logits.float().log_softmax(-1).gather(2, ends.clamp(min=0)[..., None])[..., 0]
-        return (logp * (ends >= 0)).sum(1).softmax(0).cpu().numpy()
+        start = self.model(torch.tensor([asked], device=self.model.device), use_cache=True)
+        start.past_key_values.batch_repeat_interleave(len(replies))
+        after = self.model(ends.clamp(min=0), past_key_values=start.past_key_values).logits
+        logits = torch.cat([start.logits[:, -1:].expand(len(replies), -1, -1), after[:, :-1]], 1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logp = logits.log_softmax(-1).gather(2, ends.clamp(min=0)[..., None])[..., 0]
+        return (logp * (ends >= 0)).sum(1)
 
 
 class PolicyWriter:
