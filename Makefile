@@ -44,7 +44,7 @@ test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route 
 	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt --editable '.[test]'
 	$(VLLM)/bin/python -m pytest -m vllm tests
 
-test-live: $(READY)  ## notebooks 00, 01, 03, 08, 09 against a provider on this machine that answers over HTTP (minutes)
+test-live: $(READY)  ## all notebooks against a provider on this machine that answers over HTTP (minutes)
 	WHOLE_BOOK=1 $(BIN)/python -m pytest tests/test_live.py
 
 readme: $(READY)  ## run every command of README.md that needs nothing else, in a clone (minutes)

@@ -8,6 +8,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from routerlab import book
 from routerlab.contest.run import contest
@@ -133,11 +134,18 @@ def test_a_missing_or_stale_figure_stops_the_build(build, known, pocket, tmp_pat
 
 def test_it_builds_without_overfull_lines(build, known, tmp_path):
     if not shutil.which("latexmk"):
-        pytest.skip("no LaTeX here: apt-get install latexmk texlive-latex-recommended texlive-latex-extra lmodern")
+        pytest.skip(
+            "no LaTeX here: apt-get install latexmk texlive-latex-recommended texlive-latex-extra "
+            "texlive-fonts-recommended lmodern"
+        )
     figures = root() / "figures"
-    if not all((figures / f"{name}.pdf").is_file() for name in build.FIGURES):
-        pytest.skip("no figures here yet: make run")
-    build.check_figures(figures)
+    if all((figures / f"{name}.pdf").is_file() for name in build.FIGURES):
+        build.check_figures(figures)
+    else:  # before the first run: empty pages as wide as the figures of a run
+        figures = tmp_path / "figures"
+        figures.mkdir()
+        for name in build.FIGURES:
+            Figure(figsize=(5.5, 3.4)).savefig(figures / f"{name}.pdf")
     ranked = [name.removesuffix(".gain") for name in known if name.endswith(".gain") and f"{name}.low" in known]
     ranked = [name for name in ranked if name != "leader"]
     build.write(known, ranked, figures, tmp_path / "build")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from routerlab.core.runs import Run
+from routerlab.figures import monitor
 from routerlab.label import rewards
 from routerlab.pocket.hidden import USD, best_reward, hidden_knowledge
 from routerlab.train.env import Replay
@@ -297,6 +298,10 @@ def test_killed_and_resumed_training_gives_the_same_curve(tmp_path):
     for a, b in zip(resumed, straight, strict=True):
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), whole.parameters(), strict=True))
+    drawn = monitor.streams(run.folder)
+    assert drawn.columns.tolist() == ["step", "loss", "reward", "usd"]
+    assert drawn["step"].tolist() == list(range(1, 41))
+    assert drawn["reward"].tolist() == [line["reward"] for line in straight]
 
 
 def kept(run):

@@ -275,12 +275,14 @@ def streams(task: Task, batch: Rollouts, scored: np.ndarray) -> dict[str, float]
 
 def _write(run: Run, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, log: list) -> None:
     """Weights, moments of Adam and the log in one file, which is replaced at once: whenever the process dies, the last
-    whole state is there.
+    whole state is there. Beside it metrics.jsonl, the log that `figures.monitor` draws.
     """
     tensors = {name: p.detach().contiguous() for name, p in policy.named_parameters()}
     for name, p in policy.named_parameters():
         tensors |= {f"{name} {field}": value for field, value in optimiser.state[p].items()}
     write_atomic(run.folder / STATE, lambda path: save_file(tensors, path, {"log": json.dumps(log)}))
+    lines = "".join(json.dumps({"step": step, **line}) + "\n" for step, line in enumerate(log, 1))
+    write_atomic(run.folder / "metrics.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
 
 
 def _resume(run: Run | None, policy: torch.nn.Module, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:
