@@ -2,10 +2,12 @@
 
 python tests/faults.py                 all of them
 python tests/faults.py outage          one of them
-python tests/faults.py client URL FOLDER CALLS    one session of the run that is killed
+python tests/faults.py client URL FOLDER CALLS    for each line it reads, one session of the run that is killed
 """
 
 import asyncio
+import contextlib
+import functools
 import json
 import os
 import random
@@ -21,8 +23,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve()
 CONCURRENCY = 32
+CALLS_A_KILL = 80  # about half of them are answered before the kill
 
 
+@functools.cache
 def calls_and_pool(count: int, model: str = "m"):
     from routerlab.collect.ask import Settings, plan
     from routerlab.core.pools import Pool
@@ -39,7 +43,7 @@ def calls_and_pool(count: int, model: str = "m"):
     return plan(queries, pool, settings), pool, settings
 
 
-async def session(url: str, folder: Path, count: int) -> int:
+async def session(url: str, folder: Path, count: int, opened=lambda: None) -> int:
     """Ask what is missing; returns how many answers the ledger then holds."""
     from routerlab.collect.ask import ask
     from routerlab.collect.ledger import Ledger
@@ -49,45 +53,64 @@ async def session(url: str, folder: Path, count: int) -> int:
     backend = OpenAIBackend(url)
     try:
         with Ledger.open(folder / "ledger.jsonl") as ledger:
-            print("open", flush=True)
+            opened()
             await ask(calls, pool, backend, ledger, settings)
             return len(ledger.results)
     finally:
         await backend.close()
 
 
+def client(url: str, folder: Path, count: int) -> None:
+    """Plan once; then, for each line of stdin, fork a session, which prints its process, and print how it ended.
+
+    A fresh interpreter for each of 200 kills would import and plan for many minutes, which no kill is about.
+    """
+    import routerlab.collect.ask
+    import routerlab.collect.providers  # noqa: F401
+
+    calls_and_pool(count)
+    for _ in sys.stdin:
+        if not (process := os.fork()):
+            asyncio.run(session(url, folder, count, lambda: print("open", os.getpid(), flush=True)))
+            os._exit(0)
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
 def kill_drill(kills: int, folder: Path, seed: int = 0) -> dict:
     """SIGKILL a run at random moments, `kills` times, then let it end, and compare with one never killed."""
     from routerlab.collect.ledger import Ledger
 
-    rng = random.Random(seed)
-    count = 600 * kills
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.provider"],
+    rng, root = random.Random(seed), HERE.parents[1]
+    count, ledger = CALLS_A_KILL * kills, folder / "killed" / "ledger.jsonl"
+    piped = functools.partial(
+        subprocess.Popen,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=HERE.parents[1],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
+    server = piped([sys.executable, "-m", "tests.provider"])
+    url = server.stdout.readline().strip()
+    runs = piped([sys.executable, str(HERE), "client", url, str(folder / "killed"), str(count)])
     try:
-        url = server.stdout.readline().strip()
         done, hit, unknown, recorded = 0, 0, [], set()
         while done < kills:
-            command = [sys.executable, str(HERE), "client", url, str(folder / "killed"), str(count)]
-            client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-            ledger = folder / "killed" / "ledger.jsonl"
-            if client.stdout.readline() == "open\n":
-                # From then on it plans and imports; a kill says something only once answers come in.
-                # The moment is a number of answers, not a time: a fast machine must not outrun the kills.
-                at = ledger.stat().st_size + 300 * (CONCURRENCY + rng.randrange(200))
-                while client.poll() is None and ledger.stat().st_size < at:
+            runs.stdin.write("\n")
+            runs.stdin.flush()
+            process = int(runs.stdout.readline().removeprefix("open "))
+            # A kill says something only once answers come in. The moment is a number of answers, not a time: a fast
+            # machine must not outrun the kills.
+            at = ledger.stat().st_size + 200 * (CONCURRENCY + rng.randrange(100))
+            with contextlib.suppress(ProcessLookupError):  # it came to its end
+                while ledger.stat().st_size < at:
+                    os.kill(process, 0)
                     time.sleep(0.001)
                 time.sleep(rng.uniform(0, 0.01))
-                client.send_signal(signal.SIGKILL)
-                done += 1
-            if client.wait() == 0:
+                os.kill(process, signal.SIGKILL)
+            if runs.stdout.readline() == "ended 0\n":
                 break
+            done += 1
             known, now = len(unknown), Ledger.read(ledger)
             unknown, hit = now.unknown, hit + (len(now.unknown) > known)
             assert len(unknown) - known <= CONCURRENCY, "more calls unknown than were in flight"
@@ -112,6 +135,7 @@ def kill_drill(kills: int, folder: Path, seed: int = 0) -> dict:
             "unknown, still charged": len(killed.unknown),
         }
     finally:
+        runs.communicate("")
         server.communicate("")
 
 
@@ -152,8 +176,8 @@ def money_drill() -> dict:
             ledger, provider, stopped = asyncio.run(t.asked(Path(folder), f"m~{form}", 32))
             kept = sum(row.reply is not None for row in ledger.results.values())
             tries = sum(provider.tries.values()) / 32
-            share = ledger.spent_usd / most
-            out[form] = f"{kept} kept, {tries:.2g} requests a call, {share:.0%} of the bound charged"
+            share = ledger.spent_usd / (most * tries)
+            out[form] = f"{kept} kept, {tries:.2g} requests a call, {share:.0%} of what these may cost charged"
             out[form] += f", stopped: {stopped.split(':')[0]}" if stopped else ""
     return {"": "".join(f"\n    {form:18} {line}" for form, line in out.items())}
 
@@ -240,8 +264,7 @@ def training_drill(kills: int, folder: Path) -> dict:
 
 def main() -> None:
     if sys.argv[1:2] == ["client"]:
-        asyncio.run(session(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))
-        return
+        return client(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
     drills = {
         "SIGKILL": lambda folder: kill_drill(200, folder),
         "bit flips": lambda folder: flip_drill(20_000, folder),

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from faults import calls_and_pool, kill_drill
+from faults import CALLS_A_KILL, calls_and_pool, kill_drill
 from provider import FAULTS, Provider
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -297,7 +297,7 @@ def test_a_run_killed_at_random_moments_loses_and_repeats_nothing(tmp_path):
     found = kill_drill(12, tmp_path)
     assert found.pop("kills") >= 8
     assert found.pop("in flight") >= 8
-    assert found.pop("rows") == 12 * 600
+    assert found.pop("rows") == 12 * CALLS_A_KILL
     assert found.pop("unknown, still charged") > 0, "no kill found a call in flight"
     assert Counter(found.values()) == {0: len(found)}, found
 
