@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 MOST = 300  # characters
@@ -24,12 +23,12 @@ _SECRET_SHAPE = re.compile(
 def words(body: str) -> str:
     """The message in the body of an error: of its JSON the field that holds it, else the text without its tags."""
     try:
-        content: Any = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return re.sub(r"<[^<>]*>", " ", body)
     for name in ("error", "message", "detail", "msg"):
         while content and (isinstance(content, list) or (isinstance(content, Mapping) and name in content)):
-            content = content[0 if isinstance(content, list) else name]
+            content = content[0] if isinstance(content, list) else content[name]
     return content if isinstance(content, str) else json.dumps(content)
 
 
