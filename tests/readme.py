@@ -64,11 +64,16 @@ def main(word: str = "") -> int:
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             if command.startswith("routerlab serve"):
                 server = subprocess.Popen(words(command), **about, **pipes)
-                said = server.stdout.readline()
-                status = 0 if "http://" in said else 1
+                lines = []  # what it says before its address
+                while (line := server.stdout.readline()) and "http://" not in line:
+                    lines.append(line)
+                status, said = (0 if line else 1), "".join(lines)
             else:
-                done = subprocess.run(words(command), **about, **pipes, timeout=60 * MINUTES)
-                status, said = done.returncode, done.stdout
+                try:
+                    done = subprocess.run(words(command), **about, **pipes, timeout=60 * MINUTES)
+                    status, said = done.returncode, done.stdout
+                except subprocess.TimeoutExpired:
+                    status, said = 1, f"not finished within {MINUTES} minutes\n"
             print(f"{'ok' if status == 0 else 'FAILED':7}{time.monotonic() - started:6.1f} s  {command}", flush=True)
             if status:
                 failed.append(command)
