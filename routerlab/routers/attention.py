@@ -58,8 +58,8 @@ class Pack(NamedTuple):
         return dict(zip(("input_ids", "position_ids"), self, strict=False), attention_mask=NO_MASK, pack=self)
 
 
-def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, device: Any = None) -> Pack:
-    """A row of these (prefix, completions), which all follow the same `cached` tokens."""
+def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], device: Any = None) -> Pack:
+    """A row of these (prefix, completions)."""
     ids, positions, predicts, targets, lengths = [], [], [], [], []
     spans: dict[tuple[int, int, bool], list[tuple[range, range]]] = {}  # one call of a kernel takes those of one shape
 
@@ -70,22 +70,20 @@ def pack(groups: Sequence[tuple[Tokens, Sequence[Tokens]]], cached: int = 0, dev
         if not len(prefix) or not completions or not all(map(len, completions)):
             raise RouterError("a prefix or completion is empty; leave it out, or end it with the end-of-text token")
         start, end = len(ids), len(ids) + len(prefix)
-        attends(range(start, end), range(start + cached, end + cached), True)
+        attends(range(start, end), range(start, end), True)
         ids += prefix
-        positions += range(cached, cached + len(prefix))
+        positions += range(len(prefix))
         for completion in completions:
             first, size = len(ids), len(completion)
             # Completions of similar length are made equally long (by at most 1/8); nothing attends to what is added.
             added = -size % (1 << max(0, size.bit_length() - 4))
-            attends(range(first, first + size + added), range(first + cached, first + cached + size + added), True)
+            attends(range(first, first + size + added), range(first, first + size + added), True)
             predicts += [end - 1, *range(first, first + size - 1)]
             targets += completion
             lengths.append(size)
             ids += [*completion, *[completion[-1]] * added]
-            positions += range(cached + len(prefix), cached + len(prefix) + size + added)
-        attends(range(end, len(ids)), range(start + cached, end + cached), False)
-    if cached:
-        attends(range(len(ids)), range(cached), False)
+            positions += range(len(prefix), len(prefix) + size + added)
+        attends(range(end, len(ids)), range(start, end), False)
     pieces = []
     for (_, _, causal), pairs in spans.items():
         rows, columns = (torch.tensor([list(x) for x in side], device=device) for side in zip(*pairs, strict=True))
@@ -228,27 +226,3 @@ def enable(model: PreTrainedModel) -> None:
         why = ", ".join(more) or "layers without transformers' attention interface"
         raise RouterError(f"{type(model).__name__} has {why}; only causal attention can share prefixes")
     model.set_attn_implementation(NAME)
-
-
-@torch.no_grad()
-def prefix_cache(model: PreTrainedModel, ids: Tokens) -> Any:
-    """Keys and values of a prefix that many prompts begin with (the pool of models), for `score_candidates`."""
-    row = torch.tensor([ids], device=model.device)
-    return model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
-
-
-def score_candidates(
-    model: PreTrainedModel, prefix_ids: Tokens, suffixes: Sequence[Tokens], cache: Any = None
-) -> torch.Tensor:
-    """The log-probability of each suffix after the prefix, which is computed once; with gradients where torch's are on.
-    `cache`, from `prefix_cache`, holds what comes before the prefix; it gets no gradients and stays as it is."""
-    if model.config._attn_implementation != NAME:
-        enable(model)
-    packed = pack([(prefix_ids, suffixes)], cache.get_seq_length() if cache is not None else 0, model.device)
-    inputs = packed.inputs() | {"past_key_values": cache, "use_cache": cache is not None}
-    logits = model(**inputs, logits_to_keep=packed.predicts).logits[0]
-    if cache is not None:
-        cache.crop(-packed.input_ids.shape[1])
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    each = logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0].split(packed.lengths)
-    return torch.stack([one.sum() for one in each])
