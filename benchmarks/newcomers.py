@@ -90,7 +90,7 @@ class Bench:
         asked, unseen = (newcomers._seen(router, self.groups, part, table) for part in (probes, rest))
         y = self.train.table.select([q.id for q in probes]).matrix("quality", None).astype(float)
         model, penalties = (
-            newcomers.Newcomers(self.features, 0.0, [router, self.groups]),
+            newcomers.Newcomers(self.features, members=[router, self.groups]),
             newcomers._tuned(asked, unseen),
         )
         predicted = {}

@@ -74,7 +74,7 @@ def test_a_dearer_model_is_called_less_and_a_higher_cost_weight_costs_less(known
 
 def test_scores_have_gradients_and_equal_what_is_read(known, asked):
     texts, cards = [q.text for q in asked[:7]], known.pool.cards
-    quality, usd = known.reader.scores(texts, cards)
+    quality, usd = known.reader.scores(known.reader.encode(texts), cards)
     read = known.reader.read(texts, cards)
     np.testing.assert_allclose(quality.detach().numpy(), read[0], atol=1e-5)
     np.testing.assert_allclose(usd.detach().numpy(), read[1], rtol=1e-4)

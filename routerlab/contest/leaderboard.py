@@ -15,24 +15,16 @@ def leaderboard(contests: Mapping[str, Contest], resamples: int = RESAMPLES):
     The rank is taken among the routers that ran on the table; of equal gains each has the mean of their ranks.
     """
     import pandas as pd
-    from scipy.stats import rankdata
 
-    gains: dict[str, dict[str, Interval]] = {}
-    ranks: dict[str, dict[str, float]] = {}
-    beaten: dict[str, int] = {}
-    for table, results in contests.items():
-        measured = results.measures(resamples)
-        names = [e.name for e in results.entries]
-        values = np.nan_to_num([measured[n]["gain"][0] for n in names])
-        for name, rank in zip(names, rankdata(-values), strict=True):
-            ranks.setdefault(name, {})[table] = float(rank)
-            gains.setdefault(name, {})[table] = Interval.of(measured[name]["gain"][0], measured[name]["gain"][1:])
-        for name, by in results.dominated().items():
-            beaten[name] = beaten.get(name, 0) + bool(by)
-    frame = pd.DataFrame(gains).T.reindex(columns=list(contests))
-    frame["mean rank"] = {n: float(np.mean(list(r.values()))) for n, r in ranks.items()}
-    frame["wins"] = {n: sum(v == 1 for v in r.values()) for n, r in ranks.items()}
-    frame["dominated"] = beaten
+    measured = {t: {e.name: c.measures(resamples)[e.name]["gain"] for e in c.entries} for t, c in contests.items()}
+    names = list(dict.fromkeys(n for by in measured.values() for n in by))
+    intervals = {t: {n: Interval.of(g[0], g[1:]) for n, g in by.items()} for t, by in measured.items()}
+    frame = pd.DataFrame(intervals, names)
+    values = {t: {n: np.nan_to_num(g[0]) for n, g in by.items()} for t, by in measured.items()}
+    ranks = pd.DataFrame(values, names).rank(ascending=False)
+    frame["mean rank"], frame["wins"] = ranks.mean(axis=1), (ranks == 1).sum(axis=1)
+    beaten = [results.dominated() for results in contests.values()]
+    frame["dominated"] = [sum(bool(by.get(n)) for by in beaten) for n in names]
     return frame.sort_values(["mean rank", "wins"], ascending=[True, False], kind="stable")
 
 

@@ -4,9 +4,10 @@ Whatever is chosen is chosen before the test: the best single model, the interva
 mix on the training split; operating points and mixes of them on the validation split. The test only scores it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Contest:
     mix: Entry | None = None  # the random mix: its points are the vertices of the hull of single models in training
     category: str | None = None  # the column of meta that names the kind of a question
     trained_on: int = 0  # training questions
+    _measures: dict[int, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def fixed(self) -> Entry:
@@ -122,32 +124,28 @@ class Contest:
             lambda t: np.hstack([t.quality.T, self.quality[:, models], t.usd.T, self.usd[:, models]]).astype(float)
         )
 
-    def _resampled(self, e: Entry, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Quality and cost of each point and of the two models: the means on the test in the first row, then those on
-        every resample, which are the same for every router: comparisons are paired.
+    def resampled(self, values: np.ndarray, resamples: int = RESAMPLES, at: Any = slice(None)) -> np.ndarray:
+        """Means of the columns of `values` (test queries `at` x things, perhaps x trainings), then those on every
+        resample of the queries, which are the same whatever is compared: differences are paired.
         """
-        values, rng = self._tested(e), np.random.default_rng(self.seed)
-        means = bootstrap_means(values, resamples, rng=rng, clusters=self.clusters)
-        quality, usd = np.split(np.vstack([column_means(values), means]), 2, axis=1)
-        return quality, usd
-
-    @cached_property
-    def _cache(self) -> dict[int, dict[str, dict[str, np.ndarray]]]:
-        return {}
+        rng = np.random.default_rng(self.seed)
+        means = bootstrap_means(values, resamples, rng=rng, clusters=self.clusters[at])
+        return np.vstack([column_means(values), means])
 
     def measures(self, resamples: int = RESAMPLES) -> dict[str, dict[str, np.ndarray]]:
         """By entry of `everyone` and column of `table`: the value on the test, then on every resample."""
-        if resamples not in self._cache:
-            self._cache[resamples] = {e.name: self._measured(e, resamples) for e in self.everyone}
-            if self.mix:
-                for columns in self._cache[resamples].values():
-                    columns["gain"] = columns["area"] - self._cache[resamples][self.mix.name]["area"]
-        return self._cache[resamples]
+        if resamples not in self._measures:
+            measured = {e.name: self._measured(e, resamples) for e in self.everyone}
+            mix = measured[self.mix.name] if self.mix else {}
+            for columns in measured.values() if mix else ():
+                columns["gain"] = columns["area"] - mix["area"]
+            self._measures[resamples] = measured
+        return self._measures[resamples]
 
     def _measured(self, e: Entry, resamples: int) -> dict[str, np.ndarray]:
-        (quality, usd), (low, high), plan = self._resampled(e, resamples), self.ends, self.plan(e)
-        nothing = np.full(len(quality), np.nan)
-        single_usd = usd[:, -1]
+        quality, usd = np.split(self.resampled(self._tested(e), resamples), 2, axis=1)
+        (low, high), plan = self.ends, self.plan(e)
+        nothing, single_usd = np.full(len(quality), np.nan), usd[:, -1]
         saving = 1 - np.divide(plan.frugal.of(usd), single_usd, out=np.ones_like(single_usd), where=single_usd > 0)
         return {
             "area": path_area(usd[:, plan.path], quality[:, plan.path], low, high) if low < high else nothing,
@@ -197,14 +195,10 @@ class Contest:
         """
         import pandas as pd
 
-        measured = self.measures(resamples)
-        p: dict[str, dict[str, float]] = {name: {} for name in measured}
-        for column in MEASURES:
-            top = max((columns[column] for columns in measured.values()), key=lambda values: values[0])
-            for name, columns in measured.items():
-                gap = top - columns[column]
-                p[name][column] = p_value(gap[0], gap[1:])
-        return pd.DataFrame(p).T
+        values = {m: {n: columns[m] for n, columns in self.measures(resamples).items()} for m in MEASURES}
+        tops = {m: max(of.values(), key=lambda v: v[0]) for m, of in values.items()}
+        gaps = {m: {n: tops[m] - v for n, v in of.items()} for m, of in values.items()}
+        return pd.DataFrame({m: {n: p_value(gap[0], gap[1:]) for n, gap in of.items()} for m, of in gaps.items()})
 
     @cached_property
     def equal_usd(self) -> float:
@@ -212,18 +206,18 @@ class Contest:
         leader = self.chosen()[0]
         return float(self.plan(leader).frugal.of(self._validated(leader)[1]))
 
-    def against(self, name: str, measure: str = "area", resamples: int = RESAMPLES) -> list[Comparison]:
-        """Every other entry less `name` in a column of `table`, or in quality "at cost" `equal_usd`: paired differences
-        with p-values, Holm's correction and the minimum detectable difference.
+    def against(
+        self, name: str, measure: str = "area", resamples: int = RESAMPLES, among: Sequence[str] | None = None
+    ) -> list[Comparison]:
+        """Every other entry (or those `among` them) less `name` in a column of `table`, or in quality "at cost"
+        `equal_usd`: paired differences with p-values, Holm's correction and the minimum detectable difference.
         """
         measured = self.measures(resamples)
         if name not in measured:
             raise RouterError(f"no router {name!r} in this contest; it has {', '.join(measured)}")
-        gaps = {n: columns[measure] - measured[name][measure] for n, columns in measured.items() if n != name}
-        if not gaps:
-            return []
-        values = np.stack(list(gaps.values()), 1)
-        return compared(list(gaps), values[0], values[1:])
+        others = [n for n in (measured if among is None else among) if n != name]
+        values = np.array([measured[n][measure] - measured[name][measure] for n in others]).T
+        return compared(others, values[0], values[1:]) if others else []
 
     def predicted(self, e: Entry) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) that a router predicts for each test query and model of the table, NaN for models it lacks."""
@@ -239,20 +233,17 @@ class Contest:
 
         if self.quality.shape[1] != 2:
             raise RouterError(f"APGR and CPT are of two models; this table has {self.quality.shape[1]}")
-        strong, weak = self.single, 1 - self.single
-        both = ~np.isnan(self.quality).any(1)
-        right = self.quality[both, weak], self.quality[both, strong]
-        ends = float(right[0].mean()), float(right[1].mean())
-        rows = {}
+        both, order, rows = ~np.isnan(self.quality).any(1), [1 - self.single, self.single], {}
+        right = self.quality[both][:, order].T  # of the weaker model, then of the stronger one
+        ends = [float(m.mean()) for m in right]
         for e in self.entries:
             if isinstance(e.router, ScoreRouter) and len(e.router.models) == 2:
-                scores = self.predicted(e)[0][both]
-                points = routellm_metrics.routellm_points(scores[:, strong] - scores[:, weak], *right)
-                shares = {f"CPT{x:.0%}": routellm_metrics.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)}
-                rows[e.name] = {"APGR": routellm_metrics.apgr(*points, *ends), **shares}
-        return pd.DataFrame(rows, index=["APGR", "CPT20%", "CPT50%", "CPT80%"]).T.sort_values(
-            "APGR", ascending=False, kind="stable"
-        )
+                weak, strong = self.predicted(e)[0][both][:, order].T
+                points = routellm_metrics.routellm_points(strong - weak, *right)
+                shares = [routellm_metrics.cpt(*points, x, *ends) for x in (0.2, 0.5, 0.8)]
+                rows[e.name] = [routellm_metrics.apgr(*points, *ends), *shares]
+        frame = pd.DataFrame(rows, index=["APGR", "CPT20%", "CPT50%", "CPT80%"]).T
+        return frame.sort_values("APGR", ascending=False, kind="stable")
 
     def domains(self) -> np.ndarray | None:
         """The kind of each test query, if the table names kinds."""

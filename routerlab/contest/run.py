@@ -4,7 +4,7 @@ test split; all intervals come from the same resamples of the test questions.
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,24 +79,25 @@ def contest(
     if seed < 0:
         raise RouterError(f"the seed is {seed}; give a whole number from 0")
     data = setup.answered(setup.with_splits(data, say), missing, say)
+    data = data._replace(pool=data.pool.subset(data.table.models))
     category = setup.category_of(data.queries, category, say)
-    whole, before, scored = (data.split(n) for n in setup.SPLITS)
+    every = whole, before, scored = [data.split(n) for n in setup.SPLITS]
     models = setup.worth_fitting(whole)
     if dropped := [m for m in data.table.models if m not in models]:
         say(f"no router calls {', '.join(dropped)}: on every training question another model is as good and as cheap")
-    fitted = data._replace(pool=data.pool.subset(models), table=setup.of_models(data.table, models))
-    train, validation, test = (fitted.split(n) for n in setup.SPLITS)
-    columns = np.array([data.table.models.index(m) for m in models])
+    fitted = setup.restricted(data, models)
     shared = features or Tfidf()
-    say(f"features ({shared.name}) of {len(train.queries)} queries")
-    shared.fit([q.text for q in train.queries])
+    say(f"features ({shared.name}) of {len(whole.queries)} queries")
+    shared.fit([q.text for q in whole.queries])
     entries, left_out = [], {}
-    enter = functools.partial(_enter, train=train, validation=validation, test=test, columns=columns)
-    every = np.arange(len(data.table.models))
+    enter = functools.partial(_enter, [fitted.split(n) for n in setup.SPLITS], data.table.models)
     for name, router in served.items():  # it may call any model of the table
         say(f"{name}: asked about {len(before.queries) + len(scored.queries)} questions, answered in one token each")
-        entries.append(_enter(router, train=whole, validation=before, test=scored, columns=every))
-    for name, make in _entrants([n for n in names if n not in served], shared, category, len(names) > 1):
+        entries.append(_enter(every, data.table.models, router))
+    makers = {n: functools.partial(_fresh, n, shared, category) for n in names if n not in served}
+    if category and len(names) > 1:
+        makers["lookup"] = functools.partial(baselines.FamilyLookup, key=category, name=f"{category} lookup (told)")
+    for name, make in makers.items():
         say(name)
         try:
             entry = enter(make())
@@ -109,14 +110,15 @@ def contest(
         raise RouterError("; ".join(f"{n} cannot run: {why}" for n, why in left_out.items()))
     tries = [k for k in scored.table.samples if k > 0]
     learned_from = whole.table.matrix("quality", None), whole.table.matrix("usd", None, graded=True)
-    best = baselines.best_single(whole.queries, whole.table).model
+    quality, usd = _happened(scored)
+    best = baselines.best_single(whole.queries, whole.table)
     return Contest(
         test=scored,
         entries=tuple(entries),
-        quality=scored.table.matrix("quality"),
-        usd=_charged(scored),
+        quality=quality,
+        usd=usd,
         other=scored.table.matrix("quality", tries) if tries else None,
-        single=whole.table.models.index(best),
+        single=whole.table.models.index(best.model),
         before=_model_means(*_happened(before)),
         clusters=clusters(scored.queries),
         seed=seed,
@@ -129,21 +131,11 @@ def contest(
     )
 
 
-def _entrants(
-    names: Sequence[str], features: Features, category: str | None, told: bool
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    def fresh(name: str) -> Any:
-        router = KINDS[name](features)
-        if isinstance(router, learned.Learned):
-            router.category = category  # routers that predict it learn this column
-        return router
-
-    for name in names:
-        yield name, functools.partial(fresh if name in KINDS else store.load, name)
-    if category and told:
-        lookup = baselines.FamilyLookup(key=category)
-        lookup.name = f"{category} lookup (told)"
-        yield "lookup", lambda: lookup
+def _fresh(name: str, features: Features, category: str | None) -> Any:
+    router = KINDS[name](features) if name in KINDS else store.load(name)
+    if isinstance(router, learned.Learned):
+        router.category = category  # routers that predict it learn this column
+    return router
 
 
 class _AmongAnswered(ScoreRouter):
@@ -162,20 +154,18 @@ class _AmongAnswered(ScoreRouter):
 
 
 def _enter(
+    parts: Sequence[Recorded],
+    every: tuple[str, ...],
     router: Any,
-    *,
-    train: Recorded,
-    validation: Recorded,
-    test: Recorded,
-    columns: np.ndarray,
     seed: int | None = None,
     lams: np.ndarray | None = None,
 ) -> Entry:
     """Fit a router (unless it is fitted) and run it at its operating points on validation and test.
 
-    Args: the router; the splits, with the models that routers are fitted on; the `columns` these models have in the
-    whole table; the seed of a further fit of a stochastic router, and the cost weights `lams` of its first fit.
+    Args: the splits (`parts`), with the models that routers are fitted on; `every` model of the whole table; the
+    router; the seed of a further fit of a stochastic router, and the cost weights `lams` of its first fit.
     """
+    train, validation, test = parts
     if seed is not None:
         router.seed = seed
     if isinstance(router, LMRouter):
@@ -184,56 +174,38 @@ def _enter(
     if not router.models:
         router.fit(train.queries, train.table)
     fitted = time.perf_counter()
-    unknown = [m for m in router.models if m not in train.table.models]
-    if unknown or len(router.models) < len(train.table.models):
-        models = [m for m in router.models if m not in unknown]
-        if not models:
-            raise RouterError(f"{router.name} knows none of the models of this table; it knows {', '.join(unknown)}")
-        columns = columns[[train.table.models.index(m) for m in models]]
-        parts = [
-            p._replace(pool=p.pool.subset(models), table=setup.of_models(p.table, models)) for p in (validation, test)
-        ]
-        validation, test = parts
+    models = [m for m in train.table.models if m in router.models]
+    if not models:
+        raise RouterError(f"{router.name} knows none of the models of this table; it knows {', '.join(router.models)}")
+    if len(models) < len(train.table.models):
+        validation, test = (setup.restricted(part, models) for part in (validation, test))
     runs = [_answering(router, part) for part in (validation, test)]
     points = runs[0].operating_points(validation.queries, validation.table, POINTS) if lams is None else lams
-    played = [_played(r, part, points) for r, part in zip(runs, (validation, test), strict=True)]
-    (reached, paid, _), (quality, usd, choice) = played
+    (reached, paid, _), (quality, usd, choice) = map(_played, runs, (validation, test), (points, points))
     with np.errstate(invalid="ignore"):
         means = np.nanmean(reached, 1, dtype=float), np.nanmean(paid, 1, dtype=float)
-    return Entry(router.name, router, points, quality, usd, columns[choice], means, fitted - started)
+    choice = np.array([every.index(m) for m in models])[choice]
+    return Entry(router.name, router, points, quality, usd, choice, means, fitted - started)
 
 
 def _answering(router: Any, part: Recorded) -> Any:
-    fixed = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
     same = router.models == part.table.models and not np.isnan(part.table.matrix("quality")).any()
+    fixed = not isinstance(router, ScoreRouter) or isinstance(router, baselines.RandomMix)
     return router if fixed or same else _AmongAnswered(router, part.table)
 
 
 def _played(router: Any, part: Recorded, lams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(quality, usd, choice) at each cost weight of each query (points x queries), NaN where a call has no outcome."""
-    order = [part.pool.ids.index(m) for m in part.table.models]
-    back = np.argsort(order)
-    quality, usd = part.table.matrix("quality"), _charged(part)
-    rows, out = np.arange(len(part.queries)), []
-    for d in router.decisions(part.queries, part.pool, lams, part.table):
-        choice = back[d.choice]
-        called = np.zeros(usd.shape, bool) if d.also is None else np.array(d.also[:, order])
-        called[rows, choice] = True
-        paid = np.where(called, usd, 0).sum(1, dtype=float) + d.own_usd
-        right = quality[rows, choice].astype(float)
-        hole = np.isnan(right) | np.isnan(paid)
-        out.append((np.where(hole, np.nan, right), np.where(hole, np.nan, paid), choice))
-    right, paid, choice = (np.stack(column) for column in zip(*out, strict=True))
-    return right, paid, choice
+    runs = router.decisions(part.queries, part.pool, lams, part.table)
+    happened = _happened(part)
+    right, paid = np.stack([d.outcomes(*happened) for d in runs], 1)
+    return right, paid, np.stack([d.choice for d in runs])
 
 
 def _happened(part: Recorded) -> tuple[np.ndarray, np.ndarray]:
-    return part.table.matrix("quality"), _charged(part)
-
-
-def _charged(part: Recorded) -> np.ndarray:
-    """The cost of each first answer (USD); NaN where there is none, whatever a failed call was charged."""
-    return np.where(np.isnan(part.table.matrix("quality")), np.nan, part.table.matrix("usd"))
+    """Quality and cost (USD) of each first answer; NaN where there is none, whatever a failed call was charged."""
+    quality = part.table.matrix("quality")
+    return quality, np.where(np.isnan(quality), np.nan, part.table.matrix("usd"))
 
 
 def _model_means(quality: np.ndarray, usd: np.ndarray) -> np.ndarray:

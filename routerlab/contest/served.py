@@ -25,7 +25,6 @@ class Served(Tunable):
     """
 
     def __init__(self, where: str) -> None:
-        super().__init__()
         self.url, _, model = where.partition("#")
         self.name, self.model = where, model or "router"
         try:

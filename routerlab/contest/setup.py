@@ -104,17 +104,15 @@ def answered(data: Recorded, missing: Missing, say: Say) -> Recorded:
         raise RouterError(f"no way {missing!r} to treat missing answers; there are {', '.join(get_args(Missing))}")
     scored = [q for q in data.queries if q.split in SPLITS[1:]]
     holes: np.ndarray = np.isnan(data.table.select([q.id for q in scored]).matrix("quality"))
-    names = np.array(data.table.models)
+    names, split_of = np.array(data.table.models), np.array([q.split for q in scored])
     without, lacking, touched = (np.asarray(m) for m in (holes.all(1), holes.any(0), holes.any(1)))
     if not holes.any():
         return data
-    worst = int(holes.sum(0).argmax())
-    worst = f"{names[worst]} lacks {holes[:, worst].sum()} of {len(holes)}"
-    counts = {s: sum(h and q.split == s for h, q in zip(touched.tolist(), scored, strict=True)) for s in SPLITS[1:]}
-    sizes = {s: sum(q.split == s for q in scored) for s in SPLITS[1:]}
+    place = int(holes.sum(0).argmax())
+    worst = f"{names[place]} lacks {holes[:, place].sum()} of {len(holes)}"
+    out = [f"{touched[split_of == s].sum()} of {(split_of == s).sum()} {s}" for s in ("test", "validation")]
     say(
-        f"missing answers ({worst}): drop-questions leaves out {counts['test']} of {sizes['test']} test and "
-        f"{counts['validation']} of {sizes['validation']} validation questions, drop-models leaves out "
+        f"missing answers ({worst}): drop-questions leaves out {' and '.join(out)} questions, drop-models leaves out "
         f"{', '.join(names[lacking])}, available lets routers call the models that answered (--missing {missing})"
     )
     table = data.table
@@ -124,13 +122,18 @@ def answered(data: Recorded, missing: Missing, say: Say) -> Recorded:
         table, without = of_models(table, names[~lacking].tolist()), np.zeros_like(without)
     elif missing == "drop-questions":
         without = touched
-    gone = {q.id for q, out in zip(scored, without.tolist(), strict=True) if out}
-    queries = [q for q in data.queries if q.id not in gone]
     for name in SPLITS[1:]:
-        if not any(q.split == name for q in queries):
+        if without[split_of == name].all():
             cure = "choose fewer models" if missing == "drop-questions" else "collect answers"
             raise RouterError(f"no query of the {name} split was answered by every model; {cure}: {worst}")
+    gone = {scored[i].id for i in np.flatnonzero(without)}
+    queries = [q for q in data.queries if q.id not in gone]
     return data._replace(queries=queries, table=table)
+
+
+def restricted(data: Recorded, models: Sequence[str]) -> Recorded:
+    """The same queries with these models only, in this order."""
+    return data._replace(pool=data.pool.subset(models), table=of_models(data.table, models))
 
 
 def of_models(table: OutcomeTable, models: Sequence[str]) -> OutcomeTable:
@@ -144,18 +147,12 @@ def worth_fitting(train: Recorded) -> list[str]:
     every training question it answered (at least the quality for at most the cost; of models that are alike the first
     id stays). So a dominated or repeated model, or another order of models, changes no other number.
     """
-    names, table = train.table.models, train.table
-    quality, usd = (table.matrix(c, None, graded=True) for c in ("quality", "usd"))
-    order = [int(m) for m in np.argsort(np.array(names))]
-    known = ~np.isnan(quality)
+    names, order = train.table.models, np.argsort(np.array(train.table.models)).tolist()
+    quality, usd = (train.table.matrix(c, None, graded=True).T for c in ("quality", "usd"))
+    missing, models = np.isnan(quality), [*zip(quality, usd, strict=True)]
+    as_good = [[(gone | ((q >= r) & (c <= d))).all() for gone, (r, d) in zip(missing, models)] for q, c in models]  # noqa: B905
 
-    def dominates(k: int, m: int) -> bool:
-        at = known[:, m]
-        if not (known[at, k].all() and (quality[at, k] >= quality[at, m]).all() and (usd[at, k] <= usd[at, m]).all()):
-            return False
-        alike = (
-            (known[:, k] == at).all() and (quality[at, k] == quality[at, m]).all() and (usd[at, k] == usd[at, m]).all()
-        )
-        return not alike or names[k] < names[m]
+    def dominated(m: int) -> bool:
+        return any(as_good[k][m] and (names[k] < names[m] or not as_good[m][k]) for k in order if k != m)
 
-    return [names[m] for m in order if not any(k != m and dominates(k, m) for k in order)]
+    return [names[m] for m in order if not dominated(m)]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from routerlab.contest.results import Contest, Entry
-from routerlab.evaluate.stats import Interval, bootstrap_means, wilson
+from routerlab.core.decisions import realised
+from routerlab.evaluate.stats import Interval, wilson
 from routerlab.label.oracle import Policy, label
 from routerlab.routers.protocol import RouterError
 
@@ -78,27 +79,23 @@ def policy_report(
     models = models or {p: large if p is Policy.COMPLEX else medium for p in Policy}
     quality, usd = results.quality[:, columns].astype(float), results.usd[:, columns].astype(float)
     known = np.asarray(~np.isnan(quality + usd).any(1))
-    quality, usd, clusters = quality[known], usd[known], results.clusters[known]
-    policies = [policy for policy, there in zip(policies, known, strict=True) if there]
+    quality, usd, never = quality[known], usd[known], np.zeros(known.sum(), int)
+    told = np.array(policies, object)[known]
     oracle = label(results.test.table.text("grade", 0)[known][:, columns], usd.mean(0)).policy
     for p, published in PUBLISHED.items():
-        at = np.array([policy == p for policy in policies])
+        at = np.asarray(told == p)
         low, high = wilson(at.sum(), len(at))
         right = quality[at].mean(0) if at.any() else (np.nan, np.nan)
         where[p.value] = {
             "share": Interval(float(at.mean()), float(low), float(high)),
             "published share": f"{published[0]:.0%} to {published[1]:.0%}",
-            "oracle agrees": float(np.mean([policy == p for policy in oracle[at]])) if at.any() else np.nan,
+            "oracle agrees": float((oracle[at] == p).mean()) if at.any() else np.nan,
             **{f"{m} right": float(r) for m, r in zip((medium, large), right, strict=True)},
         }
-    large_called = [np.array([models[p] == large for p in ps], int) for ps in (policies, oracle)]
-    never = np.zeros(len(quality), int)
-    choices = {"policies": large_called[0], f"always {medium}": never, f"always {large}": never + 1}
-    choices["oracle's policies"] = large_called[1]
-    rows = np.arange(len(quality))
-    values = np.column_stack([m[rows, c] for c in choices.values() for m in (quality, usd)])
-    drawn = bootstrap_means(values, resamples, rng=np.random.default_rng(results.seed), clusters=clusters)
-    drawn = np.vstack([values.mean(0), drawn]).reshape(resamples + 1, len(choices), 2)
+    called, ideal = ([int(models[p] == large) for p in of] for of in (told, oracle))
+    choices = {"policies": called, f"always {medium}": never, f"always {large}": never + 1, "oracle's policies": ideal}
+    values = np.column_stack([values for c in choices.values() for values in realised(np.array(c), quality, usd)])
+    drawn = results.resampled(values, resamples, known).reshape(-1, len(choices), 2)
     saved = 1 - drawn[..., 1] / drawn[:, 2:3, 1]
     parts = {"right": drawn[..., 0], f"right less {large}'s": drawn[..., 0] - drawn[:, 2:3, 0], "saving": saved}
     table = {n: [Interval.of(v[0, i], v[1:, i]) for i in range(len(choices))] for n, v in parts.items()}

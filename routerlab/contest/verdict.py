@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from routerlab.contest.results import MEASURES, RESAMPLES, Contest
-from routerlab.evaluate.stats import Comparison, Interval, compared
+from routerlab.evaluate.stats import Comparison, Interval
 
 LEVEL = 0.05
 COMPARED = {"area": "area", "at cost": "quality at equal cost", "saving": "saving"}
@@ -29,30 +29,18 @@ def differences(results: Contest, rival: str, resamples: int = RESAMPLES):
     return pd.DataFrame(columns, index=[c.name for c in results.against(rival, "area", resamples)])
 
 
-def against_mix(results: Contest, resamples: int = RESAMPLES) -> list[Comparison]:
-    """The gain of every router over the random mix, with Holm's correction over routers."""
-    measured = results.measures(resamples)
-    gains = {e.name: measured[e.name]["gain"] for e in results.entries}
-    gains = {name: values for name, values in gains.items() if not np.isnan(values[0])}
-    if not gains:
-        return []
-    values = np.stack(list(gains.values()), 1)
-    return compared(list(gains), values[0], values[1:])
-
-
 def sentences(results: Contest, rival: str, resamples: int = RESAMPLES) -> list[str]:
     """The verdicts at 5 % after Holm's correction: which routers lie above or below the random mix, and which have a
     larger or smaller area than `rival`, or cannot be told from it.
     """
-    lines = []
-    if gains := against_mix(results, resamples):
+    lines, routers = [], [e.name for e in results.entries]
+    if results.mix and (gains := _told(results.against(results.mix.name, "area", resamples, among=routers))):
         above, same, below = _sorted(gains)
         lines.append(
             f"area against the random mix (Holm, {LEVEL:.0%}): above it {_names(above)}; below it {_names(below)}; not "
             f"told from it {_names(same)}"
         )
-    versus = results.against(rival, "area", resamples)
-    if versus and not np.isnan(versus[0].difference.mean):
+    if versus := _told(results.against(rival, "area", resamples)):
         above, same, below = _sorted(versus)
         least = [c.detectable for c in same]
         sizes = " to ".join(sorted({f"{size:.4f}" for size in (min(least), max(least))})) if least else ""
@@ -62,6 +50,11 @@ def sentences(results: Contest, rival: str, resamples: int = RESAMPLES) -> list[
             f"from it {_names(same)}{blind}"
         )
     return lines
+
+
+def _told(lines: Sequence[Comparison]) -> list[Comparison]:
+    """Those with a difference: where the cheapest model is the best one, there are no areas."""
+    return [c for c in lines if not np.isnan(c.difference.mean)]
 
 
 def _sorted(lines: Sequence[Comparison]) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:

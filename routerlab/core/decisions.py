@@ -1,5 +1,6 @@
 """`Decisions`: which model a router chose for each query."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +14,16 @@ class DecisionError(OutcomeError):
 
 def realised(choice: np.ndarray, *matrices: np.ndarray) -> list[np.ndarray]:
     """The entry of the chosen model in each row of each matrix (queries x models); a missing one is refused."""
-    rows = np.arange(len(choice))
-    return _complete([m[rows, choice] for m in matrices])
+    return _complete([m[np.arange(len(choice)), choice] for m in matrices])
 
 
-def _complete(values: list[np.ndarray]) -> list[np.ndarray]:
+def _complete(values: Sequence[np.ndarray]) -> list[np.ndarray]:
     if bad := int(np.isnan(values).any(0).sum()):
         raise DecisionError(
             f"{bad} of {len(values[0])} chosen outcomes are missing: collect them, or keep the queries every model "
             f"answered"
         )
-    return values
+    return [*values]
 
 
 def call_shares(choices: np.ndarray, models: int) -> np.ndarray:
@@ -68,9 +68,13 @@ class Decisions:
         shares = ", ".join(f"{m} {share:.1%}" for m, share in self.shares().items())
         return f"Decisions({self.router!r}, {len(self.queries)} queries: {shares})"
 
-    def realised(self, quality: np.ndarray, usd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def realised(self, quality: np.ndarray, usd: np.ndarray) -> list[np.ndarray]:
+        """`outcomes`, where a chosen or charged outcome that is missing is refused."""
+        return _complete(self.outcomes(quality, usd))
+
+    def outcomes(self, quality: np.ndarray, usd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) of each query, given what every model did (queries x models): the quality of the chosen
-        answer, the cost of every call and of routing. A chosen or charged outcome that is missing is refused.
+        answer, the cost of every call and of routing; both NaN where a chosen or charged outcome is missing.
         """
         shape = (len(self.queries), len(self.models))
         if wrong := [np.shape(m) for m in (quality, usd) if np.shape(m) != shape]:
@@ -82,8 +86,9 @@ class Decisions:
         called = np.zeros(np.shape(usd), bool) if self.also is None else np.array(self.also, bool)
         called[rows, self.choice] = True
         right = np.asarray(quality, np.float64)[rows, self.choice]
-        right, spent = _complete([right, np.where(called, np.asarray(usd, np.float64), 0).sum(1) + self.own_usd])
-        return right, spent
+        spent = np.where(called, np.asarray(usd, np.float64), 0).sum(1) + self.own_usd
+        hole = np.isnan(right + spent)
+        return np.where(hole, np.nan, right), np.where(hole, np.nan, spent)
 
     def shares(self) -> dict[str, float]:
         """The share of queries each model gets."""

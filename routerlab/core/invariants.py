@@ -46,13 +46,9 @@ def check(rows: pa.Table) -> pa.Table:
     missing = [f.name for f in SCHEMA if f.name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in SCHEMA.names]
     if missing or extra:
-        parts = [
-            f"lacks {', '.join(missing)}" if missing else "",
-            f"has unknown {', '.join(extra)}" if extra else "",
-        ]
-        raise OutcomeError(
-            f"an outcome table has the columns of outcomes.SCHEMA; this one {' and '.join(filter(None, parts))}"
-        )
+        wrong = {"lacks": missing, "has unknown": extra}
+        parts = [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]
+        raise OutcomeError(f"an outcome table has the columns of outcomes.SCHEMA; this one {' and '.join(parts)}")
     loose = pa.schema([f.with_nullable(True) for f in SCHEMA])
     try:
         rows = rows.select(SCHEMA.names).cast(loose).unify_dictionaries().combine_chunks()
@@ -67,12 +63,8 @@ def check(rows: pa.Table) -> pa.Table:
     numbers = {n: rows[n].to_numpy() for n in (*integers, "usd", "quality")}
     names, grade = rows["grade"].combine_chunks().dictionary.to_pylist() if len(rows) else [], codes(rows["grade"])
     correct, idk = (grade == (names.index(g) if g in names else -2) for g in (Grade.CORRECT, Grade.IDK))
-    unknown, usd, quality = (
-        [i for i, name in enumerate(names) if name not in [*Grade]],
-        numbers["usd"],
-        numbers["quality"],
-    )
-    tokens_in, cached = numbers["tokens_in"], numbers["tokens_cached"]
+    unknown = [i for i, name in enumerate(names) if name not in [*Grade]]
+    usd, quality, tokens_in, cached = (numbers[n] for n in ("usd", "quality", "tokens_in", "tokens_cached"))
     graded, failed = ~null["grade"], ~null["error"]
     both, neither, uneven = failed & graded, ~(failed | graded), graded == null["quality"]
     again, wrong = _again(rows), correct != (quality >= 0.5)

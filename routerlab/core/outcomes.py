@@ -58,7 +58,8 @@ class OutcomeTable:
             )
         self.models = tuple(models or found)
         column = np.array([self.models.index(m) for m in found], np.int64)
-        self._place = query, column[model] if len(found) else model, self.rows["sample"].to_numpy()
+        # Of each row the place of its query and of its model, and the number of the try.
+        self.places = query, column[model] if len(found) else model, self.rows["sample"].to_numpy()
 
     @classmethod
     def read(cls, path: str | Path, models: Sequence[str] | None = None) -> "OutcomeTable":
@@ -74,7 +75,7 @@ class OutcomeTable:
 
     def write(self, run, name: str = "outcomes.parquet") -> Path:
         """Write to a `Run`, sorted by model, query and sample (a model's column compresses best)."""
-        query, model, sample = self._place
+        query, model, sample = self.places
         order = np.lexsort((query, sample, model))
         return run.write_table(name, self.rows.take(order).replace_schema_metadata(SCHEMA.metadata))
 
@@ -84,7 +85,7 @@ class OutcomeTable:
     @property
     def samples(self) -> tuple[int, ...]:
         """The numbers of the tries it holds: 0 is the greedy one."""
-        return tuple(np.unique(self._place[2]).tolist())
+        return tuple(np.unique(self.places[2]).tolist())
 
     def matrix(
         self,
@@ -98,19 +99,14 @@ class OutcomeTable:
         `samples` is one try (0: the greedy one), several to average over those that exist, or None for all. With
         `graded` only tries that have a grade: a call that failed was free and says nothing of what an answer costs.
         """
-        query, model, sample = self._place
+        query, model, sample = self.places
         if column not in NUMERIC:
             raise OutcomeError(f"{column!r} is no column of numbers; those are {', '.join(NUMERIC)}")
         wanted = np.unique(sample) if samples is None else np.atleast_1d(samples)
         values = self.rows[column].to_numpy().astype(np.float32)
         if graded:
             values = np.where(self.rows["grade"].is_null().to_numpy(), np.nan, values)
-        shape = len(self.queries), len(self.models)
-        if len(wanted) == 1:
-            one, here = np.full(shape, np.nan, np.float32), sample == wanted[0]
-            one[query[here], model[here]] = values[here]
-            return one
-        total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        total, count = np.zeros((2, len(self.queries), len(self.models)), np.float32)
         for k in wanted:
             here = (sample == k) & ~np.isnan(values)
             total[query[here], model[here]] += values[here]
@@ -121,7 +117,7 @@ class OutcomeTable:
     def text(self, column: str = "answer", sample: int = 0) -> np.ndarray:
         """Query x model matrix of a text column (objects; None where there is no outcome)."""
         out = np.full((len(self.queries), len(self.models)), None, dtype=object)
-        query, model, which = self._place
+        query, model, which = self.places
         here = which == sample
         values = self.rows[column]
         if not pa.types.is_dictionary(values.type):
@@ -143,8 +139,8 @@ class OutcomeTable:
             raise OutcomeError(f"query {again} is asked for twice; name each query once")
         rank = np.full(len(known), -1)
         rank[[known[q] for q in queries]] = np.arange(len(queries))
-        rows = np.flatnonzero(rank[self._place[0]] >= 0)
-        rows = rows[np.argsort(rank[self._place[0][rows]], kind="stable")]
+        rows = np.flatnonzero(rank[self.places[0]] >= 0)
+        rows = rows[np.argsort(rank[self.places[0][rows]], kind="stable")]
         return OutcomeTable(self.rows.take(rows), self.models)
 
     def summary(self):
@@ -166,7 +162,7 @@ class OutcomeTable:
         return frame
 
     def __repr__(self) -> str:
-        samples = len(np.unique(self._place[2]))
+        samples = len(np.unique(self.places[2]))
         shape = f"{len(self.queries)} queries x {len(self.models)} models x {samples} samples"
         return f"OutcomeTable({shape}, {len(self)} rows)"
 

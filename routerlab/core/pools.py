@@ -67,41 +67,39 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise PoolError(f"a model's id is {short(self.id)}; give a name, in quotes if it is a number")
-        for name in ("provider_id", "description", "base_url", "key_env"):
-            if not isinstance(value := getattr(self, name), str) or (name == "provider_id" and not value):
-                raise PoolError(f"model {self.id!r}: {name} is {short(value)}; give text, in quotes if it is a number")
-        if isinstance(self.strengths, str):
-            raise PoolError(f"model {self.id!r}: strengths are {self.strengths!r}; give a list, [{self.strengths}]")
-        if not isinstance(self.strengths, list | tuple) or not all(isinstance(s, str) for s in self.strengths):
-            raise PoolError(f"model {self.id!r}: strengths are {short(self.strengths)}; give a list of words")
-        if self.base_url and not re.match(r"https?://[^/]", self.base_url):
-            raise PoolError(f"model {self.id!r}: base_url is {self.base_url!r}; it begins with http:// or https://")
-        if self.key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
-            raise PoolError(
-                f"model {self.id!r}: key_env is not the name of an environment variable (letters, digits, _); put the "
-                f"key into one and name it here"
-            )
-        if self.tier not in TIERS:
-            raise PoolError(f"model {self.id!r}: tier {short(self.tier)} is not one of {', '.join(TIERS)}")
-        prices = ["usd_per_mtok_in", "usd_per_mtok_out"]
-        prices += ["usd_per_mtok_cached_in"] * (self.usd_per_mtok_cached_in is not None)
-        for name in prices:
-            price = getattr(self, name)
-            number = isinstance(price, int | float) and not isinstance(price, bool)
-            if not number or not 0 <= price <= MOST_USD:
-                raise PoolError(
-                    f"model {self.id!r}: {name} is {short(price)}; a price is a number of dollars, 0 or more"
-                )
-        if type(self.context) is not int or not 0 < self.context <= MOST_TOKENS:
-            raise PoolError(
-                f"model {self.id!r}: context is {short(self.context)}; give the number of tokens it can hold"
-            )
-        if not isinstance(self.as_of, dt.date):
-            raise PoolError(
-                f"model {self.id!r}: as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD"
-            )
+        for holds, what in self._demands():
+            if not holds:
+                raise PoolError(f"model {self.id!r}: {what}")
         object.__setattr__(self, "strengths", tuple(self.strengths))
         object.__setattr__(self, "skills", _skills(self.id, self.skills))
+
+    def _demands(self) -> Iterator[tuple[object, str]]:
+        """What must hold of a card, one after the other, and what is wrong if it does not."""
+        for name in ("provider_id", "description", "base_url", "key_env"):
+            value = getattr(self, name)
+            text = isinstance(value, str) and (value or name != "provider_id")
+            yield text, f"{name} is {short(value)}; give text, in quotes if it is a number"
+        words = self.strengths
+        yield not isinstance(words, str), f"strengths are {short(words)}; give a list, [{short(words)[1:-1]}]"
+        listed = isinstance(words, list | tuple) and all(isinstance(s, str) for s in words)
+        yield listed, f"strengths are {short(words)}; give a list of words"
+        web = not self.base_url or re.match(r"https?://[^/]", self.base_url)
+        yield web, f"base_url is {self.base_url!r}; it begins with http:// or https://"
+        named = not self.key_env or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env)
+        key = (
+            "key_env is not the name of an environment variable (letters, digits, _); put the key into one and name it"
+        )
+        yield named, f"{key} here"
+        yield self.tier in TIERS, f"tier {short(self.tier)} is not one of {', '.join(TIERS)}"
+        for name in ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in"):
+            price = getattr(self, name)
+            number = isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price <= MOST_USD
+            free = price is None and name == "usd_per_mtok_cached_in"
+            yield number or free, f"{name} is {short(price)}; a price is a number of dollars, 0 or more"
+        size = type(self.context) is int and 0 < self.context <= MOST_TOKENS
+        yield size, f"context is {short(self.context)}; give the number of tokens it can hold"
+        dated = isinstance(self.as_of, dt.date)
+        yield dated, f"as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD"
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
         """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were read from a cache."""
@@ -156,16 +154,10 @@ class Pool:
 
     def to_yaml(self) -> str:
         """This pool as the text of a file that `Pool.load` reads."""
-        cards = [
-            {
-                f.name: _plain(value) if isinstance(value, tuple) else value
-                for f in fields(c)
-                if (value := getattr(c, f.name)) not in (None, (), "")
-            }
-            for c in self.cards
-        ]
+        cards = [{f.name: _plain(getattr(c, f.name)) for f in fields(c)} for c in self.cards]
+        models = [{n: value for n, value in card.items() if value not in (None, [], "")} for card in cards]
         sets = {"sets": {k: list(v) for k, v in self.sets.items()}} if self.sets else {}
-        return yaml.safe_dump({"name": self.name, "models": cards, **sets}, sort_keys=False)
+        return yaml.safe_dump({"name": self.name, "models": models, **sets}, sort_keys=False)
 
     def __len__(self) -> int:
         return len(self.cards)
@@ -223,9 +215,9 @@ class Pool:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _plain(values: tuple) -> list:
-    """A tuple of a card as YAML writes it."""
-    return [v._asdict() if isinstance(v, Skill) else v for v in values]
+def _plain(value: Any) -> Any:
+    """A field of a card as YAML writes it."""
+    return [v._asdict() if isinstance(v, Skill) else v for v in value] if isinstance(value, tuple) else value
 
 
 def _skills(model: str, skills: Any) -> tuple[Skill, ...]:

@@ -98,10 +98,8 @@ class Query:
     @property
     def text(self) -> str:
         """The last user message: what routers read."""
-        return next(
-            (m["content"] for m in reversed(self.messages) if m["role"] == "user"),
-            self.messages[-1]["content"],
-        )
+        asked = [m["content"] for m in self.messages if m["role"] == "user"]
+        return asked[-1] if asked else self.messages[-1]["content"]
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -110,9 +108,8 @@ class Query:
         return f"Query({self.id}, {self.source}/{self.split}, {_short(self.text)!r})"
 
     def _repr_html_(self) -> str:
-        answer = ""
-        if self.reference is not None:
-            answer = f" &rarr; <b>{html.escape(_short(self.reference))}</b>"
+        given = self.reference
+        answer = "" if given is None else f" &rarr; <b>{html.escape(_short(given))}</b>"
         where = html.escape(f"{self.source}/{self.split}")
         return f"<div><code>{self.id}</code> <small>{where}</small> {html.escape(_short(self.text, 300))}{answer}</div>"
 
@@ -124,18 +121,16 @@ def _short(text: str, width: int = 70) -> str:
 
 def to_arrow(queries: Iterable[Query]) -> pa.Table:
     """Queries as an Arrow table of `SCHEMA`; two queries with one id are refused."""
-    rows, seen = [], {}
+    rows: dict[str, tuple] = {}
     for number, q in enumerate(queries):
-        if q.id in seen:
+        if q.id in rows:
+            first = [*rows].index(q.id)
             raise QueryError(
-                f"rows {seen[q.id]} and {number} are the same query {q.id}: {_short(q.text)!r}; keep one of them"
+                f"rows {first} and {number} are the same query {q.id}: {_short(q.text)!r}; keep one of them"
             )
-        seen[q.id] = number
         messages, meta = _canonical([dict(m) for m in q.messages]), _canonical(dict(q.meta))
-        rows.append((q.id, messages, q.reference, q.verifier, q.source, q.split, meta))
-    columns = list(zip(*rows, strict=True)) or [[] for _ in SCHEMA]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-    return pa.table(arrays, schema=SCHEMA)
+        rows[q.id] = q.id, messages, q.reference, q.verifier, q.source, q.split, meta
+    return pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows.values()], schema=SCHEMA)
 
 
 def from_arrow(table: pa.Table) -> list[Query]:
@@ -147,9 +142,8 @@ def from_arrow(table: pa.Table) -> list[Query]:
         )
     out = []
     for number, row in enumerate(table.to_pylist()):
-        messages, meta = tuple(json.loads(row["messages"])), json.loads(row["meta"])
-        about = row["reference"], row["verifier"], row["source"], row["split"]
-        q = Query(messages, *about, meta)
+        content = {**row, "messages": tuple(json.loads(row["messages"])), "meta": json.loads(row["meta"])}
+        q = Query(**{n: content[n] for n in SCHEMA.names[1:]})
         if q.id != row["id"]:
             raise QueryError(
                 f"row {number}: id {row['id']} does not match its content ({q.id}); the file was edited: make it again"

@@ -41,12 +41,9 @@ class Recorded(NamedTuple):
         """This table for a pool of the same models with other prices or in another order: what an answer would have
         cost follows from its tokens.
         """
-        rows, models = self.table.rows, np.array(self.table.rows["model"].to_pylist(), object)
+        rows, model = self.table.rows, self.table.places[1]
         counts = [rows[n].to_numpy() for n in ("tokens_in", "tokens_out", "tokens_cached")]
-        usd = rows["usd"].to_numpy().copy()
-        for card in pool:
-            at = models == card.id
-            usd[at] = np.asarray(card.usd(*(c[at] for c in counts)))
+        usd = np.stack([pool[m].usd(*counts) for m in self.table.models])[model, np.arange(len(rows))]
         at = rows.schema.get_field_index("usd")
         rows = rows.set_column(at, rows.schema.field(at), pa.array(usd, rows.schema.field(at).type, from_pandas=True))
         return self._replace(pool=pool, table=OutcomeTable(rows, pool.ids), sha256="")

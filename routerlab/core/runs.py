@@ -61,10 +61,9 @@ class Run:
     """
 
     def __init__(self, name: str | Path) -> None:
-        if name in ("", "pocket"):
-            why = "names the embedded table" if name else "is no name"
-            raise RunError(f"{name!r} {why}; give the run another name")
-        if isinstance(name, str) and (name in {".", ".."} or name.startswith("~")):
+        if name == "pocket":
+            raise RunError("'pocket' names the embedded table; give the run another name")
+        if isinstance(name, str) and (name in {"", ".", ".."} or name.startswith("~")):
             raise RunError(f"{name!r} is no name for a run; give it a name of its own, or the path of a folder")
         plain = isinstance(name, str) and not {*name} & {*"/\\"}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
@@ -76,10 +75,8 @@ class Run:
     def manifest(self) -> dict[str, dict]:
         """What each file should be: {name: {"bytes": int, "sha256": str}}."""
         path = self.folder / "manifest.json"
-        if not path.is_file():
-            return {}
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"files": {}}
             if not isinstance(held, dict) or [*held] != ["files"]:
                 raise ValueError("it holds something else")
             return held["files"]
@@ -92,11 +89,8 @@ class Run:
         """Write one file (bytes, text, or a function that writes to the path it is given) and record its hash."""
         path = self._inside(name)
         self.manifest()  # of something else is refused before anything is written
-        if callable(content):
-            write_atomic(path, content)
-        else:
-            data = content.encode() if isinstance(content, str) else content
-            write_atomic(path, lambda temporary: temporary.write_bytes(data))
+        data = content.encode() if isinstance(content, str) else content
+        write_atomic(path, data if callable(data) else lambda temporary: temporary.write_bytes(data))
         with self._locked():
             files = self.manifest() | {name: {"bytes": path.stat().st_size, "sha256": sha256(path)}}
             text = json.dumps({"files": dict(sorted(files.items()))}, indent=1) + "\n"
@@ -116,17 +110,12 @@ class Run:
             raise RunError(f"{name!r} is not in run {self.name!r}, which has {have}; write it first")
         if not path.is_file():
             raise RunError(f"{path} is gone though the manifest names it; restore it or write the run again")
-        if (found := sha256(path)) != known[name]["sha256"]:
-            expected = known[name]["sha256"]
+        found, expected = sha256(path), known[name]["sha256"]
+        if found != expected:
             raise RunError(
                 f"{path} was changed: SHA-256 {found[:12]}…, manifest {expected[:12]}…; restore it or write it again"
             )
         return path
-
-    def verify(self) -> None:
-        """Check every file of the manifest."""
-        for name in self.manifest():
-            self.path(name)
 
     def _inside(self, name: str) -> Path:
         path = (self.folder / name).resolve()

@@ -5,7 +5,7 @@ mean cost and quality a query. Between its points a router is taken to mix them 
 concave hull; choosing corners of a hull on test data flatters, so choose operating points on validation.
 """
 
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,21 +13,12 @@ from routerlab.core.decisions import call_shares as call_shares
 from routerlab.evaluate.frontier import decide, hull, realised
 from routerlab.evaluate.mixes import path_area
 
-
-class _HasPoints(Protocol):
-    @property
-    def usd(self) -> np.ndarray: ...
-    @property
-    def quality(self) -> np.ndarray: ...
-
-
-Points = _HasPoints | tuple[np.ndarray, np.ndarray]
+Points = Any  # a Frontier, a Curve, or (usd, quality)
 
 
 def points(router: Points) -> tuple[np.ndarray, np.ndarray]:
     """(usd, quality) of operating points, as float64."""
-    usd = getattr(router, "usd", None)  # a Curve is a tuple, too
-    usd, quality = router if usd is None else (usd, router.quality)  # pyright: ignore
+    usd, quality = (router.usd, router.quality) if hasattr(router, "usd") else router
     return np.asarray(usd, float), np.asarray(quality, float)
 
 

@@ -5,14 +5,6 @@ RouteLLM's measures.
 import numpy as np
 
 
-def pgr(quality, weak: float, strong: float) -> np.ndarray:
-    """Performance gap recovered, (quality - weak) / (strong - weak) (Ong et al. 2024, RouteLLM): 0 is the weak
-    model, 1 the strong one, above 1 is better than either; NaN where the two are equal.
-    """
-    gap = strong - weak
-    return (np.asarray(quality, float) - weak) / (gap if gap else np.nan)
-
-
 def routellm_points(
     score: np.ndarray, weak: np.ndarray, strong: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -35,16 +27,17 @@ def routellm_points(
 
 
 def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> float:
-    """Average of `pgr` over the share of strong calls: the trapezoid area under quality, less the weak model's, over
-    the strong model's less the weak model's (Ong et al. 2024, as RouteLLM's evaluation computes it; the paper takes
-    the mean at ten equally spaced shares).
+    """Average performance gap recovered, (quality - weak) / (strong - weak), over the share of strong calls: the
+    trapezoid area under quality, less the weak model's, over the strong model's less the weak model's; NaN where the
+    two are equal (Ong et al. 2024, as RouteLLM's evaluation computes it; the paper takes the mean at ten equally
+    spaced shares). 0 is the weak model, 1 the strong one.
 
     `share` rises, as `routellm_points` gives it. Random calls score 0.5. The points are joined as they are, without a
     hull. A call's price is not in it: a long prompt costs what a short one does.
     """
     share = np.asarray(share, float)
     gained = np.trapezoid(np.asarray(quality, float) - weak, share)
-    return float(pgr(gained / (share[-1] - share[0]), 0.0, strong - weak))
+    return float(gained / (share[-1] - share[0]) / (strong - weak or np.nan))
 
 
 def cpt(share: np.ndarray, quality: np.ndarray, x: float, weak: float, strong: float) -> float:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routerlab.core.invariants import codes
 from routerlab.core.outcomes import OutcomeError, OutcomeTable
 from routerlab.evaluate.stats import wilson
 
@@ -102,8 +101,8 @@ def _tries(table: OutcomeTable, model: str, temperature: float | None) -> tuple[
     """(place of the query, has a grade, is correct) of each try of the model at the temperature."""
     if model not in table.models:
         raise OutcomeError(f"{model!r} is not in this table; it has {', '.join(table.models)}")
-    of = table.rows["model"].combine_chunks().dictionary.to_pylist()
-    here = codes(table.rows["model"]) == (of.index(model) if model in of else -2)
+    query, column, _ = table.places
+    here = column == table.models.index(model)
     heat = table.rows["temperature"].to_numpy()
     temperatures = np.unique(heat[here])
     if temperature is None and len(temperatures) > 1:
@@ -116,8 +115,5 @@ def _tries(table: OutcomeTable, model: str, temperature: float | None) -> tuple[
         if not here.any():
             known = ", ".join(f"{t:g}" for t in temperatures) or "none"
             raise OutcomeError(f"{model} was not asked at temperature {temperature:g}; the table has {known}")
-    number = {q: i for i, q in enumerate(table.queries)}
-    ids = table.rows["query"].combine_chunks().dictionary.to_pylist()
-    place = np.array([number.get(q, -1) for q in ids], np.int64)[codes(table.rows["query"])[here]]
     quality = table.rows["quality"].to_numpy(zero_copy_only=False)[here]
-    return place, ~np.isnan(quality), quality >= 0.5
+    return query[here], ~np.isnan(quality), quality >= 0.5

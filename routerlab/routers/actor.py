@@ -89,13 +89,10 @@ class Actor(nn.Module):
         rows = self.words(texts, add_special_tokens=False)["input_ids"] if texts else []
         return [torch.tensor(row[-limit:]) for row in rows]  # pyright: ignore
 
-    def scores(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(quality, usd) of every candidate for every question, differentiable; a router calls the one with the highest
-        quality - lam * usd, and an actor in training draws from softmax((quality - lam * usd) / temperature).
+    def scores(self, rows: Sequence[torch.Tensor], cards: Sequence[ModelCard]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(quality, usd) of every candidate for every question (as `encode` gives them), differentiable; a router calls
+        the one with the highest quality - lam * usd.
         """
-        return self._scores(self.encode(questions), cards)
-
-    def _scores(self, rows: Sequence[torch.Tensor], cards: Sequence[ModelCard]) -> tuple[torch.Tensor, torch.Tensor]:
         right, longer = self(pad(rows), facts(cards, self.kinds))
         tokens_in = torch.tensor([[float(len(r))] for r in rows])
         usd = [c.usd(tokens_in, TYPICAL_TOKENS * longer[:, [i]].exp()) for i, c in enumerate(cards)]
@@ -108,21 +105,21 @@ class Actor(nn.Module):
         order = np.argsort([len(r) for r in rows], kind="stable")
         with torch.inference_mode():
             for at in np.array_split(order, -(-len(rows) // 256)) if rows else []:
-                quality[at], usd[at] = (m.numpy() for m in self._scores([rows[i] for i in at], cards))
+                quality[at], usd[at] = (m.numpy() for m in self.scores([rows[i] for i in at], cards))
         return quality, usd
 
     def own_usd(self, questions: Sequence[str], cards: Sequence[ModelCard]) -> np.ndarray:
         """Its tokens and a slot for each candidate, at the price of the model the actor was made of."""
         return np.array([len(r) + len(cards) for r in self.encode(questions)]) * self.usd_per_mtok / 1e6
 
-    def save(self, folder: str | Path | Run, about: dict) -> Run:
+    def save(self, folder: str | Path, about: dict) -> Run:
         """Write weights (half precision), kinds and tokenizer; `about` says what it was trained on."""
         from safetensors.torch import save
 
-        run = folder if isinstance(folder, Run) else Run(Path(folder).resolve())
-        content = {"version": VERSION, "kinds": self.kinds, "template": self.words.chat_template}
-        content["config"] = self.decoder.config.to_dict()
-        content["config"].pop("_name_or_path", None)  # a folder of this machine
+        run = Run(Path(folder).resolve())
+        config = self.decoder.config.to_dict()
+        config.pop("_name_or_path", None)  # a folder of this machine
+        content = {"version": VERSION, "kinds": self.kinds, "template": self.words.chat_template, "config": config}
         run.write("actor.json", json.dumps(content, indent=1, default=str) + "\n")
         run.write("actor.safetensors", save({n: w.half().contiguous() for n, w in self.state_dict().items()}))
         run.write("tokenizer.json", self.words.backend_tokenizer.to_str(pretty=True) + "\n")

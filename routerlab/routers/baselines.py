@@ -88,11 +88,10 @@ class FamilyLookup(Lookup):
     that beats this one gets something out of the text.
     """
 
-    name, _shrink = "family lookup", 0.0
+    _shrink = 0.0
 
-    def __init__(self, lam: float = 0.0, key: str = "family") -> None:
-        super().__init__(lam)
-        self.key = key
+    def __init__(self, key: str = "family", name: str = "family lookup") -> None:
+        self.key, self.name = key, name
 
     def group(self, query: Query) -> str:
         return str(query.meta.get(self.key))
@@ -123,15 +122,13 @@ class LengthRule(Linear):
 
     name = "length rule"
 
-    def __init__(self, lam: float = 0.0) -> None:
-        super().__init__(LengthFeatures(), lam)
+    def __init__(self) -> None:
+        super().__init__(LengthFeatures())
 
 
-def random_features(lam: float = 0.0) -> Linear:
+def random_features() -> Linear:
     """Negative control: a linear router on features that are unrelated to the question. Any gain is luck."""
-    router = Linear(RandomFeatures(), lam)
-    router.name = "random features"
-    return router
+    return Linear(RandomFeatures(), name="random features")
 
 
 class ShuffledLabels(Linear):

@@ -16,13 +16,12 @@ class Blend(Learned):
     shrink toward the mean. A table without categories has no member that predicts them. Wolpert (1992), Breiman (1996).
     """
 
-    name, seed = "blend", 0
+    name, seed, folds = "blend", 0, 4
+    members: Sequence[Learned] = Linear(), Ridge(alphas=(30,)), KNN(), Forest(), PredictedCategory()
 
-    def __init__(self, features=None, lam=0.0, members: Sequence[Learned] | None = None, folds: int = 4) -> None:
-        super().__init__(features, lam)
-        if members is None:
-            members = (Linear(), Ridge(alphas=(30,)), KNN(), Forest(), PredictedCategory())
-        self.members, self.folds = [copy.deepcopy(m) for m in members], folds
+    def __init__(self, features=None, **settings) -> None:
+        super().__init__(features, **settings)
+        self.members = copy.deepcopy(self.members)
 
     def learn(self, views, quality):
         from scipy.optimize import nnls

@@ -27,8 +27,7 @@ class Cascade(Tunable):
 
     name = "cascade"
 
-    def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
-        super().__init__(lam)
+    def __init__(self, features: Features | None = None) -> None:
         self._scores = Linear(features)
         self._confidence: dict[int, Logistic] = {}
 

@@ -38,12 +38,9 @@ class Encoder:
         key = content_hash([*texts, self._weights()])
         if key not in self._recent:
             file = self.cache / f"{key}.safetensors" if self.cache else None
-            if file and file.is_file():
-                rows = load_file(file)["rows"]
-            else:
-                rows = self._embed(texts)
-                if file:
-                    write_atomic(file, lambda p: save_file({"rows": rows}, p))
+            rows = load_file(file)["rows"] if file and file.is_file() else self._embed(texts)
+            if file and not file.is_file():
+                write_atomic(file, lambda p: save_file({"rows": rows}, p))
             self._recent = dict([*self._recent.items()][-3:]) | {key: rows}
         return Views(self._recent[key], self._recent[key])
 

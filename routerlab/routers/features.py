@@ -1,5 +1,6 @@
 """What learned routers see of a question: TF-IDF of words and characters here, sentence embeddings in `encoder`."""
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -68,15 +69,12 @@ class Tfidf:
         self._vectorizers: list[Any] = []
         self._cache: dict[str, Views] = {}
 
+    @one_thread("sklearn.decomposition")
     def fit(self, texts: Sequence[str]) -> Self:
-        if not len(texts):
-            raise FeatureError("no texts to learn from; give at least one query")
-        with one_thread("sklearn.decomposition"):
-            return self._fit(texts)
-
-    def _fit(self, texts: Sequence[str]) -> Self:
         from sklearn.decomposition import TruncatedSVD
 
+        if not len(texts):
+            raise FeatureError("no texts to learn from; give at least one query")
         self._vectorizers = [self._fitted(i, texts) for i in (0, 1)]
         # The random part of the projection depends on the order of rows, so they are sorted.
         order = sorted(range(len(texts)), key=texts.__getitem__)
@@ -141,10 +139,8 @@ class Tfidf:
 
     def _fitted(self, number: int, texts: Sequence[str]):
         for rare in (2, 1) if len(texts) >= 20 else (1,):
-            try:
+            with contextlib.suppress(ValueError):  # no word is in `rare` texts
                 return _vectorizer(number, {"max_features": self.most, "min_df": rare}).fit(texts)
-            except ValueError:  # no word is in `rare` texts
-                continue
         return _vectorizer(number, {"vocabulary": {"": 0}}).fit(texts)
 
     def state(self) -> State:

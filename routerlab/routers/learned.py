@@ -29,8 +29,11 @@ class Learned(ScoreRouter):
     seed: int | None = None
     category: str | None = None  # the column of meta with the category of a question; None: the first of CATEGORIES
 
-    def __init__(self, features: Features | None = None, lam: float = 0.0) -> None:
-        super().__init__(lam)
+    def __init__(self, features: Features | None = None, **settings: Any) -> None:
+        """`settings` take the place of those of the class, such as the `alphas` of `Ridge`."""
+        if unknown := [name for name in settings if not hasattr(self, name)]:
+            raise TypeError(f"{type(self).__name__} has no setting {unknown[0]!r}")
+        vars(self).update(settings)
         self.features: Features = features if features is not None else Tfidf()
         self._own = features is None
         self.arrays: dict[str, np.ndarray] = {}
@@ -134,21 +137,18 @@ class Ridge(Learned):
     """
 
     name = "ridge"
-
-    def __init__(self, features=None, lam=0.0, alphas: Sequence[float] = (1, 3, 10, 30)) -> None:
-        super().__init__(features, lam)
-        self.alphas: tuple[float, ...] = tuple(float(a) for a in alphas)
+    alphas: Sequence[float] = (1.0, 3.0, 10.0, 30.0)
 
     def learn(self, views, quality):
-        y = filled(quality)
-        fit, alpha = np.arange(len(y)) % 5 != 0, max(self.alphas)
-        if len(self.alphas) > 1 and len(y) >= 50:
-            inside, outside = views.wide[fit], views.wide[~fit]
-            fits = [sparse_ridge(inside, y[fit], a) for a in self.alphas]
-            errors = [((outside @ w + b - y[~fit]) ** 2).mean() for w, b in fits]
-            alpha = self.alphas[int(np.argmin(errors))]
-        self.values["alpha"] = alpha
-        self.arrays["w"], self.arrays["b"] = sparse_ridge(views.wide, y, alpha)
+        y, fit = filled(quality), np.arange(len(quality)) % 5 != 0
+
+        def error(alpha: float) -> float:
+            w, b = sparse_ridge(views.wide[fit], y[fit], alpha)
+            return ((views.wide[~fit] @ w + b - y[~fit]) ** 2).mean()
+
+        enough = len(self.alphas) > 1 and len(y) >= 50
+        self.values["alpha"] = float(min(self.alphas, key=error) if enough else max(self.alphas))
+        self.arrays["w"], self.arrays["b"] = sparse_ridge(views.wide, y, self.values["alpha"])
 
     def estimate(self, views):
         return views.wide @ self.arrays["w"] + self.arrays["b"]
@@ -169,12 +169,8 @@ class KNN(Learned):
     Cover and Hart (1967).
     """
 
-    name = "kNN"
-    _shrink = 5.0
-
-    def __init__(self, features=None, lam=0.0, ks: Sequence[int] = (10, 20, 40, 80, 160)) -> None:
-        super().__init__(features, lam)
-        self.ks: tuple[int, ...] = tuple(ks)
+    name, _shrink = "kNN", 5.0
+    ks: Sequence[int] = (10, 20, 40, 80, 160)
 
     def learn(self, views, quality):
         self.arrays |= {"x": unit(views.dense), "y": quality.astype(np.float32)}
@@ -215,11 +211,7 @@ class Logistic(Learned):
     so a quality between 0 and 1 needs no rounding. Cox (1958).
     """
 
-    name = "logistic"
-
-    def __init__(self, features=None, lam=0.0, alpha: float = 3.0) -> None:
-        super().__init__(features, lam)
-        self.alpha = alpha
+    name, alpha = "logistic", 3.0
 
     def learn(self, views, quality):
         from scipy.optimize import minimize
@@ -234,7 +226,7 @@ class Logistic(Learned):
         def loss(flat):
             w = flat.reshape(shape)
             z = x @ w
-            slope = x.T @ (known * (_sigmoid(z) - y))
+            slope = x.T @ (known * (sigmoid(z) - y))
             pull = w * penalised
             value = (known * (np.logaddexp(0, z) - y * z)).sum() + self.alpha / 2 * (pull**2).sum()
             return value, (slope + self.alpha * pull).ravel()
@@ -243,8 +235,8 @@ class Logistic(Learned):
         self.arrays["w"] = fit.x.reshape(shape)
 
     def estimate(self, views):
-        return _sigmoid(views.dense @ self.arrays["w"][:-1] + self.arrays["w"][-1])
+        return sigmoid(views.dense @ self.arrays["w"][:-1] + self.arrays["w"][-1])
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
+def sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * z))

@@ -33,8 +33,7 @@ class LMRouter(ScoreRouter):
 
     name = "actor"
 
-    def __init__(self, reader: Any, pool: Pool, lam: float = 0.0) -> None:
-        super().__init__(lam)
+    def __init__(self, reader: Any, pool: Pool) -> None:
         self.reader, self.pool, self.models = reader, pool, pool.ids
 
     @classmethod

@@ -12,6 +12,7 @@ control takes noise out of few probes. Penalties are chosen by treating every kn
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.queries import Query
 from routerlab.core.threads import one_thread
 from routerlab.routers.features import Views
-from routerlab.routers.groups import KMeans, PredictedCategory
+from routerlab.routers.groups import Grouped, KMeans, PredictedCategory
 from routerlab.routers.learned import CATEGORIES, Learned
 from routerlab.routers.protocol import RouterError
 
@@ -32,18 +33,15 @@ class Newcomers(Learned):
     """A router that knows one model more than its first member; its second member predicts groups of questions."""
 
     name = "newcomers"
-
-    def __init__(self, features=None, lam=0.0, members: Sequence[Learned] = ()) -> None:
-        super().__init__(features, lam)
-        self.members: list[Learned] = [*members]
+    members: Sequence[Any] = ()
 
     def estimate(self, views):
         known = self.members[0].estimate(views)
-        groups = self.members[1].probabilities(views)  # pyright: ignore
-        return np.column_stack([known, _design(known, None, groups, views.dense) @ self.arrays["coefficients"]])
+        new = _design(known, None, self.members[1].probabilities(views), views.dense) @ self.arrays["coefficients"]
+        return np.column_stack([known, new])
 
 
-def choose_probes(router: Learned, groups: Learned, queries: Sequence[Query], count: int) -> list[Query]:
+def choose_probes(router: Learned, groups: Grouped, queries: Sequence[Query], count: int) -> list[Query]:
     """The questions to ask a new model, spread evenly over all, sorted by their likeliest group and, within a group, by
     the known models' mean predicted quality: so easy and hard questions of every group have their share. Steps of the
     golden ratio keep any number of probes even, and more probes extend fewer.
@@ -52,14 +50,14 @@ def choose_probes(router: Learned, groups: Learned, queries: Sequence[Query], co
         raise RouterError(f"{count} probes of {len(queries)} recorded questions; choose a number between")
     queries = sorted(queries, key=lambda q: q.id)
     views = router.features.views([q.text for q in queries])
-    likeliest = groups.probabilities(views).argmax(1)  # pyright: ignore
+    likeliest = groups.probabilities(views).argmax(1)
     order = np.lexsort((router.estimate(views).mean(1), likeliest))
     steps = np.arange(1, 3 * len(queries) + 1) * (5**0.5 - 1) / 2 % 1  # as many as visit every place
     places = list(dict.fromkeys((steps * len(queries)).astype(int)))[:count]
     return [queries[i] for i in order[places]]
 
 
-def groups_of(router: Learned, queries: Sequence[Query], table: OutcomeTable) -> Learned:
+def groups_of(router: Learned, queries: Sequence[Query], table: OutcomeTable) -> Grouped:
     """A predictor of groups on the router's features: of categories where the queries have them, else of clusters."""
     named = any(all(name in q.meta for q in queries) for name in CATEGORIES)
     return (PredictedCategory if named else KMeans)(router.features).fit(queries, table)
@@ -68,7 +66,7 @@ def groups_of(router: Learned, queries: Sequence[Query], table: OutcomeTable) ->
 @one_thread()
 def meet(
     router: Learned,
-    groups: Learned,
+    groups: Grouped,
     recorded: tuple[Sequence[Query], OutcomeTable],
     model: str,
     outcomes: OutcomeTable,
@@ -98,7 +96,7 @@ def meet(
     y, usd = y[place], usd[place]
     rest = sorted((q for q in by_id.values() if q.id not in set(probes)), key=lambda q: q.id)[:1000]
     asked, unseen = (_seen(router, groups, qs, recorded[1]) for qs in ([by_id[q] for q in probes], rest))
-    met = Newcomers(router.features, router.lam, [router, groups])
+    met = Newcomers(router.features, lam=router.lam, members=[router, groups])
     met._own, met.name, met.models = False, router.name, (*router.models, model)
     penalties = _tuned(asked, unseen) if len(rest) >= 50 and len(router.models) > 2 else START
     met.arrays["coefficients"] = _solve(*asked, y, penalties)
@@ -114,13 +112,13 @@ def meet(
     return met
 
 
-def _seen(router: Learned, groups: Learned, queries: Sequence[Query], table: OutcomeTable):
+def _seen(router: Learned, groups: Grouped, queries: Sequence[Query], table: OutcomeTable):
     """(predicted, actual) qualities of the known models on these queries, probabilities of groups, dense features."""
     views: Views = router.features.views([q.text for q in queries])
     known = router.estimate(views)
     outcomes = table.select([q.id for q in queries])
     actual = outcomes.matrix("quality", None)[:, [outcomes.models.index(m) for m in router.models]]
-    return known, np.where(np.isnan(actual), known, actual), groups.probabilities(views), views.dense  # pyright: ignore
+    return known, np.where(np.isnan(actual), known, actual), groups.probabilities(views), views.dense
 
 
 def _design(known: np.ndarray, residual: np.ndarray | None, groups: np.ndarray, dense: np.ndarray) -> np.ndarray:
@@ -131,17 +129,14 @@ def _design(known: np.ndarray, residual: np.ndarray | None, groups: np.ndarray, 
     return np.hstack([np.ones_like(mean), mean, off, level, off + r - level, groups, dense])
 
 
-def _penalties(values: np.ndarray, known: np.ndarray, dense: np.ndarray, columns: int) -> np.ndarray:
-    """One penalty for each column of `_design`."""
-    models, wide = known.shape[1], dense.shape[1]
-    sizes = 1, 1, models, 1, models, columns - 3 - 2 * models - wide, wide
-    return np.repeat(values, sizes)
-
-
 def _solve(known, actual, groups, dense, y: np.ndarray, penalties: np.ndarray) -> np.ndarray:
-    """The coefficients of `_design` that minimise squared error + penalty * (coefficient - prior)^2."""
-    x = _design(known, actual - known, groups, dense)
-    prior, scaled = _prior(x, known), x / _penalties(penalties, known, dense, x.shape[1])
+    """The coefficients of `_design` that minimise squared error + penalty * (coefficient - prior)^2; the prior is 1 for
+    p̄ and for r̄, 0 for all others.
+    """
+    x, models = _design(known, actual - known, groups, dense), known.shape[1]
+    prior = np.zeros(x.shape[1])
+    prior[[1, 2 + known.shape[1]]] = 1
+    scaled = x / np.repeat(penalties, (1, 1, models, 1, models, groups.shape[1], dense.shape[1]))
     # In its dual form, whose size is the number of probes.
     return prior + scaled.T @ np.linalg.solve(x @ scaled.T + np.eye(len(y)), y - x @ prior)
 
@@ -150,22 +145,14 @@ def _tuned(asked, unseen) -> np.ndarray:
     """Penalties, one kind after the other, with the least squared error where each known model in turn is the new one:
     fitted on the probes and compared with its actual outcomes on other recorded questions.
     """
-    (known, actual, groups, dense), trials = asked, []
-    far, truth, far_groups, far_dense = unseen
-    for m in range(known.shape[1]):
-        rest = np.arange(known.shape[1]) != m
-        x = _design(known[:, rest], actual[:, rest] - known[:, rest], groups, dense)
-        new = _design(far[:, rest], None, far_groups, far_dense)
-        kind = _penalties(np.arange(7), known[:, rest], dense, x.shape[1])
-        grams = np.stack([x[:, kind == k] @ x[:, kind == k].T for k in range(7)])
-        trials.append((x, kind, grams, _prior(x, known[:, rest]), actual[:, m], new, truth[:, m]))
+    (known, actual, groups, dense), (far, truth, *others) = asked, unseen
+    rests = ~np.eye(known.shape[1], dtype=bool)
+    new = [_design(far[:, rest], None, *others) for rest in rests]
 
     def error(penalties: np.ndarray) -> float:
-        total = 0.0
-        for x, kind, grams, prior, y, new, happened in trials:
-            dual = np.linalg.solve(np.tensordot(1 / penalties, grams, 1) + np.eye(len(y)), y - x @ prior)
-            total += ((new @ (prior + x.T @ dual / penalties[kind]) - happened) ** 2).mean()
-        return total
+        solved = [_solve(known[:, r], actual[:, r], groups, dense, actual[:, ~r][:, 0], penalties) for r in rests]
+        guesses = np.stack([x @ coefficients for x, coefficients in zip(new, solved, strict=True)], 1)
+        return float(((guesses - truth) ** 2).mean())
 
     best, least = START.copy(), error(START)
     for place, values in TRIED.items():
@@ -175,10 +162,3 @@ def _tuned(asked, unseen) -> np.ndarray:
             if trial[place] != best[place] and (reached := error(trial)) < least:
                 best, least = trial, reached
     return best
-
-
-def _prior(x: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The prior mean of the coefficients: 1 for p̄ and for r̄, 0 for all others."""
-    prior = np.zeros(x.shape[1])
-    prior[[1, 2 + known.shape[1]]] = 1
-    return prior

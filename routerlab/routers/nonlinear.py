@@ -1,22 +1,18 @@
 """Learned routers that are not linear in their features: trees and small networks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from routerlab.core.threads import one_thread
-from routerlab.routers.features import Views
-from routerlab.routers.learned import Learned, filled
+from routerlab.routers.learned import Learned, filled, sigmoid
 
 
 class Forest(Learned):
     """Extremely randomised trees on the dense view, one forest for all models. Geurts, Ernst and Wehenkel (2006)."""
 
-    name, seed = "forest", 0
-
-    def __init__(self, features=None, lam=0.0, trees: int = 60, least: int = 5) -> None:
-        super().__init__(features, lam)
-        self.trees, self.least = trees, least
+    name, seed, trees, least = "forest", 0, 60, 5
 
     def learn(self, views, quality):
         from sklearn.ensemble import ExtraTreesRegressor
@@ -58,12 +54,8 @@ class Forest(Learned):
 class Boosting(Learned):
     """Gradient-boosted trees on the dense view, one ensemble a model. Friedman (2001), Ke et al. (2017)."""
 
-    name, seed = "boosting", 0
-
-    def __init__(self, features=None, lam=0.0, rounds: int = 120) -> None:
-        super().__init__(features, lam)
-        self.rounds = rounds
-        self._trees: list[Any] = []
+    name, seed, rounds = "boosting", 0, 120
+    _trees: Sequence[Any] = ()
 
     def learn(self, views, quality):
         import lightgbm
@@ -83,7 +75,7 @@ class Boosting(Learned):
                 known = np.tile(known, 2) if len(known) == 1 else known
                 data = lightgbm.Dataset(views.dense[known], column[known])
             texts.append(lightgbm.train(settings, data, self.rounds).model_to_string())
-        self.values["trees"], self._trees = texts, []
+        self.values["trees"], self._trees = texts, ()
 
     def estimate(self, views):
         import lightgbm
@@ -101,12 +93,9 @@ class Factorisation(Learned):
     name, seed = "factorisation", 0
     rectified, rank, epochs, decay, dropout = False, 16, 20, 0.1, 0.3
 
+    @one_thread("torch")
     def learn(self, views, quality):
         """AdamW on cross entropy with dropout; a missing outcome has no weight in the loss."""
-        with one_thread("torch"):
-            self._train(views, quality)
-
-    def _train(self, views: Views, quality: np.ndarray) -> None:
         import torch
 
         self.arrays["scale"] = np.array(views.dense.std(0).mean() or 1.0, np.float32)
@@ -144,7 +133,7 @@ class Factorisation(Learned):
         a = self.arrays
         inner = views.dense / a["scale"] @ a["u"].T + a["a"]
         inner = np.maximum(inner, 0) if self.rectified else inner
-        return 0.5 * (1 + np.tanh(0.5 * (inner @ a["v"].T + a["b"])))
+        return sigmoid(inner @ a["v"].T + a["b"])
 
 
 class MLP(Factorisation):

@@ -37,11 +37,8 @@ class RouterError(ValueError):
 class Tunable:
     """A router that is fitted once for all cost weights. A subclass writes `fit`, `decisions`, `operating_points`."""
 
-    name = ""
-
-    def __init__(self, lam: float = 0.0) -> None:
-        self.lam = lam
-        self.models: tuple[str, ...] = ()
+    name, lam = "", 0.0
+    models: tuple[str, ...] = ()
 
     def at(self, lam: float) -> Self:
         """This router at another cost weight, without fitting it again."""
@@ -84,25 +81,24 @@ class ScoreRouter(Tunable):
 
     name = "scores"
 
+    @one_thread("scipy.linalg")
     def fit(self, queries: Sequence[Query], table: OutcomeTable, samples: Sequence[int] | None = None) -> Self:
         """Learn from the mean outcome over `samples` (None: all tries) of each of `queries`.
 
         Queries are sorted by id first, because folds, batches and ties depend on the position of a row: so the given
         order changes nothing.
         """
-
         queries = sorted(queries, key=lambda q: q.id)
         outcomes = table.select([q.id for q in queries])
         self.models = outcomes.models
-        with one_thread("scipy.linalg"):
-            self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
+        self._fit(queries, outcomes.matrix("quality", samples), outcomes.matrix("usd", samples, graded=True))
         return self
 
+    @one_thread()
     def predict(self, queries: Sequence[Query | str]) -> tuple[np.ndarray, np.ndarray]:
         """(quality, usd) predicted for each query and model, in the order of `models`."""
         self._known()
-        with one_thread():
-            return self._predict(as_queries(queries))
+        return self._predict(as_queries(queries))
 
     def frame(self, queries: Sequence[Query | str]):
         """The predictions with labels (pandas), a line for each query and model: the predicted `quality`, `usd`, and

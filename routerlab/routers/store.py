@@ -25,19 +25,18 @@ _FEATURES = {k.__name__: k for k in (features.Tfidf, encoder.Encoder, features.R
 VERSION = "router/1"
 
 
-def save(router: Learned, folder: str | Path | Run, card: Mapping[str, Any]) -> Path:
+def save(router: Learned, folder: str | Path, card: Mapping[str, Any]) -> Path:
     """Write a fitted router. `card` has at least the hash of the table (`data`) and the pool; models, features and the
     router's name are added. In a folder that exists, files of the same names are replaced.
     """
     from safetensors.numpy import save as to_safetensors
 
     if type(router).__name__ not in _KINDS:
-        kinds = ", ".join(_KINDS)
-        raise RouterError(f"a {type(router).__name__} cannot be saved; these can: {kinds}")
+        raise RouterError(f"a {type(router).__name__} cannot be saved; these can: {', '.join(_KINDS)}")
     router._known()
     if absent := {"data", "pool"} - set(card):
         raise RouterError(f"the card lacks {', '.join(sorted(absent))}; say what the router was fitted on")
-    run = folder if isinstance(folder, Run) else Run(Path(folder).resolve())
+    run = Run(Path(folder).resolve())
     state, values = router.features.state()
     arrays = {f"features.{n}": a for n, a in state.items()}
     content = {
