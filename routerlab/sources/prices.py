@@ -63,7 +63,7 @@ def report(compared: Sequence[Difference]) -> str:
             lines.append(f"unknown to {source}: {', '.join(unknown)}")
         of = [d for d in priced if d.source == source]
         lines.append(f"{source}: {sum(d.agrees for d in of)} of {len(of)} listed prices agree")
-    return "\n".join(lines)
+    return "\n".join(lines) or "no disagreement"
 
 
 Prices = tuple[float | None, float | None, float | None]
