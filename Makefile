@@ -16,7 +16,7 @@ elif command -v tectonic >/dev/null; then tectonic --outdir build paper.tex; \
 else echo "no LaTeX here: apt-get install latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern"; exit 1; fi
 endef
 
-.PHONY: run test test-ray test-vllm test-live lab paper readme pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
+.PHONY: run test test-ray test-vllm test-live test-book lab paper readme pocket pocket-quick actor gpu bench faults soak mutants docs clean setup
 
 run: $(READY)  ## all notebooks on the embedded profile, ending in figures/pareto.pdf
 	$(BIN)/routerlab run
@@ -46,6 +46,9 @@ test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route 
 
 test-live: $(READY)  ## all notebooks against a provider on this machine that answers over HTTP (minutes)
 	WHOLE_BOOK=1 $(BIN)/python -m pytest tests/test_live.py
+
+test-book: $(READY)  ## all notebooks again, on one thread and without a network: the same bytes as those of `make run` (minutes)
+	WHOLE_BOOK=1 $(BIN)/python -m pytest tests/test_reproducible.py
 
 readme: $(READY)  ## run every command of README.md that needs nothing else, in a clone (minutes)
 	$(BIN)/python tests/readme.py
