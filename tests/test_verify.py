@@ -112,7 +112,7 @@ def test_numbers_as_people_write_them(text, values):
         ("50%", "5000%", WRONG),
         ("0.75", "\\frac{3}{4}", RIGHT),
         ("3.5", "3 1/2 hours", RIGHT),
-        ("18", "eighteen", UNREAD),
+        ("18", "eighteen", RIGHT),
         ("18", "I don't know", IDK),
         ("0", "0.0", RIGHT),
         ("0", "-0", RIGHT),
@@ -185,7 +185,7 @@ CHOICES = ["a dog", "a cat", "the correct one", "Iceland"]
         ("A", "I don't know.", IDK),
         ("A", "The answer is A, not B", RIGHT),
         ("B", "The answer is B, C", UNREAD),
-        ("A", "(A) is false; (B) is true", UNREAD),
+        ("A", "(A) is false; (B) is true", WRONG),
         ("B", "Ｂ", RIGHT),
     ],
 )
