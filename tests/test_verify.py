@@ -112,7 +112,7 @@ def test_numbers_as_people_write_them(text, values):
         ("50%", "5000%", WRONG),
         ("0.75", "\\frac{3}{4}", RIGHT),
         ("3.5", "3 1/2 hours", RIGHT),
-        ("18", "eighteen", UNREAD),
+        ("18", "eighteen", RIGHT),
         ("18", "I don't know", IDK),
         ("0", "0.0", RIGHT),
         ("0", "-0", RIGHT),
@@ -185,7 +185,7 @@ CHOICES = ["a dog", "a cat", "the correct one", "Iceland"]
         ("A", "I don't know.", IDK),
         ("A", "The answer is A, not B", RIGHT),
         ("B", "The answer is B, C", UNREAD),
-        ("A", "(A) is false; (B) is true", UNREAD),
+        ("A", "(A) is false; (B) is true", WRONG),
         ("B", "Ｂ", RIGHT),
     ],
 )
@@ -557,9 +557,9 @@ def test_the_deadline_of_an_answer_does_not_pay_for_the_import():
     """A process that has graded no answer yet has the algebra loaded: that takes longer than an answer."""
     code = "from routerlab.grade.deadline import serve; serve()"
     command = [sys.executable, "-X", "importtime", "-c", code]
-    load = json.dumps(["routerlab.grade.formulas:math", 1.0, 0, True]) + "\n"
+    load = json.dumps(["routerlab.grade.formulas:math", 1.0, True, [], [], []]) + "\n"
     ran = subprocess.run(command, input=load, capture_output=True, text=True)
-    assert json.loads(ran.stdout) == {}, "loaded, and nothing graded"
+    assert set(ran.stdout.split()) == {"[]"}, "loaded, and nothing graded"
     assert {"math_verify", "latex2sympy2_extended"} <= set(re.findall(r"\w+$", ran.stderr, re.M))
 
 

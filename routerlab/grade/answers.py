@@ -64,17 +64,8 @@ def normal(text: str) -> str:
     return bare or text
 
 
-_FOCUS = (
-    "subject",
-    "cleft",
-    "doer",
-    "agent",
-    "word",
-    "place",
-    "year",
-    "tail",
-    "title",
-)  # where a sentence has its answer
+# Where a sentence has its answer.
+_FOCUS = ["subject", "cleft", "doer", "agent", "word", "place", "moment", "born", "year", "tail", "title"]
 _BOTH = {"yes", "no", "true", "false"}
 
 
@@ -91,7 +82,8 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(_key(strict) in wanted, " by contract")
-    return verdict(last_stated(tidy(answer), partial(_short, wanted), partial(_short, wanted)) == "wanted")
+    text = PHRASES["asked"].sub("", tidy(answer).lstrip(), count=1)
+    return verdict(last_stated(text, partial(_short, wanted), partial(_short, wanted)) == "wanted")
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:
@@ -101,12 +93,17 @@ def _named(wanted: set[str], phrase: str) -> str | None:
     first, _, rest = phrase.partition(",")
     if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
         return "wanted"
+    phrase = PHRASES["bullet"].sub("", phrase.strip())
     kept = affirmed(phrase)
+    if kept is not None and PHRASES["listed"].fullmatch(kept.strip(" .")) and _key(kept) not in wanted:
+        return SEVERAL
     if kept is None or not _key(kept):
         return SEVERAL if _key(phrase) else None
     for end in (len(kept), *(m.start() for m in PHRASES["remark"].finditer(kept[:400]))):
         rest = kept[end:]
-        open_ = PHRASES["alternative"].search(rest[:12]) or _BOTH & set(re.findall(r"\w+", rest[:400].lower()))
+        open_ = PHRASES["alternative"].search(rest[:12]) or _BOTH & set(
+            re.findall(r"\w+", re.split(r"\b(?:because|since|as)\b", rest[:400])[0].lower())
+        )
         if _key(kept[:end]) in wanted and not open_:
             return "wanted"
     return _key(kept)
@@ -122,8 +119,15 @@ def _short(wanted: set[str], text: str) -> str | None:
     _, listed, last = text.strip().rpartition(":\n")
     text = text[opening.end() :] if (opening := PHRASES["opening"].match(text)) else text
     sentence = PHRASES["clause"].split(affirmed(text) or affirmed(text.partition("; ")[0]) or "")[0]
+    sentence = (
+        PHRASES["relative"].split(re.split(", namely |" + PHRASES["conclusion"].pattern, sentence)[-1])[0].strip()
+    )
+    before, _, after = sentence.rpartition(" but ")
+    sentence = after if PHRASES["copula_split"].search(before) and PHRASES["copula_split"].search(after) else sentence
     ends = [sentence, PHRASES["copula_split"].split(sentence)[-1]]
-    ends += [m[1] for name in _FOCUS if (m := PHRASES[name].match(sentence))]
+    ends += [m[1] for name in _FOCUS[("; " in text) :] if (m := PHRASES[name].match(sentence))]
+    if len(both := set(re.findall(r"\w+", text.lower()))) > 1 and both <= _BOTH:
+        ends = []  # "Yes. No."
     ends += [last] if listed and "\n" not in last.strip() else []
     return "wanted" if "wanted" in [_named(wanted, end) for end in ends] else value
 

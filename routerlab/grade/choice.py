@@ -52,12 +52,12 @@ def _lettered(text: str, options: dict[str, str]) -> str:
     """A text with (B) in place of the text of option B, and in place of "B) text" and "text (B)"."""
     plain = {k: tidy(unicodedata.normalize("NFKC", v)).lower() for k, v in options.items()}
     texts = {" ".join(v.split()).strip(" .,;:"): k for k, v in plain.items()}
-    words = sorted((re.escape(t) for t in texts if len(t) > 1), key=len, reverse=True)
+    words = sorted((re.escape(t) for t in texts if len(t) > 1 or t.isdigit()), key=len, reverse=True)
     text = re.sub(r"[^\S\n]+", " ", text)
     if words and len(texts) == len(options):
-        pattern = rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"
+        pattern = rf"(?<!\w)(?<!option )(?<!choice )(?<!step )(?:{'|'.join(words)})(?!\w)"
         text = re.sub(pattern, lambda m: f"({texts.get(m[0].lower(), '?')})", text, flags=re.I)
-    text = PHRASES["latex_text"].sub(r"\1", text)
+    text = PHRASES["weighed"].sub(": ", PHRASES["latex_text"].sub(r"\1", text))
     text = re.sub(r"(?<![\w'])([A-Z])\b[^\w\n]{1,6}\(\1\)", r"(\1)", text)
     return re.sub(r"\(([A-Z])\)[^\w\n]{1,4}(?:option |choice )?\1\b[)\]]?", r"(\1)", text)
 
@@ -74,11 +74,14 @@ def _read(options: dict[str, str], phrase: str) -> str | None:
 
 def _weak(options: dict[str, str], text: str) -> str | None:
     """The option that a text without an explicit statement commits to last, in a sentence or on a line of its own."""
-    denied, chosen = PHRASES["option_denied"], []
+    if PHRASES["torn"].search(text[-200:]):
+        return SEVERAL
+    denied, chosen, text = PHRASES["option_denied"], [], PHRASES["because"].sub("", text)
     for match in PHRASES["commits"].finditer(text):
         place = match.start(match.lastindex or 0)
         letter, after = text[place], text[place + 1 : place + 40]
         doubt = match.lastindex == 1 and PHRASES["doubt"].search(text[max(0, place - 9) : place])
+        doubt = doubt or PHRASES["doubted"].search(text[max(0, match.start() - 30) : match.start()])
         if letter in options and not denied.match(after) and not doubt:
             several = match.lastindex == 2 and PHRASES["another"].match(after[:29])
             chosen.append((place, SEVERAL if several else letter))
@@ -88,10 +91,17 @@ def _weak(options: dict[str, str], text: str) -> str | None:
         chosen.append(lines[-1])
     if chosen:
         return max(chosen)[1]
+    judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text) if m[1] in options}
+    if len(judged) > 1:  # "A: false, B: true"
+        left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
+        return left[0] if len(left) == 1 else None
+    text = re.sub(r"\(?\b[A-Z]\)?\?\s", " ", text)  # "A? B? I am not sure."
     if ending := re.search(r"\b(?:is|are|was|were) \(([A-Z])\)(?=\W{0,3}$| \(\d|,? (?:followed|with|which)\b)", text):
         return ending[1] if affirmed(text[-400:]) else SEVERAL
-    named = set(re.findall(r"\(([A-Z])\)", text)) & options.keys()
-    if len(named) == 1 and len(text.split()) <= 12 and affirmed(text):
+    if len(options.keys() & re.findall(r"(?:^|(?<=[.!?;]\s))\W{0,5}([A-Z])\b", text, re.M)) > 2:
+        return None  # the options, one after the other
+    named = set(re.findall(r"\(([A-Z])\)", affirmed(text) or "")) & options.keys()
+    if len(named) == 1 and len(text.split()) <= 12:
         return named.pop()
     labels = set(re.findall(r"(?<![\w'])([A-Z])(?:[).:](?!\w)| - )", text))
     first = re.match(r"\W{0,3}([A-Z])(?:[).:]+| - )\s*(\S)", text)

@@ -28,7 +28,7 @@ from routerlab.grade.answers import Result, Verifier, VerifyError
 
 DEADLINE_S = 30.0  # of processor time, for an answer
 WAITING = 10  # an answer may take this many times the deadline by the clock
-_BATCH = 64  # answers sent at once, so that a short verifier does not wait for the pipe after each
+_BATCH = 1000  # answers sent at once, so that a short verifier does not wait for the pipe after each
 _FLUSH_S = 0.01  # results are sent together that were worked out within this time
 _MEMORY = 4 * 2**30  # bytes of address space of a process
 
@@ -48,23 +48,27 @@ class _Worker:
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=null, env=env, start_new_session=True)
 
     def ask(
-        self, verifier: str, timeout_s: float, jobs: Sequence[bytes], at_once: bool = True
+        self, verifier: str, timeout_s: float, jobs: Sequence[tuple[str, str]], at_once: bool = True
     ) -> list[Result | Exception]:
         """The results of the first jobs; an error after them if the process ended before the others.
 
         Args:
             verifier: as "module:function"; loading it does not count against the deadline of the first answer.
             timeout_s: processor time for each answer.
-            jobs: answers to grade, as `_job` writes them.
+            jobs: (query as `about` writes it, answer) of each answer to grade.
             at_once: send each result by itself: then an error belongs to the first job without a result.
         """
         pipes: Any = self.process
+        numbers: dict[str, int] = {}  # a query is sent once, with the number that its answers name
+        which = [numbers.setdefault(query, len(numbers)) for query, _ in jobs]
+        request = [verifier, timeout_s, at_once, list(numbers), which, [answer for _, answer in jobs]]
         with suppress(OSError):  # it has ended, which the next lines find out
-            pipes.stdin.write(json.dumps([verifier, timeout_s, len(jobs), at_once]).encode() + b"\n" + b"".join(jobs))
+            pipes.stdin.write(json.dumps(request).encode() + b"\n")
             pipes.stdin.flush()
-        replies, poll = [b""], select.poll()
+        results: list[Result | Exception] = []
+        rest, poll = b"", select.poll()
         poll.register(pipes.stdout, select.POLLIN)
-        while len(replies) < len(jobs) + 2:  # the first one says that the verifier is loaded
+        while len(results) < len(jobs):
             waits = not poll.poll(1000 * max(WAITING * timeout_s, 1))
             if waits or not (received := os.read(pipes.stdout.fileno(), 2**16)):
                 code, late = self.close(), f"more than {timeout_s:g} s"
@@ -72,9 +76,10 @@ class _Worker:
                     late = f"more than {WAITING * timeout_s:g} s by the clock"
                 elif code != -signal.SIGPROF:
                     late = f"the process ended ({code})"
-                return [*map(_result, replies[1:-1]), WorkerError(f"{late} to grade an answer")]
-            replies[-1:] = (replies[-1] + received).split(b"\n")
-        return [*map(_result, replies[1:-1])]
+                return [*results, WorkerError(f"{late} to grade an answer")]
+            *replies, rest = (rest + received).split(b"\n")
+            results += [_result(value) for reply in replies for value in json.loads(reply)]
+        return results
 
     def close(self) -> int:
         """End the process; its exit code."""
@@ -83,15 +88,13 @@ class _Worker:
         return self.process.returncode
 
 
-def _result(reply: bytes) -> Result | Exception:
-    value = json.loads(reply)
+def _result(value: list | str) -> Result | Exception:
     return WorkerError(value) if isinstance(value, str) else Result(*value)
 
 
-def _job(query: Query, answer: str) -> bytes:
-    """Two lines of JSON; the first is the same for all answers to a query."""
-    about = [query.messages, query.reference, query.verifier, query.source, query.split, query.meta]
-    return f"{json.dumps(about)}\n{json.dumps(answer)}\n".encode()
+def about(query: Query) -> str:
+    """What a process needs of a query, as JSON; TypeError for meta that is none."""
+    return json.dumps([query.messages, query.reference, query.verifier, query.source, query.split, query.meta])
 
 
 _idle: list[_Worker] = []
@@ -105,11 +108,13 @@ def grade_apart(
     name = f"{verifier.__module__}:{verifier.__qualname__}"
 
     def work(batch: Sequence[tuple[Query, str]]) -> list[Result | Exception]:
-        out, lines, at_once = {}, {}, len(batch) == 1
-        for i, job in enumerate(batch):
+        out, lines, written, at_once = {}, {}, {}, len(batch) == 1
+        for i, (query, answer) in enumerate(batch):
             try:
-                lines[i] = _job(*job)
-            except TypeError as error:  # meta that is not JSON
+                if id(query) not in written:
+                    written[id(query)] = about(query)
+                lines[i] = written[id(query)], answer
+            except TypeError as error:
                 out[i] = error
         while left := [i for i in lines if i not in out]:
             try:
@@ -131,8 +136,8 @@ def grade_apart(
 
 
 @functools.lru_cache(_BATCH)
-def _query(about: str) -> Query:
-    messages, *rest = json.loads(about)
+def _query(text: str) -> Query:
+    messages, *rest = json.loads(text)
     return Query(tuple(messages), *rest)
 
 
@@ -142,26 +147,31 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing a library prints gets among the replies
     loaded = set()
-    for line in sys.stdin:
-        name, seconds, count, at_once = json.loads(line)
-        verifier = pkgutil.resolve_name(name)
-        if name.endswith(":math") and name not in loaded:  # import the algebra and build its grammar
-            verifier(Query.ask("1", r"\frac{4}{4}", verifier="math"), r"$\frac{2}{2}$")
-        loaded.add(name)
-        replies.write(b"{}\n")
+
+    def send(results: list) -> None:
+        replies.write(json.dumps(results).encode() + b"\n")
         replies.flush()
+
+    for line in sys.stdin:
+        name, seconds, at_once, queries, which, answers = json.loads(line)
+        verifier = pkgutil.resolve_name(name)
+        if name not in loaded:
+            if name.endswith(":math"):  # import the algebra and build its grammar
+                verifier(Query.ask("1", r"\frac{4}{4}", verifier="math"), r"$\frac{2}{2}$")
+            loaded.add(name)
+            send([])  # the clock of the first answer begins here
+        queries, done = [*map(_query, queries)], []
         sent = time.monotonic()
-        for about, answer in zip(*[itertools.islice(sys.stdin, 2 * count)] * 2, strict=True):
-            query = _query(about)
+        for number, answer in zip(which, answers, strict=True):
             signal.setitimer(signal.ITIMER_PROF, max(seconds, 1e-6))  # the system ends the process when it is over
             try:
-                reply = verifier(query, json.loads(answer))
+                done.append(verifier(queries[number], answer))
             except Exception as error:
                 kind = "" if isinstance(error, VerifyError) else f"{type(error).__name__}: "
-                reply = f"{kind}{error}"
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            replies.write(json.dumps(reply).encode() + b"\n")
+                done.append(f"{kind}{error}")
             if at_once or time.monotonic() > sent + _FLUSH_S:
-                replies.flush()
-                sent = time.monotonic()
-        replies.flush()
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                send(done)
+                done, sent = [], time.monotonic()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        send(done)

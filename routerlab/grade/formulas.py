@@ -27,21 +27,23 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = in_digits(tidy(answer))
+    text = in_digits(tidy(answer)) if len(answer.split()) > 2 else tidy(answer)
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
-    if said is None and (name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold)):
+    if name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold):
         return exact(replace(query, reference=name[1], verifier="exact"), answer)
     if said is None:
         return FORMAT
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
-        values = [_content(m) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
-        if said == SEVERAL or (
+        values = [_content(m) for m in _MATH.finditer(_main(text.strip().rpartition("\n")[2]))]
+        if (said == SEVERAL and gold[0] not in "([") or (
             len(values) == gold.count(",") + 1 and (gold[0] not in "([\\" or gold.startswith(r"\{"))
         ):
             said = ", ".join(value.rpartition("=")[2] for value in values) or said
             said = rf"\{{{said}\}}" if gold.startswith(r"\{") and values else said
+    if re.match(r"\\[gl]eq?(?![a-z])|[<>≤≥]", said):
+        return verdict(False)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
 
@@ -52,15 +54,28 @@ def _content(match: re.Match) -> str:
 
 def formula(phrase: str) -> str | None:
     """The formula a phrase states; SEVERAL if it denies it or leaves open which of several."""
-    kept = affirmed(re.sub(r"\\not\b|\\neq?\b", "≠", phrase.strip().rstrip(".")))
-    if kept is None:
+    kept = affirmed(re.sub(r"\\not\b|\\neq?\b", "≠", _main(phrase.strip().rstrip("."))))
+    if kept is None or PHRASES["two_formulas"].search(kept):
         return SEVERAL
     inline = list(_MATH.finditer(kept))
+    if inline and PHRASES["formula_bound"].search(kept[: inline[-1].start()].replace("$", "")):
+        return SEVERAL
+    names = [_content(m).partition("=")[::2] for m in inline]
+    if len({value for name, value in names if name.strip() == names[0][0].strip()}) > 1 and all(v for _, v in names):
+        return SEVERAL  # x = 1, x = 2
     if PHRASES["several_formulas"].search(re.sub(r"\(or [^()]*\)", "", _MATH.sub(" ", kept))) and (
         len(inline) != 1 or kept.lower().startswith("either")
     ):
         return SEVERAL
     return _content(inline[-1]) if inline else PHRASES["formula_reason"].split(kept)[0].strip(" $*`:") or None
+
+
+def _main(sentence: str) -> str:
+    """A sentence without its reason or condition, unless the formula stands there."""
+    sentence = PHRASES["formula_remark"].sub("", sentence)
+    end = PHRASES["conclusion"].split(sentence)[-1]
+    short = PHRASES["formula_aside"].sub("", end if re.search(r"[\d$\\]", end) else sentence)
+    return short if re.search(r"[\d$\\]", short) else sentence
 
 
 def _weak(text: str) -> str | None:
@@ -72,18 +87,19 @@ def _weak(text: str) -> str | None:
     line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :] if formulas else text.strip().rpartition("\n")[2]
     every = re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line.partition("\n")[0].strip().rstrip("."))
     every = [y for x in every for y in re.split(r"; |,? i\.e\.,? ", x)]
-    every = [x for x in every if affirmed(x) is not None and not PHRASES["note"].match(x)] or every
+    every = [_main(PHRASES["formula_lead"].sub("", x, count=1)) for x in every]
+    every = [x for x in every if x and affirmed(x) is not None and not PHRASES["note"].match(x)] or every
+    every = [x for x in every if not re.match("about|approx|roughly|≈", x)] or every
     value = PHRASES["formula_is"].split(every[-1])[-1]
     if formulas and re.fullmatch(r"[-\d./,]{1,20}(?: \w+)?", value):
         return value  # "The remainder of $2^9$ divided by 7 is 1."
     if formulas:
         last = next((x for x in reversed(every) if _MATH.search(x)), line)
-        because = PHRASES["formula_because"].match(last)
-        value = formula(because[1] if because and _MATH.search(because[1]) else last)
+        value = formula(last)
         return value if value == SEVERAL or _MATH.search(line) else _content(formulas[-1])
     if affirmed(every[-1]) is None:
         return SEVERAL
-    value = value if len(re.findall(_WORD, every[-1])) > 1 else every[-1]
+    value = value if re.search(_WORD, every[-1]) else every[-1]
     few = len(re.findall(_WORD, value)) <= (4 if re.search(r"[\d\\=^]", value) else 2)
     return formula(value) if few else None
 
@@ -96,7 +112,8 @@ def _same(query: Query, gold: str, said: str) -> bool:
     gold = _readable(gold)
     if "=" not in gold and "," not in said and _plain(said).rpartition("=")[2] == _plain(gold):
         return True
-    if _plain(said) == _plain(gold) or normal(_plain(said)) == normal(_plain(gold)):
+    same = normal(_plain(said)) == normal(_plain(gold)) and said.count("!") == gold.count("!")
+    if same or _plain(said) == _plain(gold):
         return True
     if len(said) > LONGEST or _unlike(gold, said):
         return False
@@ -121,7 +138,15 @@ def _readable(text: str) -> str:
     text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
-    return re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
+    text = re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
+    above = re.fullmatch(r"\s*[a-z]\s*(>|≥)([^<>≤≥=]+)", re.sub(r"\\geq?(?![a-z])|>=", "≥", text))
+    if above:
+        return ("[" if above[1] == "≥" else "(") + above[2] + r",\infty)"
+    sides = re.fullmatch(r"(?:([^<>≤=]+)(<|≤))?\s*[a-z]\s*(<|≤)([^<>≤=]+)", re.sub(r"\\leq?(?![a-z])|<=", "≤", text))
+    if not sides:
+        return text
+    low, over, under, high = sides.groups()  # x < 2 is the interval below 2
+    return ("[" if over == "≤" else "(") + (low or r"-\infty") + "," + high + ("]" if under == "≤" else ")")
 
 
 def _plain(text: str) -> str:

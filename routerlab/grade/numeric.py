@@ -16,7 +16,7 @@ from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirm
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text())
 _WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
-_SCALE = {"k": 10**3, "m": 10**6, "bn": 10**9}
+_SCALE = {"dozen": 12, "k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
@@ -61,11 +61,14 @@ def numbers(text: str) -> list[Number]:
 def read_number(phrase: str, last: bool = False) -> Number | str | None:
     """The number a phrase commits to, its first or its last; SEVERAL for a range, a bound, alternatives, a denial."""
     phrase = phrase.strip()[-1000:] if last else phrase.strip()[:1000]
-    kept = affirmed(re.split(r"(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
+    kept = affirmed(re.split(r";\s(?=\d\S* would\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
     if kept is None:
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
     text = PHRASES["since"].sub(" : ", text) if last else text
+    end = PHRASES["conclusion"].split(text)[-1]
+    text = PHRASES["exactly"].split(end if last and numbers(end) else text)[-1]
+    text = text.partition(": ")[0] if re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
     if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
@@ -84,8 +87,9 @@ def _single(text: str, last: bool) -> Number | str | None:
         return None
     place = len(every) - 1 if last else 0
     phrase, verb = PHRASES["number_phrase"], PHRASES["number_verb"]
-    if last and place and phrase.search(_head(text, every[-1])) and verb.search(_head(text, every[-2])):
+    while last and place and phrase.search(_head(text, every[place])):
         place -= 1
+    place = place if verb.search(_head(text, every[place])) else len(every) - 1 if last else 0
     number = every[place]
     beside = list(itertools.pairwise(every))[max(0, place - 1) : place + 1]
     gaps = [text[a.end : b.start] for a, b in beside if a.value != b.value or not text[a.end : b.start].strip()]
@@ -101,17 +105,15 @@ def _weak(text: str) -> Number | str | None:
     """The number of a text without an explicit statement: the last of the last sentence with one, notes left out."""
     lines = [x for x in text.split("\n") if re.search(r"\d", x) and not PHRASES["note"].match(x)]
     sentences = (re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line) for line in lines[-3:])
-    values = (read_number(x, last=True) for x in reversed(list(itertools.chain(*sentences))))
+    values = (
+        read_number(x, last=True) for x in reversed(list(itertools.chain(*sentences))) if not PHRASES["note"].match(x)
+    )
     return next(filter(None, values), None)
 
 
 def in_digits(text: str) -> str:
     """A sentence without a digit, its numbers in words written in digits."""
-    return (
-        text
-        if re.search(r"\d", text) or len(text.split()) <= 2
-        else PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
-    )
+    return text if re.search(r"\d", text) else PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
 
 
 def _worded(words: str) -> int:
@@ -119,7 +121,7 @@ def _worded(words: str) -> int:
     total = below = 0
     for word in re.findall("[a-z]+", words.lower()):
         value = _WORDS.get(word, 0) or _SCALE.get(word, 0)
-        below = max(below, 1) * value if value >= 100 else below + value
+        below = max(below, 1) * value if value >= 100 or word == "dozen" else below + value
         total, below = (total + below, 0) if value >= 1000 else (total, below)
     return total + below
 

@@ -36,7 +36,10 @@ _DENIED, _CUE = PHRASES["denied"], PHRASES["cue"]
 
 def tidy(text: str) -> str:
     """The end of a text, with plain quotes and dashes and without Markdown's bold and code marks."""
-    text = text[-LONGEST:].translate(QUOTES).replace("\r", "")
+    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f]", "", text)
+    text = PHRASES["checked"].sub("", text[-LONGEST:].translate(QUOTES).replace("\r", ""))
+    if (other := PHRASES["goes_on"].search(text)) and PHRASES["said"].search(text[: other.start()]):
+        text = text[: other.start()]  # the model went on with a question of its own
     return PHRASES["closing"].sub("", re.sub(r"(?<![\d*])\*\*+|\*\*+(?![\d*])|__+|`+", "", text))
 
 
@@ -48,17 +51,30 @@ def statements(text: str) -> list[tuple[int, int, str]]:
     for mark, after in zip(said, [*(m.start() for m in said[1:]), len(text)], strict=False):
         line = text[mark.end() : min(after, mark.end() + 2000)].partition("\n")[0].strip()
         line = line[: cue.start()] if (cue := _CUE.search(line, 1)) else line
-        if line and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
+        supposed = PHRASES["supposed"].search(mark[0] + line)
+        if line and not supposed and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
             out.append((mark.start(), mark.end() + len(line), line))
-    return sorted(out)
+    return sorted(x for x in out if not PHRASES["reported"].search(text[max(0, x[0] - 60) : x[0]]))
 
 
 def affirmed(phrase: str) -> str | None:
-    """A phrase without what it denies beside its value ("not 5 but 6", "6, not 5"); None if it only denies."""
-    phrase = PHRASES["not_but"].sub(" ", phrase)
+    """A phrase without what it denies beside its value ("not 5 but 6", "6, not 5"); None if it only denies.
+
+    A reason denies nothing, and what follows a clause that denies counts ("It is not 5; it is 6"), but not what comes
+    before it ("5; that is not right") and nothing after a refusal.
+    """
+    phrase = re.sub(r"\(([^()]*)\)", lambda m: "" if _DENIED.search(m[1]) and m.start() else m[0], phrase)
+    phrase = PHRASES["not_but"].sub(" ", PHRASES["because"].sub("", phrase))
     if not _DENIED.match(phrase.strip()):
         phrase = phrase[:1] + PHRASES["beside"].sub("", phrase[1:])
-    return None if _DENIED.search(phrase) else phrase
+    if PHRASES["torn"].search(phrase):
+        return None
+    if not _DENIED.search(phrase):
+        return phrase
+    clauses = PHRASES["clauses"].split(phrase)
+    last = max(i for i, clause in enumerate(clauses) if _DENIED.search(clause) or i == 0)
+    kept = PHRASES["conjunction"].sub("", "; ".join(clauses[last + 1 :]))
+    return None if not kept.strip() or PHRASES["declined"].search(phrase) else kept
 
 
 def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str], V | None]) -> V | None:
@@ -75,15 +91,18 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
     """
     marks = [(mark, end - len(phrase), value) for mark, end, phrase in statements(text) if (value := read(phrase))]
     *before, (_, place, value) = marks or [(0, 0, None)]
+    if not marks and len(text.split()) > 3 and PHRASES["dangling"].search(text.rstrip()[-40:]):
+        return None  # cut off before it came to an answer
     if before and before[-1][2] not in (value, SEVERAL):
         between = text[before[-1][1] : marks[-1][0]]
-        if len(between.split()) <= 4 and not _CUE.search(between):
+        if len(re.findall(r"\w+", between)) <= 4 and not _CUE.search(between):
             return SEVERAL  # pyright: ignore[reportReturnType]
     for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
         ends = [m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000])]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
             clause = re.split(r"(?<!\d)[.!?]\s|[.!?]\s(?=[A-Z])", instead[3])[0] if instead else ""
+            clause = clause if "(" in clause else clause.rstrip(" )")
             sure = (
                 instead
                 and not PHRASES["wrong"].match(text, start)
@@ -91,8 +110,8 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
             )
             if sure and (new := read(clause)):
                 return new
-        if wrong := PHRASES["wrong"].match(text, cue.end()):
-            return weak(text[wrong.end() :].lstrip(" .,;:!"))
+        if wrong := PHRASES["wrong"].match(text, cue.end()) or PHRASES["wrong"].match(text, cue.start()):
+            return weak(text[wrong.end() :].lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
         if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
             return new
     if value != SEVERAL:
