@@ -168,8 +168,8 @@ def test_nothing_a_router_writes_raises_and_every_call_is_charged_once(turns, wo
             calls += 1
         assert len(episode.observations) == len(tools)
     assert episode.done
-    outcome = episode.outcome(0.25)
-    assert outcome.usd == pytest.approx(0.25 + 0.5 * calls)
+    outcome = episode.outcome()
+    assert outcome.usd == pytest.approx(0.5 * calls)
     assert outcome.valid == (outcome.answer is not None)
     assert outcome.number is None or works[outcome.number - 1]
 

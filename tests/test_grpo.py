@@ -49,6 +49,14 @@ def trainer(data, plays, tmp_path_factory):
     return make_trainer("rl", opened, recipe, config, plays, data, print)
 
 
+def test_rollouts_of_vllm_are_refused_on_a_cpu(tmp_path, monkeypatch):
+    """Before any model is opened: vLLM would start, compile for minutes, and fail at the first weights it is sent."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe = read_recipe("pocket-cpu", "rl", [*CHANGES, "use_vllm=true", "vllm_mode=colocate"])
+    with pytest.raises(TrainError, match="weight_loader.*use_vllm=false"):
+        configure("rl", recipe, tmp_path, False)
+
+
 def script(trainer, monkeypatch, turns):
     """Let the model write these texts, turn by turn, whatever it is asked."""
     tokenizer, given = trainer.processing_class, [list(t) for t in turns]

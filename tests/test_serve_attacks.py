@@ -160,6 +160,63 @@ def test_a_client_that_stops_reading_is_cut_off_at_the_deadline(tmp_path):
     asyncio.run(scenario())
 
 
+async def trickling(url: str, body: bytes, pause_s: float) -> bytes:
+    """Send a request whose body comes a byte at a time over a socket of its own; what the server answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode())
+    answer = asyncio.ensure_future(reader.read())
+    with contextlib.suppress(ConnectionError):
+        for place in range(len(body)):
+            if answer.done():
+                break
+            writer.write(body[place : place + 1])
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+    try:
+        return await asyncio.wait_for(answer, 30)
+    finally:
+        writer.close()
+
+
+def test_bodies_that_trickle_in_take_no_place_from_others(tmp_path):
+    """Thirty slow clients of a server with four places: they get 408, everybody else an answer meanwhile."""
+    body = json.dumps(HELLO).encode()
+
+    async def scenario():
+        limits = {"most_at_once": 4, "body_s": 1.0}
+        async with FakeModel() as up, serving(tmp_path, pool_of(up, "a"), **limits) as (url, server, client):
+            slow = [asyncio.ensure_future(trickling(url, body * 100, 0.05)) for _ in range(30)]
+            await asyncio.sleep(0.3)
+            for _ in range(10):
+                assert (await ask(client, url))[0] == 200
+                assert server.flying == 0
+            assert not any(task.done() for task in slow), "they were still sending"
+            for answer in await asyncio.gather(*slow):
+                assert answer.startswith(b"HTTP/1.1 408 ")
+                assert b"did not arrive within 1 s" in answer
+            assert b" 200 OK" in await trickling(url, body, 0.002), "slow, but in time"
+            await until(lambda: server.flying == 0, 5)
+            assert len(served(server.log.run)) == 11
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(tmp_path):
+    async def scenario():
+        async with FakeModel() as up, serving(tmp_path, pool_of(up, "a"), most_at_once=1) as (url, server, client):
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+                writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+                await writer.drain()
+                writer.transport.abort()
+            assert (await ask(client, url))[0] == 200
+            assert len(served(server.log.run)) == 1
+            assert server.flying == 0
+
+    asyncio.run(scenario())
+
+
 class Stuck:
     name = "stuck"
 

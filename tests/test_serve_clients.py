@@ -19,7 +19,7 @@ from routerlab.cli import serve as serve_verbs
 from routerlab.label.oracle import Policy
 from routerlab.routers.baselines import Always
 from routerlab.serve.agent import Agent, router_card
-from routerlab.serve.log import Account, Log, LogError
+from routerlab.serve.log import Account, Log, LogError, served
 from routerlab.serve.offline import evaluate_log, to_table
 from routerlab.serve.policies import PolicyError, PolicyMap
 from tests.fake_model import FakeModel
@@ -270,6 +270,57 @@ def test_a_server_process_from_start_to_end(tmp_path):
     data = recorded(run)
     assert len(data.table) == 4
     assert [*data.table.matrix("quality")[:, 0]].count(1.0) == 1, "graded by its reference"
+
+
+def test_sigterm_lets_streams_end_and_waits_for_nothing_else(tmp_path):
+    """One process at its end: a stream goes on to its last word, a hanging call and a body that never comes are given
+    up at their limits, new requests are sent elsewhere, and all of it is in the books."""
+    words, seconds = " ".join(["word"] * 40), {}
+
+    async def scenario():
+        async with FakeModel() as up:
+            (tmp_path / "pool.yaml").write_text(pool_of(up, "a~slow", "b~hang").to_yaml())
+            flags = ["--pool", tmp_path / "pool.yaml", "--run", tmp_path / "run", "--port", 0, "--timeout", 8]
+            server = await asyncio.to_thread(Process, "serve", "--router", "a", *flags)
+            url = server.url.removesuffix("/v1")
+            port = int(url.rpartition(":")[2])
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+            async with aiohttp.ClientSession() as client, aiohttp.ClientSession() as other:
+                hanging = asyncio.ensure_future(ask(other, url, HELLO | {"model": "b"}))
+                body = {"model": "a", "messages": [{"role": "user", "content": words}], "stream": True}
+                async with client.post(f"{url}/v1/chat/completions", json=body) as answer:
+                    events = [await answer.content.readline() for _ in range(6)]
+                    server.process.send_signal(signal.SIGTERM)
+                    stopped = time.monotonic()
+                    await asyncio.sleep(0.3)
+                    with pytest.raises(aiohttp.ClientError):
+                        async with aiohttp.ClientSession() as new:
+                            await ask(new, url)
+                    assert server.process.poll() is None
+                    events += [line async for line in answer.content]
+                seconds["stream"] = time.monotonic() - stopped
+                status, _, refused = await hanging
+                assert (status, refused["router_metadata"]["call_history"][0]["status"]) == (504, "timeout")
+                code = await asyncio.to_thread(server.process.wait, 30)
+                seconds["process"] = time.monotonic() - stopped
+            writer.close()
+            assert code == 0
+            told = [json.loads(e[6:]) for e in events if e.startswith(b"data: {")]
+            assert said(told) == "a heard: " + words
+            assert told[-1]["router_metadata"]["model_used"] == "a"
+            assert events[-2:] == [b"data: [DONE]\n", b"\n"]
+
+    asyncio.run(scenario())
+    assert seconds["stream"] < 7
+    assert seconds["process"] < 15
+    records = {r["asked"]: r for r in served(Run(tmp_path / "run"))}
+    assert {m: r["status"] for m, r in records.items()} == {"a": 200, "b": 504}
+    assert records["a"]["answer"] == "a heard: " + words
+    log = Log(Run(tmp_path / "run"), [Account(usd=1.0)])
+    charged = sum(call["cost"] for record in records.values() for call in record["calls"])
+    assert log.accounts["anonymous"].charged == pytest.approx(charged * 1e12, abs=5)
+    log.close()
 
 
 def test_killed_and_started_again_the_budget_goes_on(tmp_path):

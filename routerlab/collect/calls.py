@@ -51,7 +51,7 @@ class CallError(RuntimeError):
         return ": ".join(text for text in (self.kind, self.message, self.said) if text)
 
 
-def _most_bytes(text: str) -> int:
+def most_bytes(text: str) -> int:
     """Bytes of a text, or of the normal form a tokenizer may bring it to, if that is longer."""
     if text.isascii():
         return len(text)
@@ -96,8 +96,8 @@ class Call:
         No tokenizer splits a byte, but some first bring a text to a normal form, which may be longer: the longest form
         counts. `extra` counts too, for it may hold tools or a schema.
         """
-        texts = sum(_most_bytes(v) for m in self.messages for v in m.values())
-        more = _most_bytes(json.dumps(dict(self.extra), ensure_ascii=False)) if self.extra else 0
+        texts = sum(most_bytes(v) for m in self.messages for v in m.values())
+        more = most_bytes(json.dumps(dict(self.extra), ensure_ascii=False)) if self.extra else 0
         return texts + more + 16 * (len(self.messages) + 1)
 
 

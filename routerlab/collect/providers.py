@@ -38,7 +38,7 @@ class _Provider:
     base_url: str = ""  # http(s)://host/v1; if empty, each model's card has its own
     _: KW_ONLY
     key_env: str = ""  # the environment variable that holds the key
-    timeout_s: float = 120.0
+    timeout_s: float = 120.0  # of a call; 0: the caller has a limit of its own
     concurrency: int = 32
     limit_field: str = "max_tokens"  # the request's field for the most output tokens
     batch = 1
@@ -134,9 +134,10 @@ class OpenAIBackend(_Provider):
 
     async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
-            pipes = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=pipes, read_bufsize=2**20)
+            most = self.timeout_s or None
+            timeout = aiohttp.ClientTimeout(total=most, sock_connect=min(30.0, most or 30.0))
+            own: dict[str, Any] = {"connector": aiohttp.TCPConnector(limit=0), "cookie_jar": aiohttp.DummyCookieJar()}
+            self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20, **own)
         url = _checked_once(to.base_url) if to.base_url else self.base_url
         headers = {"Content-Type": "application/json", **headers}
         if secret := os.environ.get(to.key_env or self.key_env or "OPENAI_API_KEY", "").strip():

@@ -12,6 +12,7 @@ from routerlab.collect.calls import CallError
 from routerlab.serve.calls import Ask
 from routerlab.serve.upstream import said_in, text_of
 
+DONE = b"data: [DONE]\n\n"
 BEGUN = web.RequestKey("begun", web.StreamResponse)
 
 
@@ -38,7 +39,7 @@ async def send(
     request[BEGUN] = response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     if parts is None:  # an agent's answer is whole
-        early = [_as_chunk(body) for body in early]
+        early = [as_chunk(body) for body in early]
     last: dict[str, Any] = {}
     usage, head = None, {**head, "object": "chat.completion.chunk"}
     try:
@@ -51,19 +52,19 @@ async def send(
                     if choices[0].get("finish_reason"):
                         last = chunk
                     else:
-                        await response.write(_event(chunk))
+                        await response.write(event(chunk))
     except (CallError, TimeoutError) as error:
         ask.cut()
         kind = error.kind if isinstance(error, CallError) else "timeout"
         message = f"{ask.used} stopped in the middle of its answer: {error or 'timeout'}"
         ask.finish = "error"
         broken = {"error": {"message": message, "code": kind}, "router_metadata": ask.metadata()}
-        await response.write(_event(broken))
+        await response.write(event(broken))
     else:
         if (ask.given.get("stream_options") or {}).get("include_usage"):
-            await response.write(_event(last))
+            await response.write(event(last))
             last = {**head, "choices": [], "usage": usage}
-        await response.write(_event({**last, "router_metadata": ask.metadata()}) + b"data: [DONE]\n\n")
+        await response.write(event({**last, "router_metadata": ask.metadata()}) + DONE)
     await response.write_eof()
     return response
 
@@ -83,7 +84,7 @@ async def _joined(early: Sequence[dict], parts: AsyncIterator[dict] | None) -> A
             yield part
 
 
-def _as_chunk(body: Mapping[str, Any]) -> dict[str, Any]:
+def as_chunk(body: Mapping[str, Any]) -> dict[str, Any]:
     """A completion as the one chunk of a stream."""
     choice = {k: v for k, v in body["choices"][0].items() if k != "message"}
     delta = dict(said_in(body["choices"][0]))
@@ -92,7 +93,8 @@ def _as_chunk(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "choices": [{**choice, "delta": delta}]}
 
 
-def _event(content: Mapping[str, Any]) -> bytes:
+def event(content: Mapping[str, Any]) -> bytes:
+    """One chunk of a stream."""
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 

@@ -17,14 +17,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from routerlab.collect.calls import CallError
 from routerlab.core.pools import Pool
-from routerlab.core.queries import Query
 from routerlab.core.runs import root
 from routerlab.serve.agent import Agent
 from routerlab.serve.answer import BEGUN, as_json, send
 from routerlab.serve.calls import Ask, Caller, Settings
 from routerlab.serve.choose import Chooser
 from routerlab.serve.log import Account, Log, Refusal
-from routerlab.serve.upstream import Upstream, limit_of, text_of
+from routerlab.serve.upstream import Upstream, limit_of
 
 ROUTERS = ("router", "router-tool-rl")  # the second is the name that the published system uses
 MOST_BYTES = 2**20  # of a request
@@ -132,18 +131,25 @@ class Server:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, and write down what it cost, however it ends."""
-        account = self.log.account(request.headers.get("Authorization", ""))
+        account, loop = self.log.account(request.headers.get("Authorization", "")), asyncio.get_running_loop()
         if self.draining:
             raise Refusal(503, "the server is stopping; ask again elsewhere", "draining", 5.0)
-        if self.flying >= self.settings.most_at_once:
-            raise Refusal(429, f"{self.flying} requests are being answered; ask again later", "overloaded", 1.0)
+        self._admit()
+        account.count(1, 0)
+        deadline, patience_s = loop.time() + self.settings.timeout_s, self.settings.body_s
+        try:  # a body that trickles in takes no place from others
+            async with asyncio.timeout(None if request.content.is_eof() else patience_s):
+                content = await request.read()
+        except TimeoutError:
+            raise Refusal(408, f"the body did not arrive within {patience_s:g} s; send it at once", "timeout") from None
+        except ConnectionError:
+            raise asyncio.CancelledError from None
+        self._admit()
         self.flying += 1
-        deadline = asyncio.get_running_loop().time() + self.settings.timeout_s
         ask, status = None, 499  # the client went away
         try:
             async with asyncio.timeout_at(deadline):
-                account.count(1, 0)
-                ask = self._read(await request.read(), account, deadline)
+                ask = self._read(content, account, deadline)
                 response = await self._answer(request, ask)
                 status = response.status
                 return response
@@ -167,6 +173,11 @@ class Server:
             if ask is not None:
                 self._end(ask, status)
 
+    def _admit(self) -> None:
+        """Refuse a request beyond the most that are answered at once."""
+        if self.flying >= self.settings.most_at_once:
+            raise Refusal(429, f"{self.flying} requests are being answered; ask again later", "overloaded", 1.0)
+
     def _read(self, content: bytes, account: Account, deadline: float) -> Ask:
         try:
             given = orjson.loads(content)
@@ -178,18 +189,16 @@ class Server:
             self._check(given)
         except fastjsonschema.JsonSchemaValueException as error:
             raise Refusal(400, error.message.replace("data", "the body", 1)[:300]) from None
-        messages, model = given["messages"], given.get("model") or ROUTERS[0]
-        named = re.fullmatch(r"(router|router-tool-rl)(@.{1,30})?", model)
-        if model not in self.pool and not named:
+        model = given.get("model") or ROUTERS[0]
+        if model not in self.pool and not re.fullmatch(r"(router|router-tool-rl)(@.{1,30})?", model):
             known = ", ".join([*ROUTERS, "router@LAMBDA", *self.pool.ids])
             raise Refusal(404, f"there is no model {model[:80]!r}; there are {known}", "model_not_found")
-        last = next((m for m in reversed(messages) if m["role"] == "user"), messages[-1])
-        fields["messages"] = messages
+        fields["messages"] = given["messages"]
         if not limit_of(fields):
             fields["max_tokens"] = self.settings.max_tokens
         if given.get("stream"):
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
-        return Ask(account, model, fields, given, deadline, Query.ask(text_of(last) or " "))
+        return Ask(account, model, fields, given, deadline)
 
     async def _answer(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         if self.agent and ask.model not in self.pool:

@@ -1,6 +1,7 @@
 """Calls of models for a request: reserved before, charged after, and another model asked when one fails."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 import orjson
 
-from routerlab.collect.calls import Call, CallError, Scope
+from routerlab.collect.calls import CallError, Scope, most_bytes
 from routerlab.collect.completion import read_completion
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.queries import Query
@@ -31,6 +32,7 @@ class Settings:
     fallbacks: int = 2  # other models that are asked when one fails before its first byte
     max_tokens: int = 4096  # of an answer, where the request names no limit: the cost of a call must be bounded
     debug: bool = False  # prompts and answers in router_metadata, and /debug/tools
+    body_s: float = 10.0  # within which the body of a request must arrive
 
 
 @dataclass
@@ -42,7 +44,6 @@ class Ask:
     fields: dict[str, Any]  # what is sent on
     given: Mapping[str, Any]  # the whole request
     deadline: float
-    query: Query
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
     started: float = field(default_factory=time.perf_counter)
     strategy: str = ""
@@ -56,6 +57,12 @@ class Ask:
     held_usd: float = 0.0
     router_usd: float = 0.0
     calls: list[dict[str, Any]] = field(default_factory=list)
+
+    @functools.cached_property
+    def query(self) -> Query:
+        """What a router reads: the last message of the user."""
+        messages = self.fields["messages"]
+        return Query.ask(text_of(next((m for m in reversed(messages) if m["role"] == "user"), messages[-1])) or " ")
 
     def metadata(self) -> dict[str, Any]:
         """The `router_metadata` of the answer."""
@@ -104,9 +111,9 @@ class Caller:
         failure, clock = CallError("timeout", Scope.RETRY), asyncio.get_running_loop().time
         for place, model in enumerate(order):
             parts, early = self.call(ask, self.pool[model], ask.fields), []
-            left = ask.deadline - clock()
+            left_s = (ask.deadline - clock()) / 2 if place < len(order) - 1 else None  # the last has until the deadline
             try:
-                async with asyncio.timeout(left / 2 if place < len(order) - 1 else left):
+                async with asyncio.timeout(left_s):
                     async for part in parts:
                         early.append(part)
                         if _speaks(part):
@@ -120,8 +127,6 @@ class Caller:
             if failure.kind in ("bad_request", "unsupported"):
                 break
             ask.fallback = f"{model}: {failure.kind}"
-        if failure.kind == "timeout" and ask.deadline - clock() < 0.05:
-            raise TimeoutError
         wait_s = (failure.retry_after_s or 1.0) if failure.kind == "rate_limited" else None
         raise Refusal(_STATUS.get(failure.kind, 502), f"{order[-1]}: {failure}", failure.kind, wait_s)
 
@@ -132,7 +137,7 @@ class Caller:
         messages = fields["messages"]
         sent = orjson.dumps([messages, fields.get("tools"), fields.get("response_format")]).decode()
         pictures = sum(isinstance(m.get("content"), list) and len(m["content"]) for m in messages)
-        tokens_in = Call("", "", "", ({"content": sent},)).tokens_in_at_most + 16 * len(messages) + 4096 * pictures
+        tokens_in = most_bytes(sent) + 16 * (len(messages) + 2) + 4096 * pictures
         limit = min(limit_of(fields) or self.settings.max_tokens, card.context)
         most = max(card.usd(tokens_in, limit, cached) for cached in (0, tokens_in))
         minute = ask.account.count(0, tokens_in + limit)

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from routerlab.serve.answer import DONE, as_chunk, event
 from routerlab.train.env import read_tools
 
 
@@ -108,11 +109,7 @@ class Host:
             return web.json_response(answer)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        choice = answer["choices"][0]
-        delta = choice.pop("message")
-        delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(delta.get("tool_calls") or ())]
-        chunk = {**answer, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
-        await response.write(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+        await response.write(event({**as_chunk(answer), "object": "chat.completion.chunk"}) + DONE)
         return response
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
 from routerlab.core.pools import ModelCard, Pool
 from routerlab.core.runs import root
 
-_NEVER_S = 86400.0  # the server ends a request at its own deadline
+_NEVER_S = 86400.0  # the server ends a request at its own deadline; litellm needs a number
 
 
 class Upstream:
@@ -21,7 +21,7 @@ class Upstream:
     """
 
     def __init__(self, base_url: str = "", key_env: str = "") -> None:
-        self.http = OpenAIBackend(base_url, key_env=key_env, timeout_s=_NEVER_S)
+        self.http = OpenAIBackend(base_url, key_env=key_env, timeout_s=0.0)
         self.litellm = LiteLLMBackend(key_env=key_env, timeout_s=_NEVER_S)
         self.pocket = PocketBackend()
 

@@ -144,9 +144,9 @@ class Episode:
             how = self.outcome().how
             self.done |= self.turns >= self.max_turns or how == "select" or (self.mode == "simple" and how == "call")
 
-    def outcome(self, router_usd: float = 0.0) -> Resolved:
-        """What the episode comes to, by `rewards.resolve`: the answer, how it was reached, the whole cost."""
-        return resolve(self.steps, self.mode, router_usd)
+    def outcome(self) -> Resolved:
+        """What the episode comes to, by `rewards.resolve`: the answer, how it was reached, the cost of its calls."""
+        return resolve(self.steps, self.mode)
 
     def tally(self) -> tuple[Counter[str], Counter[str]]:
         """How often each model was called, and how often that failed."""

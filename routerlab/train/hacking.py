@@ -41,7 +41,7 @@ def strictly_right(queries: Sequence[Query], answers: Sequence[str | None]) -> n
     return right
 
 
-def suspicious(trajectories: Sequence[Trajectory], tolerance: float = 1e-6) -> pd.DataFrame:
+def suspicious(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
     """The trajectories whose reward exceeds strict quality - lam * usd, those with the largest excess first, and why:
     `lenient reading` where the strict check rejects an answer that was counted as right, else one of the two holes.
     """
@@ -54,7 +54,7 @@ def suspicious(trajectories: Sequence[Trajectory], tolerance: float = 1e-6) -> p
     excess = reward - (np.where(rejected, 0.0, quality) - lam * usd)
     why = np.where(rejected, LENIENT, np.where(counted, FREE_SPENDING, FREE_FAILURE))
     columns = {"query": [q.id for q in queries], "why": why, "excess": excess, "reward": reward, "quality": quality}
-    table = pd.DataFrame(columns | {"usd": usd, "answer": answers})[excess > tolerance]
+    table = pd.DataFrame(columns | {"usd": usd, "answer": answers})[excess > 1e-6]
     return table.iloc[np.argsort(-table.excess.to_numpy(), kind="stable")].reset_index(drop=True)
 
 

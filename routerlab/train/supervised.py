@@ -204,6 +204,11 @@ def configure(stage: str, recipe: Recipe, out: Path, shard: bool) -> Any:
     os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_API_KEY") else "offline")
     with recipes.refused(f"a setting of {stage}"):
         config = recipes.STAGES[stage](output_dir=str(out), **given | recipe.arguments(stage))
+    if getattr(config, "use_vllm", False) and not cuda:
+        raise TrainError(
+            "vLLM's CPU build packs its weights and cannot take those of a training ('Parameter' object has no "
+            "attribute 'weight_loader'); add --set use_vllm=false"
+        )
     if shard and not cuda:
         # accelerate shards on GPUs only and runs DDP on CPUs without a word; under this name it shards there as well.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

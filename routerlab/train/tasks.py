@@ -210,13 +210,13 @@ class Play(torch.nn.Module):
         return torch.cat([utility + call.float().log(), select.float().log(), ends.float().log()], -1)
 
 
-def imitate(policy: torch.nn.Module, batch: Rollouts, steps: int, lr: float = 3e-3, share: int = 256) -> list[float]:
-    """Train the policy to write the tokens of these rollouts, `share` of them a step; returns the cross-entropy of a
-    token at each step.
+def imitate(policy: torch.nn.Module, batch: Rollouts, steps: int, lr: float = 3e-3) -> list[float]:
+    """Train the policy to write the tokens of these rollouts, 256 of them a step; returns the cross-entropy of a token
+    at each step.
     """
     optimiser, losses = torch.optim.Adam(policy.parameters(), lr), []
     for step in range(steps):
-        at = np.random.default_rng(step).permutation(len(batch.rows))[:share]
+        at = np.random.default_rng(step).permutation(len(batch.rows))[:256]
         part, there = batch.take(at), torch.from_numpy(batch.turns[at] >= 0)
         logits = policy(*(s[there] for s in part.states))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(part.actions)[there])
