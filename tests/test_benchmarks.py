@@ -400,7 +400,7 @@ def test_mistakes_with_files_name_the_cure(own):
     for name, message in {
         f"file:{path}": rf"file:{path}\?question=NAME&answer=NAME; it has q, a, topic, n",
         f"file:{path}?question=text": "no column text; there are q, a, topic, n",
-        f"file:{path}?quesiton=q": "unknown quesiton .*known: question, answer",
+        f"file:{path}?quesiton=q": "unknown quesiton .*known: answer, keep, question",
         f"file:{own / 'absent.csv'}?question=q": "no file at",
         f"file:{own / 'x.pkl'}?question=q": "may be a pickle",
         f"file:{own / 'x.txt'}?question=q": "convert it to one",

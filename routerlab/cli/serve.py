@@ -123,7 +123,7 @@ def smoke(given: argparse.Namespace) -> int:
     import pandas as pd
 
     read_env()
-    scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text())
+    scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text("utf-8"))
     if given.test not in ("all", *scenarios):
         raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
     client = openai.OpenAI(

@@ -37,7 +37,7 @@ def served(name: str) -> None:
         return
     run = routerlab.Run(name)
     if (data := refresh(run)) and "serve.json" in run.manifest():
-        spec = json.loads(run.path("serve.json").read_text())
+        spec = json.loads(run.path("serve.json").read_text("utf-8"))
         for warning in drift(data.queries, data.table, data.pool, trained(spec["router"], spec["table"])):
             say(f"drift: {warning}")
 

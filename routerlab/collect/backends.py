@@ -53,7 +53,7 @@ class PocketBackend:
     def weights(self, model: str) -> str:
         """A hash of everything a model's answers come from, so that other weights are other calls."""
         folder = self.folder or root() / "data" / "pocket"
-        card = json.loads((folder / "card.json").read_text())["models"].get(model, {})
+        card = json.loads((folder / "card.json").read_text("utf-8"))["models"].get(model, {})
         digest = blake3(json.dumps(card.get("abstain_below")).encode())
         for file in sorted((folder / "models" / model).glob("*.*")):
             if file.name != "recipe.json":

@@ -183,7 +183,7 @@ def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) ->
     if not path.is_file():
         new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
         path.write_text(("none" if ledger.results or ledger.errors else settings.contract or new) + "\n")
-    began = path.read_text().strip()
+    began = path.read_text("utf-8").strip()
     if settings.contract not in (None, began):
         raise CollectError(
             f"the run {run.name} began with the contract {began!r} and keeps it: answers to {settings.contract!r} "

@@ -67,7 +67,7 @@ def recorded(name: str | Path = "pocket") -> Recorded:
     if not (run.folder / "manifest.json").is_file():
         raise RunError(f"no recorded table in {run.folder}; record one there, or use 'pocket'")
     queries = read_queries(run.path("queries.parquet"))
-    card = json.loads(run.path("card.json").read_text())
+    card = json.loads(run.path("card.json").read_text("utf-8"))
     own = "pool.yaml" in run.manifest()
     pool = Pool.load(run.path("pool.yaml") if own else card["pool"])
     table = OutcomeTable.read(run.path("outcomes.parquet"), pool.ids)

@@ -27,7 +27,7 @@ from routerlab.grade.answers import FORMAT, MATCH, MISMATCH, Result, VerifyError
 from routerlab.grade.sandbox import LIMITS, Executor, Limits, Ran
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.S | re.M)
-_REMOTE = Path(__file__).with_name("remote.py").read_text()
+_REMOTE = Path(__file__).with_name("remote.py").read_text("utf-8")
 _ROUNDS, _OUTPUT_KB = 8, 32_768
 _SHAPES = "test + entry_point, test_list, entry_point + calls, or cases of stdin and stdout"
 

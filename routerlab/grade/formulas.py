@@ -15,7 +15,7 @@ from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
 _MATH = PHRASES["math_mode"]
 _WORD = r"(?<![\\\w])[^\W\d_]{2,}"
-_RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text())["formulas"]
+_RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))["formulas"]
 
 
 def math(query: Query, answer: str) -> Result:

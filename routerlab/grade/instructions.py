@@ -122,7 +122,7 @@ def _capitals(text: str, capital_frequency: int, capital_relation: str) -> bool:
     return _compare(sum(w.isupper() for w in words), capital_relation, capital_frequency)
 
 
-_RULES = yaml.safe_load(Path(__file__).with_name("instructions.yaml").read_text())
+_RULES = yaml.safe_load(Path(__file__).with_name("instructions.yaml").read_text("utf-8"))
 CHECKS: dict[str, Callable[..., bool]] = {name: functools.partial(_counts, *rule) for name, rule in _RULES.items()} | {
     "keywords:existence": lambda text, keywords: all(k.casefold() in text.casefold() for k in keywords),
     "keywords:forbidden_words": lambda text, forbidden_words: (

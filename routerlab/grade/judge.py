@@ -66,7 +66,7 @@ def harmless(text: str) -> str:
 
 @functools.cache
 def _wording() -> dict[str, str]:
-    return yaml.safe_load((root() / "data" / "judge" / "prompts.yaml").read_text())
+    return yaml.safe_load((root() / "data" / "judge" / "prompts.yaml").read_text("utf-8"))
 
 
 def _prompt(kind: str, words: Iterable[str], sections: dict[str, str]) -> tuple[list[dict[str, str]], str]:

@@ -14,7 +14,7 @@ from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
-_RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text())
+_RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))
 _WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
 _SCALE = {"dozen": 12, "k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}

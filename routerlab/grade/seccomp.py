@@ -39,7 +39,7 @@ def _if_any(values: tuple[int, ...], yes: bytes, no: bytes) -> list[bytes]:
 def seccomp_filter(machine: str | None = None) -> bytes | None:
     """The filter for bubblewrap's --seccomp; None for a processor whose system call numbers are not listed here."""
     machine = machine or platform.machine()
-    table = yaml.safe_load(Path(__file__).with_name("seccomp.yaml").read_text())
+    table = yaml.safe_load(Path(__file__).with_name("seccomp.yaml").read_text("utf-8"))
     if machine not in table["architectures"]:
         return None
     column = list(table["architectures"]).index(machine)

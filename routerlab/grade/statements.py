@@ -23,7 +23,7 @@ QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "
 def _patterns() -> dict[str, re.Pattern]:
     """The patterns of phrases.yaml by name."""
     texts: dict[str, str] = {}
-    for key, value in yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text()).items():
+    for key, value in yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text("utf-8")).items():
         name, _, flags = key.partition(" ")
         alternatives = value if isinstance(value, str) else "|".join(value)
         texts[name] = f"(?{flags}:{re.sub(r'{([a-z_]+)}', lambda m: texts[m[1]], alternatives)})"

@@ -134,7 +134,7 @@ class Actor(nn.Module):
         run = Run(Path(folder).resolve())
         if "actor.json" not in run.manifest():
             raise RouterError(f"no actor in {run.folder}; make one with `routerlab actor --out FOLDER`")
-        content = json.loads(run.path("actor.json").read_text())
+        content = json.loads(run.path("actor.json").read_text("utf-8"))
         if content.get("version") != VERSION:
             raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
         words = PreTrainedTokenizerFast(tokenizer_file=str(run.path("tokenizer.json")))

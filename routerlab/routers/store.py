@@ -63,7 +63,7 @@ def load(folder: str | Path) -> Learned:
         return LMRouter.load(run.folder)  # pyright: ignore
     if "router.json" not in run.manifest():
         raise RouterError(f"no router in {run.folder}; save one with `routerlab eval --out NAME` or routers.store.save")
-    content = json.loads(run.path("router.json").read_text())
+    content = json.loads(run.path("router.json").read_text("utf-8"))
     if content.get("version") != VERSION:
         raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
     arrays = from_safetensors(run.path("arrays.safetensors").read_bytes())

@@ -45,7 +45,7 @@ class Server:
         self.pool, self.chooser, self.log, self.settings = pool, chooser, log, settings
         self.caller = Caller(pool, upstream, log, settings)
         self.agent, self.flying, self.draining = agent, 0, False
-        self.document = yaml.safe_load((root() / "data" / "openapi.yaml").read_text())
+        self.document = yaml.safe_load((root() / "data" / "openapi.yaml").read_text("utf-8"))
         self._check = fastjsonschema.compile(self.document["components"]["schemas"]["Request"])
         self.warnings, self._looking, self._looked = [], None, -DRIFT_S
         self.registry = CollectorRegistry()

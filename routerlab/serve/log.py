@@ -98,7 +98,7 @@ def accounts(keys: Path | None, usd: float | None, host: str) -> list[Account]:
             raise LogError(f"{host} can be reached from elsewhere: give --keys, or set ROUTERLAB_API_KEY")
         return [Account(usd=usd)]
     try:
-        rows = yaml.safe_load(keys.read_text())["keys"] if keys else rows
+        rows = yaml.safe_load(keys.read_text("utf-8"))["keys"] if keys else rows
         digests = [sha256(os.environ[row.pop("key_env")].strip().encode()).digest() for row in rows]
         return [Account(digest=digest, **row) for digest, row in zip(digests, rows, strict=True)]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:

@@ -75,7 +75,7 @@ def _litellm() -> dict[str, Any]:
     path = Path(str(metadata.distribution("litellm").locate_file(name)))
     if not path.is_file():
         raise SourceError(f"no price map at {path}; install a litellm of the range in pyproject.toml")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
 def _from_litellm(card: ModelCard, known: dict[str, Any]) -> Prices | None:

@@ -53,4 +53,4 @@ def _recipe(folder: Path) -> dict | None:
     report = folder / "recipe.json"
     if not (report.is_file() and (folder / "model.safetensors").is_file()):
         return None
-    return json.loads(report.read_text())["recipe"]
+    return json.loads(report.read_text("utf-8"))["recipe"]

@@ -96,7 +96,7 @@ def replies(
         For each question the answer, an abstention below the threshold on the model's card, and what the model wrote.
     """
     folder = folder or root() / "data" / "pocket"
-    cards = json.loads((folder / "card.json").read_text())["models"]
+    cards = json.loads((folder / "card.json").read_text("utf-8"))["models"]
     if model not in cards:
         raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
     cut, limit = cards[model]["abstain_below"], min(max_tokens, MAX_NEW_TOKENS)
@@ -206,7 +206,7 @@ def _kept(
     calibration, table = asked
     settings = [WRONG, TEMPERATURE, SAMPLES, max_tokens, len(calibration), repr(card)]
     stamp = json.dumps([weights, *settings, *(q.id for q in table)])
-    trained = json.loads((folder / "recipe.json").read_text())
+    trained = json.loads((folder / "recipe.json").read_text("utf-8"))
     if path.is_file():
         earlier = pq.read_table(path)
         about = json.loads(earlier.schema.metadata[b"about"])
