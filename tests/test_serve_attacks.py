@@ -165,7 +165,14 @@ async def trickling(url: str, body: bytes, pause_s: float) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode())
-    answer = asyncio.ensure_future(reader.read())
+    received = bytearray()
+
+    async def read():
+        with contextlib.suppress(ConnectionError):  # it may close while we still send
+            while part := await reader.read(2**16):
+                received.extend(part)
+
+    answer = asyncio.ensure_future(read())
     with contextlib.suppress(ConnectionError):
         for place in range(len(body)):
             if answer.done():
@@ -174,7 +181,8 @@ async def trickling(url: str, body: bytes, pause_s: float) -> bytes:
             await writer.drain()
             await asyncio.sleep(pause_s)
     try:
-        return await asyncio.wait_for(answer, 30)
+        await asyncio.wait_for(answer, 30)
+        return bytes(received)
     finally:
         writer.close()
 
