@@ -184,10 +184,10 @@ def claims(n: Mapping[str, Number]) -> dict[str, bool]:
         "the leader is as good as the best single model": one["leader.accuracy.high"] > 0,
         "the actor is not clearly below the blend": one["actor.minus.blend.low"] > -0.015,
         "in an unseen pool the actor keeps more than looking cards up": one["unseen.actor"] > one["unseen.lookup"],
-        "think is the hardest to do without": min(
-            (v, k) for k, v in one.items() if k.startswith("held.") and k.endswith(".actor")
-        )[1]
-        == "held.pocket-think.actor",
+        "words and think are the hardest to do without": {
+            name for _, name in sorted((v, k) for k, v in one.items() if re.fullmatch(r"held\..*\.actor", k))[:2]
+        }
+        == {"held.pocket-words.actor", "held.pocket-think.actor"},
         "where the text hides who knows, looking pays": one["looking.hidden.paid.low"] > 0,
         "on the embedded table looking does not pay": one["looking.pocket.three.paid.high"] < 0.005,
         "agents come near the optimum": min(one["rl.grpo"], one["rl.dapo"]) >= 0.95 * one["rl.optimum"],
