@@ -151,6 +151,7 @@ def run(
                 finished.put((path, error))
 
     os.environ.update(_ENVIRONMENT | dict(os.environ))
+    backend = os.environ.pop("MPLBACKEND", None)  # with another than the kernel's own, notebooks have no pictures
     os.environ["ROUTERLAB_FIGURES"] = str(figures)  # kernels inherit it; figures.export reads it
     for _ in range(min(jobs, waiting)):
         threading.Thread(target=work, daemon=True).start()
@@ -171,6 +172,7 @@ def run(
         write_atomic(folder / "result.json", lambda temporary, text=text: temporary.write_text(text + "\n"))
         say(f"{which[path]} {'FAILED' if result.error else 'ok'} {result.seconds:.1f} s")
     os.environ.pop("ROUTERLAB_FIGURES")
+    os.environ.update({} if backend is None else {"MPLBACKEND": backend})
     return [outcomes[path] for path in paths]
 
 

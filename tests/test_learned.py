@@ -459,3 +459,9 @@ def test_a_blend_predicts_categories_only_where_the_table_has_them(task, shared)
         router = Blend(shared).fit(asked[:TRAIN], table_of(asked, quality, usd))
         assert len(router.members) == members == len(router.arrays["weights"])
         assert np.isfinite(router.predict(asked[TRAIN:])[0]).all()
+
+
+@pytest.mark.parametrize("name", ["kss", "fit", "_shrink", "arrays"])
+def test_a_setting_that_the_router_lacks_is_refused(name):
+    with pytest.raises(TypeError, match=f"KNN has no setting '{name}'"):
+        KNN(**{name: 3})

@@ -26,9 +26,7 @@ TIMED: dict[str, list[tuple[str, str]]] = {}
 
 def _run(out, environment):
     command = [sys.executable, "-m", "routerlab.cli", "run", *(["--out", str(out)] if out else [])]
-    # The tests' own backend would leave the notebooks without pictures.
-    plain = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
 
 

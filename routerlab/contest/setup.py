@@ -148,11 +148,13 @@ def worth_fitting(train: Recorded) -> list[str]:
     id stays). So a dominated or repeated model, or another order of models, changes no other number.
     """
     names, order = train.table.models, np.argsort(np.array(train.table.models)).tolist()
-    quality, usd = (train.table.matrix(c, None, graded=True).T for c in ("quality", "usd"))
-    missing, models = np.isnan(quality), [*zip(quality, usd, strict=True)]
-    as_good = [[(gone | ((q >= r) & (c <= d))).all() for gone, (r, d) in zip(missing, models)] for q, c in models]  # noqa: B905
+    quality, usd = (train.table.matrix(c, None, graded=True) for c in ("quality", "usd"))
+
+    def as_good(k: int, m: int) -> bool:
+        at = ~np.isnan(quality[:, m])  # a missing answer of k is not as good
+        return bool(((quality[at, k] >= quality[at, m]) & (usd[at, k] <= usd[at, m])).all())
 
     def dominated(m: int) -> bool:
-        return any(as_good[k][m] and (names[k] < names[m] or not as_good[m][k]) for k in order if k != m)
+        return any(as_good(k, m) and (names[k] < names[m] or not as_good(m, k)) for k in order if k != m)
 
     return [names[m] for m in order if not dominated(m)]

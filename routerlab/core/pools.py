@@ -86,10 +86,8 @@ class ModelCard:
         web = not self.base_url or re.match(r"https?://[^/]", self.base_url)
         yield web, f"base_url is {self.base_url!r}; it begins with http:// or https://"
         named = not self.key_env or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env)
-        key = (
-            "key_env is not the name of an environment variable (letters, digits, _); put the key into one and name it"
-        )
-        yield named, f"{key} here"
+        no_variable = "key_env is not the name of an environment variable (letters, digits, _)"
+        yield named, f"{no_variable}; put the key into one and name it here"
         yield self.tier in TIERS, f"tier {short(self.tier)} is not one of {', '.join(TIERS)}"
         for name in ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in"):
             price = getattr(self, name)

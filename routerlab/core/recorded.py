@@ -43,7 +43,10 @@ class Recorded(NamedTuple):
         """
         rows, model = self.table.rows, self.table.places[1]
         counts = [rows[n].to_numpy() for n in ("tokens_in", "tokens_out", "tokens_cached")]
-        usd = np.stack([pool[m].usd(*counts) for m in self.table.models])[model, np.arange(len(rows))]
+        usd = np.empty(len(rows))
+        for place, name in enumerate(self.table.models):
+            at = model == place
+            usd[at] = np.asarray(pool[name].usd(*(c[at] for c in counts)))
         at = rows.schema.get_field_index("usd")
         rows = rows.set_column(at, rows.schema.field(at), pa.array(usd, rows.schema.field(at).type, from_pandas=True))
         return self._replace(pool=pool, table=OutcomeTable(rows, pool.ids), sha256="")

@@ -31,7 +31,8 @@ class Learned(ScoreRouter):
 
     def __init__(self, features: Features | None = None, **settings: Any) -> None:
         """`settings` take the place of those of the class, such as the `alphas` of `Ridge`."""
-        if unknown := [name for name in settings if not hasattr(self, name)]:
+        known = {name for name in dir(type(self)) if name[0] != "_" and not callable(getattr(type(self), name))}
+        if unknown := sorted(settings.keys() - known):
             raise TypeError(f"{type(self).__name__} has no setting {unknown[0]!r}")
         vars(self).update(settings)
         self.features: Features = features if features is not None else Tfidf()

@@ -77,7 +77,7 @@ class CausalReader:
             raise RouterError("replies of style oracle name policies, not models; give its `write` to a PolicyWriter")
         self.model, self.words, self.usd_per_mtok, self.tokens_out = model.eval(), words, usd_per_mtok, tokens_out
         self.style: Style = style
-        self._kept: tuple[list[ModelCard], Any] | None = None  # the last pool, and the beginning of its prompts
+        self._kept: tuple[tuple[ModelCard, ...], Any] | None = None  # the last pool, and the beginning of its prompts
         try:
             enable(model)
             self.shares = True
@@ -144,9 +144,9 @@ class CausalReader:
         asked, replies = asked + replies[0][:same], [reply[same:] for reply in replies]
         if not self.shares:
             return self._scores_in_rows(asked, replies)
-        if self._kept is None or self._kept[0] != cards:
+        if self._kept is None or self._kept[0] != tuple(cards):
             pool = asked[: in_common([asked, self._prompt("?", cards)])]
-            self._kept = list(cards), keep(self.model, pool) if pool else None
+            self._kept = tuple(cards), keep(self.model, pool) if pool else None
         return score_candidates(self.model, asked, replies, self._kept[1])
 
     def _scores_in_rows(self, asked: list[int], replies: list[list[int]]) -> Any:
