@@ -30,7 +30,7 @@ def test_a_pool_is_computed_once_for_all_candidates_and_questions(pocket, style,
     model, words = model_of(config, dtype), load(root() / "data" / "pocket" / "models" / "pocket-nano")[1]
     words = copy.deepcopy(words)
     words.chat_template = "{% for t in tools or [] %}{{ t.function.name }}\n{% endfor %}" + words.chat_template
-    cards = [replace(c, id=f"{c.id}-{i}", strengths=()) for i in range(3) for c in pocket.pool.cards]
+    cards = tuple(replace(c, id=f"{c.id}-{i}", strengths=()) for i in range(3) for c in pocket.pool.cards)
     questions = ["9 + 4", "?", " reversed: abc", "What is the gcd of 12 and 18?"]
     reader = CausalReader(model, words, style)
     assert reader.shares
