@@ -213,7 +213,8 @@ def _run_one(path: Path, output: Path, given: dict[str, Any], key: str, figures:
             kernel_name="python3",
             progress_bar=False,
             log_output=False,
-            cwd=str(path.parent),
+            # For the kernel alone: papermill's `cwd` moves the whole process, in which other notebooks run, too.
+            resources={"metadata": {"path": str(path.parent)}},
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
             timeout_func=lambda _: max(1, int(started + timeout_s - time.monotonic())),
         )

@@ -49,6 +49,18 @@ def test_a_failing_cell_is_named_and_the_rest_still_runs(write, tmp_path):
     assert (tmp_path / "out" / "00_a.ipynb").is_file(), "the executed copy is kept to look at"
 
 
+def test_kernels_start_in_the_notebooks_folder_and_the_process_stays_in_its_own(write, tmp_path, monkeypatch):
+    """Two notebooks that moved the process and took it back, each in its thread, could leave it elsewhere."""
+    paths = [write(f"{i:02}_n.ipynb", "import os; print(os.getcwd())") for i in range(2)]
+    before, change, moved = os.getcwd(), os.chdir, set()
+    monkeypatch.setattr(os, "chdir", lambda folder: (moved.add(str(folder)), change(folder)))
+    done = book.run(paths, {}, folder=tmp_path / "out", jobs=2, say=lambda _: None)
+    assert moved <= {before}
+    for each in done:
+        made = nbformat.read(tmp_path / "out" / f"{each.name}.ipynb", 4)
+        assert made.cells[-1].outputs[0].text == f"{tmp_path}\n"
+
+
 def test_literals():
     assert [literal(t) for t in ("3", "0.5", "true", "pocket", "1e-3", "[1]", "null")] == [
         3, 0.5, True, "pocket", "1e-3", "[1]", "null",

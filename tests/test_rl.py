@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, root
 from routerlab.figures import monitor
 from routerlab.label import rewards
 from routerlab.pocket.hidden import USD, best_reward, hidden_knowledge
@@ -284,7 +283,7 @@ def test_killed_and_resumed_training_gives_the_same_curve(tmp_path):
     run = Run(tmp_path / "killed")
     for _ in range(2):
         seen = len(kept(run))
-        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(run.folder)], env=os.environ)
+        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(run.folder)], cwd=root())
         started = time.monotonic()
         while len(kept(run)) < seen + 6 and time.monotonic() - started < 60 and worker.poll() is None:
             time.sleep(0.02)
