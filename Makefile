@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test files run at once.
+JOBS ?= 2
 READY := $(VENV)/.ready
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint versions.txt
 
@@ -27,8 +29,8 @@ test: $(READY)  ## lint, types, floors, all tests, and the notebooks against the
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -m "not ray" tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 notebooks
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not ray" tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 900 notebooks
 
 test-ray: $(READY)  ## a training on a local Ray of two workers (minutes)
 	$(BIN)/python -m pytest -m ray tests

@@ -145,6 +145,7 @@ def tune(_: Pocket, out: dict) -> None:
         for w in (0, 0.1, 0.3, 0.5, 1)
         for n in (250, 500)
     }
+    variants |= {f"exact, lr {lr:g}, 250 steps": dataclasses.replace(EXACT, lr=lr, steps=250) for lr in (4e-3, 12e-3)}
     variants |= {"exact, one weight a question": dataclasses.replace(EXACT, group=1), "regression": REGRESSION}
     variants |= {f"GRPO, lr {lr:g}": dataclasses.replace(METHODS["GRPO"], lr=lr) for lr in (1e-3, 2e-3, 4e-3)}
     for name, settings in variants.items():
@@ -176,7 +177,7 @@ def one_call(pocket: Pocket, out: dict) -> None:
             )
         # The shortest training by exact that reaches GRPO's reward, and its share of GRPO's time.
         share = None
-        for steps in (50, 100, 200, 350, 500):
+        for steps in (50, 100, 150, 200, 250, 350, 500):
             policy, spent = timed(pocket.trained, dataclasses.replace(EXACT, steps=steps), seed)
             reached = pocket.reward(policy).mean()
             print(f"seed {seed} exact, {steps} steps: reward {reached:.4f}, {spent:.1f} s", flush=True)

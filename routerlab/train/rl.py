@@ -53,7 +53,7 @@ class Settings:
 
 GRPO = Settings()
 DAPO = Settings(clip=(0.2, 0.28), token_level=True, refills=3)
-EXACT = Settings(exact=1.0, regression=0.3, steps=500, questions=128, lr=4e-3)  # chosen on a part of the training split
+EXACT = Settings(exact=1.0, regression=0.3, steps=500, questions=128, lr=8e-3)  # chosen on a part of the training split
 REGRESSION = Settings(regression=1.0, steps=500, questions=128, lr=4e-3)
 
 
