@@ -65,6 +65,16 @@ def parameters(path: Path) -> dict[str, str]:
     return {name: declared["help"] for name, declared in papermill.inspect_notebook(str(path)).items()}
 
 
+def declaring(paths: Sequence[Path], values: Iterable[str]) -> dict[Path, dict[str, str]]:
+    """The parameters of each notebook; a name in `values` that none of them declares is refused."""
+    declared = {path: parameters(path) for path in paths}
+    for name in values:
+        if not any(name in known for known in declared.values()):
+            have = [f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()]
+            raise BookError(f"no notebook declares parameter {name!r} ({'; '.join(have)})")
+    return declared
+
+
 def folder_of(values: Mapping[str, Any]) -> Path:
     """Where a run with these parameters leaves its results: data/runs/book, or a folder beside it that is named after
     the parameters, so that a run with others overwrites nothing.
@@ -113,11 +123,7 @@ def run(
         jobs: notebooks executed at once; none of them needs another one's results.
         timeout_s: the most seconds for each notebook; a cell that is running then is stopped, which is a failure.
     """
-    declared = {path: parameters(path) for path in paths}
-    for name in values:
-        if not any(name in known for known in declared.values()):
-            have = [f"{p.stem}: {', '.join(known) or 'none'}" for p, known in declared.items()]
-            raise BookError(f"no notebook declares parameter {name!r} ({'; '.join(have)})")
+    declared = declaring(paths, values)
     home, folder = folder_of(values), folder or folder_of(values)
     # Figures of other parameters go into the run's folder; those of the default run are what figures/ is for.
     figures = root() / "figures" if home == folder_of({}) else folder / "figures"

@@ -156,12 +156,20 @@ def test_other_parameters_have_a_folder_and_figures_of_their_own(write, tmp_path
     assert "ROUTERLAB_FIGURES" not in os.environ
 
 
+PAID = [
+    word
+    for name, value in {"pool_name": "pocket", "source": "pocket:test", "limit": 10, "budget_usd": 1}.items()
+    for word in ("-p", name, str(value))
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--profile", "gpu"], r"--profile gpu lacks .*(GPU|vLLM|flash-attn).* here \("),
         (["--profile", "live"], "--profile live needs pool_name, source, limit, budget_usd: routerlab run --profile"),
         (["--profile", "live", "-p", "pool_name", "nowhere"], "--profile live needs source, limit, budget_usd"),
+        (["--profile", "live", *PAID, "-p", "porfile", "x"], "no notebook declares parameter 'porfile'"),
     ],
 )
 def test_what_a_profile_lacks_is_said_in_one_line_before_anything_runs(arguments, says, tmp_path, capsys, monkeypatch):

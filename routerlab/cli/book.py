@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     if values["profile"] == "gpu":
         headless.refuse_without_gpu()
     folder = args.out.resolve() if args.out else book.folder_of(values)
-    own = headless.live(values, folder) if values["profile"] == "live" else {}
+    own = headless.live(paths, values, folder) if values["profile"] == "live" else {}
     jobs = args.jobs or headless.jobs()
     results = book.run(
         paths, values, own=own, folder=folder, say=say, fresh=args.fresh, jobs=jobs, timeout_s=args.timeout

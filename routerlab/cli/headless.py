@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import yaml
 
-from routerlab import Pool, Run, doctor
+from routerlab import Pool, Run, book, doctor
 from routerlab.book import BookError, Done
 from routerlab.cli.collect import chosen
 from routerlab.cli.shared import read_env, say
@@ -51,7 +51,7 @@ def refuse_without_gpu() -> None:
         raise BookError(f"--profile gpu lacks {', '.join(check.name for check in missing)} here ({cures})")
 
 
-def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+def live(paths: Sequence[Path], values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     """Ask providers for the table that the notebooks of a live run read; return the parameters of single notebooks.
 
     Nine tenths of the budget are for the table, one for notebook 02, which asks 20 of the questions by itself. The
@@ -61,6 +61,7 @@ def live(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     own = {"01": {"profile": "pocket", "table": "pocket"}, "08": {} if "url" in values else {"profile": "pocket"}}
     if "table" in values and "pool_name" not in values:  # nothing is asked
         return own | {"02": {"profile": "pocket"}}
+    book.declaring(paths, values.keys() - {"pool_name", "models", "source", "limit", "budget_usd"})
     if missing := [name for name in ("pool_name", "source", "limit", "budget_usd") if name not in values]:
         example = "-p pool_name xrouter -p models gpt-5-mini,gpt-5 -p source gsm8k -p limit 300 -p budget_usd 5"
         raise BookError(
