@@ -1,25 +1,64 @@
 """Mutation tests: `make mutants` changes one line of the package at a time, and named tests must notice each change.
 
-The changes are listed in tests/mutants/*.yaml: {file, line, becomes, tests, k (optional, pytest's -k)}. `line` is the
-text of one line without its indentation; it must occur exactly once in `file`. `tests` names test files with spaces.
+The changes are listed in tests/mutants/*.yaml: {file, line, becomes, tests, k}. `line` is the text of one line without
+its indentation; it must occur exactly once in `file`. `tests` names test files with spaces, `k` (pytest's -k) the tests
+in them that notice the change, so that no others are run.
+
+Most of the time of a short test goes into imports. So one process imports the packages that tests need, nothing of this
+project, and every run of pytest is a fork of it.
 
 python tests/mutants.py [NAME...] [--jobs N]    all lists, or only tests/mutants/NAME.yaml
 """
 
 import argparse
+import functools
+import gc
+import importlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS, PASSED, FAILED, LIMIT_S = {"file", "line", "becomes", "tests"}, 0, (1, 2), 300  # 1, 2: pytest's exit codes
+FIELDS, PASSED, FAILED, LIMIT_S = {"file", "line", "becomes", "tests", "k"}, 0, (1, 2), 300  # 1, 2: pytest's exit codes
+FORK = multiprocessing.get_context("fork")
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+# Nothing of this project: that is imported from the copy with the mutant. A package may be missing here; it costs time.
+PACKAGES = (
+    "aiohttp",
+    "anywidget",
+    "genai_prices",
+    "hypothesis.strategies",
+    "lightgbm",
+    "math_verify",
+    "matplotlib.pyplot",
+    "nbconvert",
+    "nbformat",
+    "openai",
+    "papermill",
+    "peft",
+    "prometheus_client",
+    "reasoning_gym",
+    "schemathesis.pytest.xdist",
+    "seaborn",
+    "sklearn.ensemble",
+    "sklearn.feature_extraction.text",
+    "transformers.trainer",
+    "trl.trainer.dpo_trainer",
+    "trl.trainer.grpo_trainer",
+    "trl.trainer.sft_trainer",
+    "tueplots",
+    "xgrammar",
+)
 
 
 class MutantError(ValueError):
@@ -34,8 +73,8 @@ def read(names=(), root=ROOT) -> list[dict]:
     mutants = []
     for path in paths:
         for mutant in (yaml.safe_load(path.read_text()) or ()) if not names or path.stem in names else ():
-            if set(mutant) - {"k"} != FIELDS:
-                raise MutantError(f"{path.name}: {mutant} needs the fields {', '.join(sorted(FIELDS))} and maybe k")
+            if set(mutant) != FIELDS:
+                raise MutantError(f"{path.name}: {mutant} needs the fields {', '.join(sorted(FIELDS))}")
             mutants.append(mutant | {"list": path.stem})
     return mutants
 
@@ -64,19 +103,46 @@ def copy(target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
 
 
+def import_packages() -> None:
+    """Import what tests need, without computing anything: threads that a computation starts are missing in a fork."""
+    os.environ.update(ENVIRONMENT | os.environ)
+    for name in PACKAGES:
+        importlib.import_module(name)
+    import numba
+
+    for plugin in entry_points(group="pytest11"):
+        plugin.load()
+    # Loops that one run has compiled are kept beside their file, as bytecode is, for the next runs in the same copy.
+    numba.njit = functools.partial(numba.njit, cache=True)
+
+
+def run_pytest(arguments: list[str], root: Path, log: Path) -> None:
+    """In a fork: do as `python -m pytest` in the folder `root` does; the output goes to the file `log`."""
+    sys.stdout = sys.stderr = log.open("w")
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    os.chdir(root)
+    sys.path[0] = str(root)
+    os.environ["PYTHONPATH"] = str(root)
+    gc.freeze()  # what was imported before is shared memory until the garbage collector looks at it
+    sys.exit(pytest.main(arguments))
+
+
 def exit_code(mutant: dict, root: Path) -> int | None:
     """pytest's exit code on the tests of a mutant; None if they ran into the time limit."""
-    # Without bytecode: it is valid by size and second, which a mutant may share with the line that it replaces.
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *mutant["tests"].split()]
-    command += ["-k", mutant["k"]] if "k" in mutant else []
-    try:
-        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
+    log = root.parent / "log"
+    # A fork ends without pytest's removal of its folders, so they stand beside the copy and go when that goes.
+    arguments = ["-x", "-q", f"--basetemp={root.parent / 'tmp'}", *mutant["tests"].split(), "-k", mutant["k"]]
+    process = FORK.Process(target=run_pytest, args=(arguments, root, log))
+    process.start()
+    process.join(LIMIT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
         return None
-    if run.returncode not in (PASSED, *FAILED):
-        raise MutantError(f"pytest could not run {' '.join(command[5:])}:\n{run.stdout[-800:]}{run.stderr[-800:]}")
-    return run.returncode
+    if process.exitcode not in (PASSED, *FAILED):
+        raise MutantError(f"pytest could not run {mutant['tests']} -k {mutant['k']!r}:\n{log.read_text()[-1600:]}")
+    return process.exitcode
 
 
 def survivors(mutants: list[dict], make_copy=copy) -> list[dict]:
@@ -87,13 +153,14 @@ def survivors(mutants: list[dict], make_copy=copy) -> list[dict]:
         root.mkdir()
         make_copy(root)
         (root.parent / "shared").symlink_to(ROOT.parent / "shared")  # real tables, for tests that read them
-        for plain in {(m["tests"], m.get("k")): m for m in mutants}.values():
+        for plain in {(m["tests"], m["k"]): m for m in mutants}.values():
             if exit_code(plain, root) != PASSED:
-                raise MutantError(f"{plain['tests']} {plain.get('k', '')}: fails without any mutant; run it by itself")
-        for mutant in mutants:
+                raise MutantError(f"{plain['tests']} -k {plain['k']!r}: fails without any mutant; run it by itself")
+        for number, mutant in enumerate(mutants, 1):
             path = root / mutant["file"]
             before = path.read_text()
             path.write_text(mutated(mutant, root))
+            os.utime(path, (number, number))  # bytecode is valid by size and second, so each mutant has its own second
             survived = exit_code(mutant, root) == PASSED
             path.write_text(before)
             alive += [mutant] if survived else []
@@ -113,8 +180,10 @@ def main() -> int:
         for mutant in mutants:
             mutated(mutant)
             groups[mutant["tests"]].append(mutant)
-        with ThreadPoolExecutor(arguments.jobs) as threads:
-            alive = [m for found in threads.map(survivors, groups.values()) for m in found]
+        import_packages()
+        with ProcessPoolExecutor(arguments.jobs, FORK) as processes:
+            largest_first = sorted(groups.values(), key=len, reverse=True)
+            alive = [m for found in processes.map(survivors, largest_first) for m in found]
     except MutantError as error:
         print(error, file=sys.stderr)
         return 1

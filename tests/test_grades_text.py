@@ -232,18 +232,21 @@ def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
     assert then == (1.0, "match")
 
 
-def test_every_verifier_of_the_package_has_a_deadline(monkeypatch):
-    """A pattern in a schema is ended like a formula, and the next answer is graded."""
+def test_a_pattern_in_a_schema_has_a_deadline_and_the_next_answer_is_graded():
     evil = ask("json", schema={"type": "string", "pattern": "^(a+)+$"})
-    late, then = grade_apart(json_value, [(evil, '"' + "a" * 40 + 'b"'), (evil, '"aaa"')], 1, timeout_s=2.0)
-    assert "more than 2 s" in str(late)
+    # The deadline holds the import of jsonschema too: 3 s on a busy machine.
+    late, then = grade_apart(json_value, [(evil, '"' + "a" * 40 + 'b"'), (evil, '"aaa"')], 1, timeout_s=8.0)
+    assert "more than 8 s" in str(late)
     assert then == (1.0, "match")
+
+
+def test_no_verifier_of_the_package_runs_in_this_process(monkeypatch):
     ended = []
     monkeypatch.setattr(verify, "grade_apart", lambda check, jobs, workers: ended.append(check) or [(1.0, "match")])
     for name in verify.VERIFIERS:
         monkeypatch.setattr(verify, "_verdict", lambda result, answer: result)
         grade(ask(name, "1"), "1")
-    assert ended == list(verify.VERIFIERS.values()), "none of them runs in this process"
+    assert ended == list(verify.VERIFIERS.values())
 
 
 def test_processor_time_counts_and_not_the_time_of_a_busy_machine():

@@ -3,7 +3,8 @@
 import pytest
 from mutants import MutantError, mutated, read, survivors
 
-MUTANT = {"list": "a", "file": "double.py", "line": "return 2 * x", "becomes": "return 3 * x", "tests": "test_it.py"}
+LINE = {"file": "double.py", "line": "return 2 * x", "becomes": "return 3 * x"}
+MUTANT = LINE | {"list": "a", "tests": "test_it.py", "k": "double"}
 
 
 def test_every_listed_mutant_changes_exactly_one_line_of_its_file():
@@ -32,8 +33,13 @@ def test_a_mutant_is_killed_by_a_test_that_fails_and_survives_one_that_passes(pr
 
 
 def test_tests_that_fail_without_a_mutant_prove_nothing(project):
-    with pytest.raises(MutantError, match="test_it.py : fails without any mutant"):
+    with pytest.raises(MutantError, match="test_it.py -k 'double': fails without any mutant"):
         survivors([MUTANT], project("double(1) == 3"))
+
+
+def test_a_selection_without_tests_proves_nothing(project):
+    with pytest.raises(MutantError, match="could not run test_it.py -k 'triple':\n.*1 deselected"):
+        survivors([MUTANT | {"k": "triple"}], project("double(1) == 2"))
 
 
 def test_a_line_must_occur_exactly_once_and_a_list_must_exist(tmp_path):
