@@ -7,7 +7,8 @@ from typing import Any
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, normal, reference, verdict
+from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.names import normal
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 

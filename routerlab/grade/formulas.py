@@ -8,7 +8,8 @@ import yaml
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
+from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
+from routerlab.grade.names import normal
 from routerlab.grade.numeric import in_digits
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
