@@ -73,7 +73,7 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(key(strict) in map(key, wanted), " by contract")
     text = PHRASES["asked"].sub("", tidy(answer).lstrip(), count=1)
     value = last_stated(text, partial(_short, wanted), partial(_short, wanted))
-    return verdict(value == "wanted" or commits(text, lambda phrase: _is(phrase, wanted)))
+    return verdict(value == "wanted" or commits(text, wanted))
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:

@@ -6,13 +6,15 @@ the rest of the text says cannot be another value.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from routerlab.grade.names import same
 from routerlab.grade.statements import PHRASES
 
 MOST = 60  # words of a text that is read so; of a longer one its last sentences
-_BOTH = re.compile("yes|no|nope", re.I)
+_SIGN = {"yes": True, "no": False, "true": True, "false": False}
+_BOTH = re.compile("yes|no|nope|true|false", re.I)
 
 
 class Clause(NamedTuple):
@@ -30,68 +32,113 @@ def sentences(text: str) -> list[str]:
     return [part for part in parts if not part.rstrip("\"')* ").endswith("?")] or parts
 
 
-def clauses(text: str) -> list[Clause]:
+def clauses(text: str, whole: re.Pattern | None = None) -> list[Clause]:
+    """The clauses of a text; a match of `whole` is never cut."""
     out = []
     for number, sentence in enumerate(sentences(text)[-12:]):
-        place, join = 0, "\n"
-        for mark in [*PHRASES["clause_joint"].finditer(sentence), None]:
-            part = sentence[place : mark.start() if mark else len(sentence)].strip(" .,!?;:*")
-            if PHRASES["filler"].sub("", part + " "):
+        kept = [m.span() for m in whole.finditer(sentence)] if whole else []
+        joints = [m for m in PHRASES["clause_joint"].finditer(sentence)]
+        joints = [m for m in joints if not any(start < m.start() < end for start, end in kept)]
+        place, join = 0, "."
+        for mark in [*joints, None]:
+            part = sentence[place : mark.start() if mark else len(sentence)].strip(" .,!?;:*>")
+            if _bare(part):
                 out.append(Clause(number, join.lower().strip(), part))
             place, join = (mark.end(), mark[0]) if mark else (0, "")
     return out
 
 
 def _bare(clause: str) -> str:
-    return PHRASES["filler"].sub("", clause + " ", count=1).strip()
+    return PHRASES["filler"].sub("", clause + " ", count=1).strip(" .")
 
 
-def places(clause: str) -> Iterator[str]:
-    """Where a clause can have its answer: all of it, after what introduces it, the complement of its verb."""
-    yield clause
-    yield (bare := _bare(clause))
-    for place in ("complement", "result", "quoted"):
-        if match := PHRASES[place].search(bare):
-            yield match[match.lastindex or 0]
+def places(clause: Clause) -> Iterator[str]:
+    """Where a clause can have its answer: all of it, its verb's complement, its subject, or its end if it has no other.
+
+    The end is not a place where another name, or another number, stands in the clause, as it may be the answer.
+    """
+    yield clause.text
+    yield (bare := _bare(clause.text))
+    for place in ("complement", "result", "quoted", "cleft", "subject", "doer"):
+        for form in {bare, clause.text}:
+            if match := PHRASES[place].match(form):
+                yield match[match.lastindex or 0]
+    if PHRASES["linking"].search(clause.text) or PHRASES["doer"].match(bare) or not PHRASES["strong_join"].fullmatch(clause.join):
+        return
+    words = bare.split()
+    for start in range(max(2, len(words) - 4), len(words)):
+        before, value = " ".join(words[:start]), " ".join(words[start:])
+        kind = "digit" if re.search(r"\d", value) else "name" if value.lower() != value else "word"
+        if not PHRASES[f"other_{kind}"].search(before) and not PHRASES["no_end"].search(before):
+            yield value
 
 
 def void(clause: Clause, value: str = "") -> bool:
     """Whether a clause says nothing of its own, the value apart."""
-    before, _, after = clause.text.rpartition(value) if value else (clause.text, "", "")
-    return bool(PHRASES["void"].search(f"{before}_{after}") or PHRASES["void_join"].search(clause.join))
+    before, _, after = _bare(clause.text).rpartition(value) if value else (_bare(clause.text), "", "")
+    return bool(PHRASES["void"].search(f"{before}_{after}") or PHRASES["next"].match(clause.text) or PHRASES["void_join"].search(clause.join))
 
 
-def commits(text: str, is_it: Callable[[str], bool]) -> bool:
-    """Whether the last thing that a text commits to is the value sought, and nothing beside it is another."""
-    every = clauses(text)
-    if "?" not in text and _BOTH.fullmatch(every[0].text if every else "") and not is_it("yes") and not is_it("no"):
+def commits(text: str, wanted: Iterable[str]) -> bool:
+    """Whether the last thing that a text commits to is a wanted value, and nothing beside it is another."""
+    wanted = list(wanted)
+
+    def is_it(phrase: str) -> bool:
+        return any(same(phrase, name) for name in wanted)
+
+    both = any(map(is_it, ("yes", "no", "true", "false")))
+    long = [re.escape(name) for name in wanted if PHRASES["clause_joint"].search(name) or re.search(r"\W", name)]
+    if wanted[0].lower() in _SIGN and len({sign for sign in _signs(text, wanted[0].lower())}) == 1:
+        return _SIGN[wanted[0].lower()] in _signs(text, wanted[0].lower())
+    every = clauses(text, re.compile("|".join(long), re.I) if long else None)
+    if PHRASES["declined"].search(text):
+        return False
+    if "?" not in text and _BOTH.fullmatch(every[0].text if every else "") and not both:
         return False  # "No, that's a myth."
     for i in reversed(range(len(every))):
         clause = every[i]
         if PHRASES["taken_back"].match(clause.text):
             return False
-        value = next((p for p in places(clause.text) if is_it(p)), None)
+        alone = all(void(c) for c in every if c is not clause)
+        if PHRASES["led_in"].match(clause.text) and not alone:
+            continue
+        value = next((p for p in places(clause) if is_it(p)), None)
         if value is None or void(clause, value):
-            if not void(clause) and (_short(clause, is_it) or PHRASES["states"].match(clause.text)):
+            apposed = i and clause.join == "," and re.match("(?:the|an?) [a-z]", clause.text)
+            if not void(clause) and not apposed and (clause.join.endswith("but") or _short(clause, is_it, both) or PHRASES["states"].match(clause.text)):
                 return False
             continue
         strong = PHRASES["strong_join"].fullmatch(clause.join) is not None
         if PHRASES["states"].match(clause.text):
             other = [c for c in every[:i] if PHRASES["states"].match(c.text) and not void(c)]
-            return all(any(map(is_it, places(c.text))) for c in other)
+            return all(any(map(is_it, places(c))) for c in other)
         beside = [c for c in every[:i] if (c.sentence != clause.sentence or not strong) and not void(c)]
         beside = [c for c in beside if not PHRASES["led_in"].match(c.text)]
         if is_it(_bare(clause.text)) and not strong and any(len(c.text.split()) <= 5 for c in beside):
             return False
-        return not any(_short(c, is_it) for c in beside)
+        return not any(_short(c, is_it, both) for c in beside)
     return False
 
 
-def _short(clause: Clause, is_it: Callable[[str], bool]) -> bool:
+def _signs(text: str, asked: str) -> list[bool]:
+    """Whether each clause of a text that says yes or no says yes."""
+    out = []
+    for clause in clauses(text):
+        plain = clause.text.strip("\"' ")
+        if judged := PHRASES["judgement"].fullmatch(plain):
+            out.append(bool(judged["true"]) is not bool(judged["not"]))
+        elif plain.lower() in _SIGN:
+            out.append(_SIGN[plain.lower()])
+        elif asked in ("yes", "no"):
+            out += [name == "yes" for name in ("yes", "no") if PHRASES[name].fullmatch(plain)]
+    return out
+
+
+def _short(clause: Clause, is_it: Callable[[str], bool], both: bool) -> bool:
     """Whether a clause is a few words that may be another value."""
     words = _bare(clause.text).split()
-    if not 1 <= len(words) <= 3 or PHRASES["led_in"].match(clause.text):
+    if not 1 <= len(words) <= 3 or PHRASES["led_in"].match(clause.text) or _BOTH.fullmatch(words[0]) and not both:
         return False
-    if _BOTH.fullmatch(words[0]) and not is_it("yes") and not is_it("no"):
-        return False
+    if both:
+        return _BOTH.fullmatch(words[0]) is not None and not is_it(words[0])
     return not any(is_it(" ".join(words[i:j])) for i in range(len(words)) for j in range(i + 1, len(words) + 1))

@@ -9,6 +9,7 @@ _MONTHS = "january february march april may june july august september october n
 _MONTH = "|".join([*_MONTHS, *(month[:3] for month in _MONTHS)])
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _DATE = re.compile(rf"{_DAY} (?:of )?({_MONTH})\b\.?|({_MONTH})\b\.? {_DAY}(?![\d:])")
+_ISO = re.compile(r"^(\d{4})-(0[1-9]|1[0-2])-([0-3]\d)$")
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "đ": "d"})
 
 
@@ -30,8 +31,13 @@ def key(text: str) -> str:
     text = "".join(c for c in unicodedata.normalize("NFD", text.translate(_PLAIN)) if not "\u0300" <= c <= "\u036f")
     text = re.sub(r"\b([a-z])\. ?(?=[a-z]\.)", r"\1", text)  # "J. K." is "jk"
     text = re.sub(r"\b([a-z]{1,3})\. ?(?=[a-z]{2})", r"\1 ", text)
+    text = _ISO.sub(lambda m: f"{_MONTHS[int(m[2]) - 1]} {int(m[3])} {m[1]}", text)
     text = _DATE.sub(lambda m: f"{_MONTHS[_month(m[2] or m[3])]} {m[1] or m[4]}", text)
-    return PHRASES["honorific"].sub("", text)
+    text = re.sub(r"(?<=\d),? (?=\d{4}$)", " ", text) if text.startswith(tuple(_MONTHS)) else text
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.replace(" & ", " and "))
+    for name in ("united_states", "united_kingdom", "honorific"):
+        text = PHRASES[name].sub("" if name == "honorific" else name, text)
+    return text
 
 
 def _month(name: str) -> int:
@@ -43,6 +49,10 @@ def same(phrase: str, wanted: str) -> bool:
     said, asked = key(phrase), key(wanted)
     if said == asked:
         return True
+    if PHRASES["kind_of_place"].sub("", said) == asked or PHRASES["kind_of_place"].sub("", asked) == said:
+        return True
+    if re.fullmatch("[A-Z][a-z]{3,}", wanted) and PHRASES["person"].fullmatch(phrase.strip(" .*\"'")):
+        return said.split()[-1] == asked
     return _one_person(said.split(), asked.split(), wanted, phrase)
 
 
