@@ -8,7 +8,9 @@ from typing import Any
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.clauses import commits, endorsed
 from routerlab.grade.names import normal
+from routerlab.grade.numeric import Number, clean, numbers, stated_number
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 
@@ -34,6 +36,9 @@ def multiple_choice(query: Query, answer: str) -> Result:
     if (chosen := _named(answer, options)) is None:
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
         chosen = last_stated(text, partial(_read, options), partial(_weak, options))
+        if chosen != SEVERAL and not PHRASES["cue"].search(text):
+            value, denied = closed(answer, options)
+            chosen = value or (chosen if chosen not in denied else None)
     return verdict(chosen == wanted) if chosen in options else FORMAT
 
 
@@ -61,6 +66,48 @@ def _lettered(text: str, options: dict[str, str]) -> str:
     text = PHRASES["weighed"].sub(": ", PHRASES["latex_text"].sub(r"\1", text))
     text = re.sub(r"(?<![\w'])([A-Z])\b[^\w\n]{1,6}\(\1\)", r"(\1)", text)
     return re.sub(r"\(([A-Z])\)[^\w\n]{1,4}(?:option |choice )?\1\b[)\]]?", r"(\1)", text)
+
+
+_POLAR = {"yes", "no", "true", "false"}
+_STOP = {"a", "an", "the", "it", "is", "of", "to", "in", "and", "or", "are", "be"}
+_MARK = re.compile(r"§([A-Z])")
+
+
+def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
+    """The only option that the clauses of a text endorse, by letter, text or words that stand for it; the ones they deny."""
+    answer, options = _in_plain_words(answer, options)
+    if _POLAR >= {*map(normal, options.values())}:
+        left = {k for k, v in options.items() if commits(answer, [normal(v)])}
+        if len(left) == 1:
+            return left.pop(), set()
+    amounts = {k: stated_number(v) for k, v in options.items()}
+    if all(isinstance(x, Number) and len(numbers(clean(options[k]))) == 1 for k, x in amounts.items()):
+        said = stated_number(answer)
+        left = {k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x.value == said.value}
+        if len(left) == 1:
+            return left.pop(), set()
+    text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
+    words = {k: {*re.findall(r"\w+", v.lower())} - _STOP for k, v in options.items()}
+    if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
+        text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
+    text = PHRASES["letter"].sub(lambda m: "§" + next(filter(None, m.groups())), text)
+    text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", text)
+
+    def guess(phrase: str) -> str | None:
+        said = {*re.findall(r"\w+", phrase.lower())} - _STOP
+        fit = [k for k, have in words.items() if said and said <= have]
+        return fit[0] if len(fit) == 1 else None
+
+    return endorsed(text, _MARK, guess)
+
+
+def _in_plain_words(answer: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """An answer and options with one word for each way to say that something grows, falls or stays."""
+    for name, word in (("same", "unvaried"), ("more", "increases"), ("less", "decreases")):
+        if sum(bool(PHRASES[name].search(v)) for v in options.values()) == 1:
+            answer = PHRASES[name].sub(word, answer)
+            options = {k: PHRASES[name].sub(word, v) for k, v in options.items()}
+    return answer, options
 
 
 def _read(options: dict[str, str], phrase: str) -> str | None:

@@ -23,6 +23,7 @@ class Clause(NamedTuple):
     sentence: int
     join: str
     text: str
+    aside: bool  # joined by "because", "after", "which" or the like, or by a comma to a clause that is
 
 
 def sentences(text: str) -> list[str]:
@@ -39,11 +40,14 @@ def clauses(text: str, whole: re.Pattern | None = None) -> list[Clause]:
         kept = [m.span() for m in whole.finditer(sentence)] if whole else []
         joints = [m for m in PHRASES["clause_joint"].finditer(sentence)]
         joints = [m for m in joints if not any(start < m.start() < end for start, end in kept)]
-        place, join = 0, "."
+        place, join, aside = 0, ".", False
         for mark in [*joints, None]:
             part = sentence[place : mark.start() if mark else len(sentence)].strip(" .,!?;:*>")
+            join = join.lower().strip()
+            led = join == ":" and out and out[-1].sentence == number and len(out[-1].text.split()) < 4 and void(out[-1])
+            aside = bool(PHRASES["void_join"].search(join) or led) or (aside and join in (",", ", and"))
             if _bare(part):
-                out.append(Clause(number, join.lower().strip(), part))
+                out.append(Clause(number, join, part, aside))
             place, join = (mark.end(), mark[0]) if mark else (0, "")
     return out
 
@@ -76,7 +80,7 @@ def places(clause: Clause) -> Iterator[str]:
 def void(clause: Clause, value: str = "") -> bool:
     """Whether a clause says nothing of its own, the value apart."""
     before, _, after = _bare(clause.text).rpartition(value) if value else (_bare(clause.text), "", "")
-    return bool(PHRASES["void"].search(f"{before}_{after}") or PHRASES["next"].match(clause.text) or PHRASES["void_join"].search(clause.join))
+    return bool(clause.aside or PHRASES["void"].search(f"{before}~{after}".strip("~")) or PHRASES["next"].match(clause.text))
 
 
 def commits(text: str, wanted: Iterable[str]) -> bool:
@@ -118,6 +122,42 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
             return False
         return not any(_short(c, is_it, both) for c in beside)
     return False
+
+
+def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) -> tuple[str | None, set[str]]:
+    """The one of several known values, marked in the text, that it commits to, or None; and the values it denies.
+
+    A clause that is a value, or says that it is the answer, is a commitment, and the last one counts; without any, the
+    values that clauses mention, one in a clause, must be one value or end with a conclusion. `guess` is the value that
+    the words of a clause stand for.
+    """
+    sure: list[tuple[Clause, str]] = []
+    mentioned: list[tuple[Clause, str | None]] = []
+    denied: set[str] = set()
+    for clause in clauses(text, mark):
+        found = {m[1] for m in mark.finditer(clause.text)}
+        if not found:
+            found = {value for p in places(clause) if (value := guess(p)) and not void(clause, p)}
+        elif PHRASES["against"].search(clause.text):
+            denied |= found
+            sure, mentioned = ([x for x in every if x[1] not in denied] for every in (sure, mentioned))
+            continue
+        if PHRASES["taken_back"].match(clause.text) or (found and re.match("(?:or|and) ", clause.text)):
+            sure, mentioned = [], []
+        if len(found) > 1:
+            sure, mentioned = [], [*mentioned, (clause, None)]
+        if len(found) == 1 and (not void(clause) or guess(_bare(clause.text))):
+            bare = mark.fullmatch(_bare(clause.text)) is not None
+            states = PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.text)
+            (sure if bare or states else mentioned).append((clause, found.pop()))
+    unsure = any(PHRASES[name].search(text.strip()[-400:]) for name in ("declined", "torn", "dangling"))
+    if unsure or not (sure or mentioned):
+        return None, denied
+    last, value = (sure or mentioned)[-1]
+    near = {value for clause, value in sure if clause.sentence == last.sentence} or {x for _, x in mentioned}
+    concluded = PHRASES["strong_join"].fullmatch(last.join) and (sure or last.join != ".")
+    several = (len(near) > 1 and not concluded) or len({value for _, value in sure}) > 2
+    return None if several else value, denied
 
 
 def _signs(text: str, asked: str) -> list[bool]:
