@@ -10,7 +10,7 @@ from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
 from routerlab.grade.clauses import commits, endorsed
 from routerlab.grade.names import normal
-from routerlab.grade.numeric import Number, clean, numbers, stated_number
+from routerlab.grade.numeric import Number, stated_number
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 
@@ -70,7 +70,6 @@ def _lettered(text: str, options: dict[str, str]) -> str:
 
 _POLAR = {"yes", "no", "true", "false"}
 _STOP = {"a", "an", "the", "it", "is", "of", "to", "in", "and", "or", "are", "be"}
-_MARK = re.compile(r"§([A-Z])")
 
 
 def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
@@ -80,17 +79,12 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
         left = {k for k, v in options.items() if commits(answer, [normal(v)])}
         if len(left) == 1:
             return left.pop(), set()
-    amounts = {k: stated_number(v) for k, v in options.items()}
-    if all(isinstance(x, Number) and len(numbers(clean(options[k]))) == 1 for k, x in amounts.items()):
-        said = stated_number(answer)
-        left = {k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x.value == said.value}
-        if len(left) == 1:
-            return left.pop(), set()
     text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
     words = {k: {*re.findall(r"\w+", v.lower())} - _STOP for k, v in options.items()}
     if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
         text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
-    text = PHRASES["letter"].sub(lambda m: "§" + next(filter(None, m.groups())), text)
+    mark = re.compile(f"§([{''.join(options)}])")
+    text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
     text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", text)
 
     def guess(phrase: str) -> str | None:
@@ -98,7 +92,13 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
         fit = [k for k, have in words.items() if said and said <= have]
         return fit[0] if len(fit) == 1 else None
 
-    return endorsed(text, _MARK, guess)
+    value, denied = endorsed(text, mark, guess)
+    amounts = {k: stated_number(v) for k, v in options.items()}
+    if value is None and len({*mark.findall(text)}) < 2 and all(isinstance(x, Number) for x in amounts.values()):
+        said = stated_number(answer)
+        fit = [k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x[:2] == said[:2]]
+        value = fit[0] if len(fit) == 1 and fit[0] not in denied else None
+    return value, denied
 
 
 def _in_plain_words(answer: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:

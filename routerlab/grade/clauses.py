@@ -134,11 +134,12 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     sure: list[tuple[Clause, str]] = []
     mentioned: list[tuple[Clause, str | None]] = []
     denied: set[str] = set()
+    placed = re.compile(f"^(?:the )?{mark.pattern} (?:is|are|was|has|have|can|does|\\w+s)\\b|{mark.pattern}$")
     for clause in clauses(text, mark):
         found = {m[1] for m in mark.finditer(clause.text)}
         if not found:
             found = {value for p in places(clause) if (value := guess(p)) and not void(clause, p)}
-        elif PHRASES["against"].search(clause.text):
+        elif PHRASES["against"].search(_bare(clause.text)):
             denied |= found
             sure, mentioned = ([x for x in every if x[1] not in denied] for every in (sure, mentioned))
             continue
@@ -149,7 +150,8 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
         if len(found) == 1 and (not void(clause) or guess(_bare(clause.text))):
             bare = mark.fullmatch(_bare(clause.text)) is not None
             states = PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.text)
-            (sure if bare or states else mentioned).append((clause, found.pop()))
+            if bare or states or placed.search(_bare(clause.text)) or mark.search(clause.text) is None:
+                (sure if bare or states else mentioned).append((clause, found.pop()))
     unsure = any(PHRASES[name].search(text.strip()[-400:]) for name in ("declined", "torn", "dangling"))
     if unsure or not (sure or mentioned):
         return None, denied
