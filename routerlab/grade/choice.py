@@ -35,7 +35,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
         return verdict(letter == wanted, " by contract")
     if (chosen := _named(answer, options)) is None:
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
-        chosen = last_stated(text, partial(_read, options), partial(_weak, options))
+        chosen = last_stated(text, partial(_read, options), lambda text: closed(text, options)[0])
         if chosen != SEVERAL and not PHRASES["cue"].search(text):
             value, denied = closed(answer, options)
             chosen = value or (chosen if chosen not in denied else None)
@@ -85,7 +85,11 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
         text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
     mark = re.compile(f"§([{''.join(options)}])")
     text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
-    text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", text)
+    text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"[\"']?(§[A-Z])[\"']?", r"\1", text))
+    judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}
+    if len(judged) > 1:  # "A: false, B: true"
+        left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
+        return (left[0] if len(left) == 1 else None), set()
 
     def guess(phrase: str) -> str | None:
         said = {*re.findall(r"\w+", phrase.lower())} - _STOP

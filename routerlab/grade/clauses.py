@@ -23,6 +23,7 @@ class Clause(NamedTuple):
     sentence: int
     join: str
     text: str
+    label: str  # the words before its colon
     aside: bool  # joined by "because", "after", "which" or the like, or by a comma to a clause that is
 
 
@@ -40,20 +41,21 @@ def clauses(text: str, whole: re.Pattern | None = None) -> list[Clause]:
         kept = [m.span() for m in whole.finditer(sentence)] if whole else []
         joints = [m for m in PHRASES["clause_joint"].finditer(sentence)]
         joints = [m for m in joints if not any(start < m.start() < end for start, end in kept)]
-        place, join, aside = 0, ".", False
+        place, join, label, aside = 0, ".", "", False
         for mark in [*joints, None]:
             part = sentence[place : mark.start() if mark else len(sentence)].strip(" .,!?;:*>")
             join = join.lower().strip()
-            led = join == ":" and out and out[-1].sentence == number and len(out[-1].text.split()) < 4 and void(out[-1])
+            led = join == ":" and PHRASES["label_of_others"].match(label)
             aside = bool(PHRASES["void_join"].search(join) or led) or (aside and join in (",", ", and"))
             if _bare(part):
-                out.append(Clause(number, join, part, aside))
+                out.append(Clause(number, join, part, label if join == ":" else "", aside))
+                label = part + ": "
             place, join = (mark.end(), mark[0]) if mark else (0, "")
     return out
 
 
 def _bare(clause: str) -> str:
-    return PHRASES["filler"].sub("", clause + " ", count=1).strip(" .")
+    return PHRASES["filler"].sub("", clause + " ", count=1).strip(" .✅✓✔\"'")
 
 
 def places(clause: Clause) -> Iterator[str]:
@@ -101,7 +103,7 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
         return False  # "No, that's a myth."
     for i in reversed(range(len(every))):
         clause = every[i]
-        if PHRASES["taken_back"].match(clause.text):
+        if PHRASES["taken_back"].match(clause.text) or (not both and i and PHRASES["cue"].match(clause.text + " ")):
             return False
         alone = all(void(c) for c in every if c is not clause)
         if PHRASES["led_in"].match(clause.text) and not alone:
@@ -134,7 +136,7 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     sure: list[tuple[Clause, str]] = []
     mentioned: list[tuple[Clause, str | None]] = []
     denied: set[str] = set()
-    placed = re.compile(f"^(?:the )?{mark.pattern} (?:is|are|was|has|have|can|does|\\w+s)\\b|{mark.pattern}$")
+    placed = re.compile(f"^(?:the |only |it |that |this |statement )?{mark.pattern}|{mark.pattern}$")
     for clause in clauses(text, mark):
         found = {m[1] for m in mark.finditer(clause.text)}
         if not found:
@@ -145,11 +147,11 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
             continue
         if PHRASES["taken_back"].match(clause.text) or (found and re.match("(?:or|and) ", clause.text)):
             sure, mentioned = [], []
-        if len(found) > 1:
-            sure, mentioned = [], [*mentioned, (clause, None)]
+        if len(found) > 1 and not clause.aside:
+            sure, mentioned = [x for x in sure if _chosen(x[0])], [*mentioned, (clause, None)]
         if len(found) == 1 and (not void(clause) or guess(_bare(clause.text))):
             bare = mark.fullmatch(_bare(clause.text)) is not None
-            states = PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.text)
+            states = _chosen(clause)
             if bare or states or placed.search(_bare(clause.text)) or mark.search(clause.text) is None:
                 (sure if bare or states else mentioned).append((clause, found.pop()))
     unsure = any(PHRASES[name].search(text.strip()[-400:]) for name in ("declined", "torn", "dangling"))
@@ -158,14 +160,19 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     last, value = (sure or mentioned)[-1]
     near = {value for clause, value in sure if clause.sentence == last.sentence} or {x for _, x in mentioned}
     concluded = PHRASES["strong_join"].fullmatch(last.join) and (sure or last.join != ".")
-    several = (len(near) > 1 and not concluded) or len({value for _, value in sure}) > 2
+    several = len({value for _, value in sure}) > 2 and (len(last.join) == 1 and not _chosen(last))
+    several = several or (len(near) > 1 and not concluded)
     return None if several else value, denied
+
+
+def _chosen(clause: Clause) -> bool:
+    return bool(PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.label + clause.text))
 
 
 def _signs(text: str, asked: str) -> list[bool]:
     """Whether each clause of a text that says yes or no says yes."""
     out = []
-    for clause in clauses(text):
+    for clause in filter(lambda clause: not clause.aside, clauses(text)):
         plain = clause.text.strip("\"' ")
         if judged := PHRASES["judgement"].fullmatch(plain):
             out.append(bool(judged["true"]) is not bool(judged["not"]))
