@@ -136,7 +136,7 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     sure: list[tuple[Clause, str]] = []
     mentioned: list[tuple[Clause, str | None]] = []
     denied: set[str] = set()
-    placed = re.compile(f"^(?:the |only |it |that |this |statement )?{mark.pattern}|{mark.pattern}$")
+    placed = re.compile(f"^(?:the |only |it |that |this |statement )?{mark.pattern}|{mark.pattern}$", re.I)
     for clause in clauses(text, mark):
         found = {m[1] for m in mark.finditer(clause.text)}
         if not found:
@@ -160,6 +160,7 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     last, value = (sure or mentioned)[-1]
     near = {value for clause, value in sure if clause.sentence == last.sentence} or {x for _, x in mentioned}
     concluded = PHRASES["strong_join"].fullmatch(last.join) and (sure or last.join != ".")
+    concluded = concluded or re.match("(?:so|hence|thus|therefore) ", last.text)
     several = len({value for _, value in sure}) > 2 and (len(last.join) == 1 and not _chosen(last))
     several = several or (len(near) > 1 and not concluded)
     return None if several else value, denied
