@@ -11,6 +11,7 @@ from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
 from routerlab.grade.names import normal
 from routerlab.grade.numeric import in_digits
+from routerlab.grade.plain_math import delimited, in_symbols
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
@@ -28,7 +29,8 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = in_digits(tidy(answer)) if len(answer.split()) > 2 else tidy(answer)
+    text = in_digits(tidy(answer)) if len(answer.split()) > 1 else tidy(answer)
+    text = delimited(in_symbols(text))
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
@@ -43,6 +45,9 @@ def math(query: Query, answer: str) -> Result:
         ):
             said = ", ".join(value.rpartition("=")[2] for value in values) or said
             said = rf"\{{{said}\}}" if gold.startswith(r"\{") and values else said
+    if said == SEVERAL and r"\cup" in gold:
+        parts = [_readable(_content(m)) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
+        said = r"\cup ".join(parts) if len(parts) > 1 and all(part[0] in "([" for part in parts) else said
     if re.match(r"\\[gl]eq?(?![a-z])|[<>≤≥]", said):
         return verdict(False)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
@@ -64,6 +69,9 @@ def formula(phrase: str) -> str | None:
     names = [_content(m).partition("=")[::2] for m in inline]
     if len({value for name, value in names if name.strip() == names[0][0].strip()}) > 1 and all(v for _, v in names):
         return SEVERAL  # x = 1, x = 2
+    gap = kept[inline[-2].end() - 1 : inline[-1].start() + 1] if len(inline) > 1 else ""
+    if PHRASES["listed_formula"].fullmatch(gap) and "=" not in _content(inline[-1]):
+        return SEVERAL
     if PHRASES["several_formulas"].search(re.sub(r"\(or [^()]*\)", "", _MATH.sub(" ", kept))) and (
         len(inline) != 1 or kept.lower().startswith("either")
     ):
@@ -139,6 +147,11 @@ def _readable(text: str) -> str:
     text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
+    text = re.sub(r"([bpBV])matrix\b", "pmatrix", text)
+    if rows := re.fullmatch(r"\s*\[\s*(\[[^\[\]]+\](?:,\s*\[[^\[\]]+\])*)\s*\]\s*", text):
+        rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", rows[1])]
+        text = r"\begin{pmatrix}" + r" \\ ".join(rows) + r"\end{pmatrix}"
+    text = re.sub(r"\\text\s?\{[^{}]*\}\s*$", "", text) if re.search(r"\d", text) else text
     text = re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
     above = re.fullmatch(r"\s*[a-z]\s*(>|≥)([^<>≤≥=]+)", re.sub(r"\\geq?(?![a-z])|>=", "≥", text))
     if above:
