@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.clauses import commits
+from routerlab.grade.clauses import commits, contradicted
 from routerlab.grade.names import key, same
 from routerlab.grade.remote import alike
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, statements, tidy
@@ -73,7 +73,7 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(key(strict) in map(key, wanted), " by contract")
     text = PHRASES["asked"].sub("", tidy(answer).lstrip(), count=1)
     value = last_stated(text, partial(_short, wanted), partial(_short, wanted))
-    return verdict(value == "wanted" or commits(text, wanted))
+    return verdict((value == "wanted" and not contradicted(text, wanted)) or commits(text, wanted))
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:

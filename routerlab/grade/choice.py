@@ -69,7 +69,8 @@ def _lettered(text: str, options: dict[str, str]) -> str:
 
 
 _POLAR = {"yes", "no", "true", "false"}
-_STOP = {"a", "an", "the", "it", "is", "of", "to", "in", "and", "or", "are", "be"}
+_PLACES = "first second third fourth fifth one two three four five".split()
+_STOP = {"them", "these", "those", "above", "a", "an", "the", "it", "is", "of", "to", "in", "and", "or", "are", "be"}
 
 
 def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
@@ -84,6 +85,7 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
         text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
     mark = re.compile(f"§([{''.join(options)}])")
+    text = PHRASES["in_order"].sub(lambda m: f"({'ABCDE'[_PLACES.index((m[1] or m[2]).lower()) % 5]})", text)
     text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
     text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text))
     judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}

@@ -47,7 +47,7 @@ def clauses(text: str, whole: re.Pattern | None = None) -> list[Clause]:
             join = join.lower().strip()
             led = join == ":" and PHRASES["label_of_others"].match(label)
             aside = bool(PHRASES["void_join"].search(join) or led) or (aside and join in (",", ", and"))
-            if _bare(part):
+            if _bare(part) or (part and not joints):
                 out.append(Clause(number, join, part, label if join == ":" else "", aside))
                 label = part + ": "
             place, join = (mark.end(), mark[0]) if mark else (0, "")
@@ -94,8 +94,8 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
 
     both = any(map(is_it, ("yes", "no", "true", "false")))
     long = [re.escape(name) for name in wanted if PHRASES["clause_joint"].search(name) or re.search(r"\W", name)]
-    if wanted[0].lower() in _SIGN and len({sign for sign in _signs(text, wanted[0].lower())}) == 1:
-        return _SIGN[wanted[0].lower()] in _signs(text, wanted[0].lower())
+    if wanted[0].lower() in _SIGN and len({sign for sign in _signs(text)}) == 1:
+        return _SIGN[wanted[0].lower()] in _signs(text)
     every = clauses(text, re.compile("|".join(long), re.I) if long else None)
     if PHRASES["declined"].search(text):
         return False
@@ -170,7 +170,7 @@ def _chosen(clause: Clause) -> bool:
     return bool(PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.label + clause.text))
 
 
-def _signs(text: str, asked: str) -> list[bool]:
+def _signs(text: str) -> list[bool]:
     """Whether each clause of a text that says yes or no says yes."""
     out = []
     for clause in filter(lambda clause: not clause.aside, clauses(text)):
@@ -179,9 +179,25 @@ def _signs(text: str, asked: str) -> list[bool]:
             out.append(bool(judged["true"]) is not bool(judged["not"]))
         elif plain.lower() in _SIGN:
             out.append(_SIGN[plain.lower()])
-        elif asked in ("yes", "no"):
+        else:
             out += [name == "yes" for name in ("yes", "no") if PHRASES[name].fullmatch(plain)]
     return out
+
+
+def contradicted(text: str, wanted: Iterable[str]) -> bool:
+    """Whether a clause after the last mention of a wanted name says that something is another name."""
+    names = [name for name in wanted if name[:1].isupper()]
+    later: list[Clause] = []
+    for clause in reversed(clauses(text)):
+        if any(name.lower() in clause.text.lower() for name in names):
+            return any(_names(c) for c in later)
+        later += [] if void(clause) else [clause]
+    return bool(names) and any(_names(c) for c in later)  # the name is in a question
+
+
+def _names(clause: Clause) -> bool:
+    match = PHRASES["complement"].match(clause.text)
+    return match is not None and re.fullmatch(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2}", match[1].strip(" .")) is not None
 
 
 def _short(clause: Clause, is_it: Callable[[str], bool], both: bool) -> bool:

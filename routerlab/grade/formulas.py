@@ -31,6 +31,10 @@ def math(query: Query, answer: str) -> Result:
         return verdict(_same(query, gold, strict), " by contract")
     text = in_digits(tidy(answer)) if len(answer.split()) > 1 else tidy(answer)
     text = delimited(in_symbols(text))
+    if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
+        gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
+    if re.search(r"emptyset|varnothing", gold) and re.fullmatch(r"[\w\s']{0,30}\bno (?:real )?solutions?\W*", text):
+        return verdict(True)
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
@@ -147,6 +151,7 @@ def _readable(text: str) -> str:
     text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
+    text = re.sub(r"(\d*)\.(\d*)\\overline\{(\d+)\}", _fraction, text)
     text = re.sub(r"([bpBV])matrix\b", "pmatrix", text)
     if rows := re.fullmatch(r"\s*\[\s*(\[[^\[\]]+\](?:,\s*\[[^\[\]]+\])*)\s*\]\s*", text):
         rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", rows[1])]
@@ -161,6 +166,12 @@ def _readable(text: str) -> str:
         return text
     low, over, under, high = sides.groups()  # x < 2 is the interval below 2
     return ("[" if over == "≤" else "(") + (low or r"-\infty") + "," + high + ("]" if under == "≤" else ")")
+
+
+def _fraction(digits: re.Match) -> str:
+    whole, still, again = digits.groups()
+    below = (10 ** len(again) - 1) * 10 ** len(still)
+    return rf"\frac{{{int(whole + still + again) - int('0' + whole + still)}}}{{{below}}}"
 
 
 def _plain(text: str) -> str:

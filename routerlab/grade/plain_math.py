@@ -8,6 +8,9 @@ _HALVES = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth
 _HALVES |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}
 _COUNTS = {word: i for i, word in enumerate("a one two three four five six seven eight nine ten eleven".split(), 0)}
 _COUNTS["a"] = 1
+_SYMBOLS = {"root": r"\\sqrt{\1}", "plus_minus": "±", "pi": r"\\pi ", "empty": r"\\emptyset", "infinity": "∞"}
+_SYMBOLS |= {"squared": "^2", "cubed": "^3", "times": r" \\cdot ", "plus": " + ", "minus": "-", "plus_one": "1"}
+_SYMBOLS |= {"out_of": r"\\frac{\1}{\2}"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ", "0123456789+-nx")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -17,9 +20,9 @@ def in_symbols(text: str) -> str:
     text = PHRASES["share"].sub(lambda m: rf"\frac{{{_count(m[1])}}}{{{_HALVES[m[2].lower().removesuffix('s')]}}}", text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿˣ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
     text = re.sub("[₀-₉]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
-    for name, becomes in (("root", r"\\sqrt{\1}"), ("plus_minus", "±"), ("pi", r"\\pi "), ("empty", r"\\emptyset")):
+    for name, becomes in _SYMBOLS.items():
         text = PHRASES[name].sub(becomes, text)
-    text = PHRASES["approximate"].sub(r"\1", text)
+    text = PHRASES["approximate"].sub(lambda m: next(filter(None, m.groups()), ""), text)
     return re.sub(r"(?i)(?<=\d) ?percent\b|(?<=\d) per cent\b", r"\%", text)
 
 
@@ -45,7 +48,7 @@ def _line(line: str) -> str:
         out.append(_wrapped("".join(run)))
         run = []
         out.append(token)
-    return re.sub(r"(= ?[^$=]{1,40})\$, \$(?=[a-z] ?=)", r"\1, ", "".join(out))  # x = 2, y = -1
+    return re.sub(r"(= ?[^$=]{1,40})\$(?:,| and) \$(?=[a-z] ?=)", r"\1, ", "".join(out))  # x = 2, y = -1
 
 
 def _wrapped(run: str) -> str:
