@@ -114,7 +114,7 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
             if not void(clause) and not apposed and (clause.join.endswith("but") or _short(clause, is_it, both) or PHRASES["states"].match(clause.text)):
                 return False
             continue
-        strong = PHRASES["strong_join"].fullmatch(clause.join) is not None
+        strong = PHRASES["strong_join"].fullmatch(clause.join) or (i and PHRASES["copula_end"].search(every[i - 1].text))
         if PHRASES["states"].match(clause.text):
             other = [c for c in every[:i] if PHRASES["states"].match(c.text) and not void(c)]
             return all(any(map(is_it, places(c))) for c in other)
@@ -177,6 +177,8 @@ def _signs(text: str) -> list[bool]:
         plain = clause.text.strip("\"' ")
         if judged := PHRASES["judgement"].fullmatch(plain):
             out.append(bool(judged["true"]) is not bool(judged["not"]))
+        elif held := PHRASES["holds"].fullmatch(plain):
+            out.append(held["no"] is None)
         elif plain.lower() in _SIGN:
             out.append(_SIGN[plain.lower()])
         else:
@@ -203,6 +205,8 @@ def _names(clause: Clause) -> bool:
 def _short(clause: Clause, is_it: Callable[[str], bool], both: bool) -> bool:
     """Whether a clause is a few words that may be another value."""
     words = _bare(clause.text).split()
+    if clause.join == "," and re.fullmatch(r"(?:[A-Z][\w'-]*|and|or| )+", clause.text):
+        words = words[:1]  # one more of a list
     if not 1 <= len(words) <= 3 or PHRASES["led_in"].match(clause.text) or _BOTH.fullmatch(words[0]) and not both:
         return False
     if both:

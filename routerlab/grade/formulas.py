@@ -148,7 +148,7 @@ def _unlike(gold: str, said: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
+    text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
     text = re.sub(r"(\d*)\.(\d*)\\overline\{(\d+)\}", _fraction, text)

@@ -35,6 +35,7 @@ def key(text: str) -> str:
     text = _DATE.sub(lambda m: f"{_MONTHS[_month(m[2] or m[3])]} {m[1] or m[4]}", text)
     text = re.sub(r"(?<=\d),? (?=\d{4}$)", " ", text) if text.startswith(tuple(_MONTHS)) else text
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.replace(" & ", " and "))
+    text = re.sub(r",? (?:jr|sr)$", "", text)
     for name in ("united_states", "united_kingdom", "honorific"):
         text = PHRASES[name].sub("" if name == "honorific" else name, text)
     return text
@@ -62,7 +63,7 @@ def _one_person(said: list[str], asked: list[str], wanted: str, phrase: str) -> 
         return False
     if len(said) > 4 or said[-1] != asked[-1] or not phrase.strip(" *\"'")[:1].isupper():
         return False
-    if len(said) == 1:
+    if len(said) == 1 or (said == asked[-2:] and said[0] in {"van", "von", "de", "da", "di", "del"}):
         return len(asked[-1]) > 3
     (first, *middle, _), (other, *between, _) = said, asked
     if first != other and not (min(len(first), len(other)) <= 2 and first[0] == other[0]):

@@ -113,9 +113,9 @@ def _weak(text: str) -> Number | str | None:
     """The number of a text without an explicit statement: the last of the last sentence with one, notes left out."""
     lines = [x for x in text.split("\n") if re.search(r"\d", x) and not PHRASES["note"].match(x)]
     sentences = (re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line) for line in lines[-3:])
-    values = (
-        read_number(_sure(x), last=True) for x in reversed(list(itertools.chain(*sentences))) if not PHRASES["note"].match(x)
-    )
+    kept = [x for x in itertools.chain(*sentences) if not PHRASES["note"].match(x)]
+    kept = [x for x in kept if not PHRASES["reported_number"].match(x)] or kept
+    values = (read_number(_sure(x), last=True) for x in reversed(kept))
     return next(filter(None, values), None)
 
 

@@ -18,12 +18,19 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 def in_symbols(text: str) -> str:
     """A text with "three quarters", "pi", "the square root of 2" and "fifty percent" as formulas."""
     text = PHRASES["share"].sub(lambda m: rf"\frac{{{_count(m[1])}}}{{{_HALVES[m[2].lower().removesuffix('s')]}}}", text)
+    text = PHRASES["unit_power"].sub("", text)
+    text = re.sub(r"(?<![\d/.^])(\d{1,6}) (?:and )?(\d{1,6})/(\d{1,6})(?![\d/])", _mixed, text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿˣ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
     text = re.sub("[₀-₉]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
     for name, becomes in _SYMBOLS.items():
         text = PHRASES[name].sub(becomes, text)
     text = PHRASES["approximate"].sub(lambda m: next(filter(None, m.groups()), ""), text)
     return re.sub(r"(?i)(?<=\d) ?percent\b|(?<=\d) per cent\b", r"\%", text)
+
+
+def _mixed(number: re.Match) -> str:
+    whole, top, low = map(int, number.groups())
+    return rf"\frac{{{whole * low + top}}}{{{low}}}"
 
 
 def _count(word: str) -> int:
