@@ -85,7 +85,8 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
         text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
     mark = re.compile(f"§([{''.join(options)}])")
-    text = PHRASES["in_order"].sub(lambda m: f"({'ABCDE'[_PLACES.index((m[1] or m[2]).lower()) % 5]})", text)
+    text = PHRASES["in_order"].sub(lambda m: f"({_by_place((m[1] or m[2]).lower(), options)})", text)
+    text = re.sub(r"(?i)\b(option|choice) ([a-z])(?= ?[(]|$)", lambda m: f"{m[1]} {m[2].upper()}", text)
     text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
     text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text))
     judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}
@@ -106,6 +107,10 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
         fit = [k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x[:2] == said[:2]]
         value = fit[0] if len(fit) == 1 and fit[0] not in denied else None
     return value, denied
+
+
+def _by_place(word: str, options: dict[str, str]) -> str:
+    return sorted(options)[-1] if word == "last" else "ABCDE"[_PLACES.index(word) % 5]
 
 
 def _in_plain_words(answer: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:

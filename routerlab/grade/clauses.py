@@ -75,6 +75,8 @@ def places(clause: Clause) -> Iterator[str]:
     for start in range(max(2, len(words) - 4), len(words)):
         before, value = " ".join(words[:start]), " ".join(words[start:])
         kind = "digit" if re.search(r"\d", value) else "name" if value.lower() != value else "word"
+        if start < 3 and PHRASES["led_in"].fullmatch(words[start - 1]):
+            continue  # "Kilimanjaro in Tanzania"
         if not PHRASES[f"other_{kind}"].search(before) and not PHRASES["no_end"].search(before):
             yield value
 

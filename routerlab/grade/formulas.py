@@ -33,8 +33,9 @@ def math(query: Query, answer: str) -> Result:
     text = delimited(in_symbols(text))
     if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
         gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
-    if re.search(r"emptyset|varnothing", gold) and re.fullmatch(r"[\w\s']{0,30}\bno (?:real )?solutions?\W*", text):
-        return verdict(True)
+    for sign, words in (("emptyset|varnothing", "no (?:real )?solutions?"), (r"mathbb\{?R|-\\infty, ?\\infty", "all reals?(?: numbers)?")):
+        if re.search(sign, gold) and re.fullmatch(rf"[\w\s']{{0,30}}\b{words}\W*", text, re.I):
+            return verdict(True)
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None

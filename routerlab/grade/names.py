@@ -35,7 +35,7 @@ def key(text: str) -> str:
     text = _DATE.sub(lambda m: f"{_MONTHS[_month(m[2] or m[3])]} {m[1] or m[4]}", text)
     text = re.sub(r"(?<=\d),? (?=\d{4}$)", " ", text) if text.startswith(tuple(_MONTHS)) else text
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.replace(" & ", " and "))
-    text = re.sub(r",? (?:jr|sr)$", "", text)
+    text = re.sub(r",? (?:jr|sr)$|(?<=\d) (?:ad|ce)$", "", text)
     for name in ("united_states", "united_kingdom", "honorific"):
         text = PHRASES[name].sub("" if name == "honorific" else name, text)
     return text

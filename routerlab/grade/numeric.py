@@ -137,11 +137,15 @@ def in_digits(text: str) -> str:
     text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
     text = re.sub(r"(?i)^\W*(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
-    return PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    text = re.sub(r"(?i)\b(\d+|one|a) third\b", lambda m: f"{m[1] if m[1].isdigit() else 1}/3", text)
+    return re.sub(r"(?i)(?<=\d) point (?=\d)", ".", text)
 
 
 def _worded(words: str) -> int:
     """The value of "three hundred and five"."""
+    if year := PHRASES["year_in_words"].fullmatch(words):
+        return 100 * _worded(year[1]) + _worded(year[2])
     total = below = 0
     for word in re.findall("[a-z]+", words.lower()):
         value = _WORDS.get(word, 0) or _SCALE.get(word, 0)

@@ -4,13 +4,13 @@ import re
 
 from routerlab.grade.statements import PHRASES
 
-_HALVES = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+_HALVES = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
 _HALVES |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}
 _COUNTS = {word: i for i, word in enumerate("a one two three four five six seven eight nine ten eleven".split(), 0)}
 _COUNTS["a"] = 1
 _SYMBOLS = {"root": r"\\sqrt{\1}", "plus_minus": "±", "pi": r"\\pi ", "empty": r"\\emptyset", "infinity": "∞"}
 _SYMBOLS |= {"squared": "^2", "cubed": "^3", "times": r" \\cdot ", "plus": " + ", "minus": "-", "plus_one": "1"}
-_SYMBOLS |= {"out_of": r"\\frac{\1}{\2}"}
+_SYMBOLS |= {"logarithm": r"\\log", "factorial": "!", "except_for": ""}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ", "0123456789+-nx")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -22,6 +22,7 @@ def in_symbols(text: str) -> str:
     text = re.sub(r"(?<![\d/.^])(\d{1,6}) (?:and )?(\d{1,6})/(\d{1,6})(?![\d/])", _mixed, text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿˣ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
     text = re.sub("[₀-₉]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
+    text = PHRASES["out_of"].sub(lambda m: rf"\frac{{{m[1] or 1}}}{{{m[2]}}}", text)
     for name, becomes in _SYMBOLS.items():
         text = PHRASES[name].sub(becomes, text)
     text = PHRASES["approximate"].sub(lambda m: next(filter(None, m.groups()), ""), text)
