@@ -69,14 +69,35 @@ def _lettered(text: str, options: dict[str, str]) -> str:
 
 
 _POLAR = {"yes", "no", "true", "false"}
-_PLACES = "first second third fourth fifth one two three four five".split()
-_STOP = {"them", "these", "those", "above", "a", "an", "the", "it", "is", "of", "to", "in", "and", "or", "are", "be"}
+_PLACES: list[str] = ["first", "second", "third", "fourth", "fifth", "one", "two", "three", "four", "five"]
+_STOP = {
+    "correct",
+    "right",
+    "answer",
+    "option",
+    "them",
+    "these",
+    "those",
+    "above",
+    "a",
+    "an",
+    "the",
+    "it",
+    "is",
+    "of",
+    "to",
+    "in",
+    "and",
+    "or",
+    "are",
+    "be",
+}
 
 
 def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
-    """The only option that the clauses of a text endorse, by letter, text or words that stand for it; the ones they deny."""
+    """The only option that the clauses of a text endorse, by letter, text or words for it, and the ones they deny."""
     answer, options = _in_plain_words(answer, options)
-    if _POLAR >= {*map(normal, options.values())}:
+    if {*map(normal, options.values())} <= _POLAR:
         left = {k for k, v in options.items() if commits(answer, [normal(v)])}
         if len(left) == 1:
             return left.pop(), set()
@@ -88,7 +109,9 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     text = PHRASES["in_order"].sub(lambda m: f"({_by_place((m[1] or m[2]).lower(), options)})", text)
     text = re.sub(r"(?i)\b(option|choice) ([a-z])(?= ?[(]|$)", lambda m: f"{m[1]} {m[2].upper()}", text)
     text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
-    text = re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text))
+    text = re.sub(
+        r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text)
+    )
     judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}
     if len(judged) > 1:  # "A: false, B: true"
         left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
@@ -104,7 +127,9 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     amounts = {k: stated_number(v) for k, v in options.items()}
     if value is None and len({*mark.findall(text)}) < 2 and all(isinstance(x, Number) for x in amounts.values()):
         said = stated_number(answer)
-        fit = [k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x[:2] == said[:2]]
+        fit = [
+            k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x[:2] == said[:2]
+        ]
         value = fit[0] if len(fit) == 1 and fit[0] not in denied else None
     return value, denied
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from routerlab.grade.names import same
 from routerlab.grade.statements import PHRASES
 
-MOST = 60  # words of a text that is read so; of a longer one its last sentences
+MOST = 6000  # characters that are read, from the end
 _SIGN = {"yes": True, "no": False, "true": True, "false": False}
 _BOTH = re.compile("yes|no|nope|true|false", re.I)
 
@@ -29,7 +29,7 @@ class Clause(NamedTuple):
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text; questions are left out if something else is said."""
-    parts = [part.strip() for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text).split("\x00")]
+    parts = [part.strip() for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00")]
     parts = [part for part in parts if re.search(r"\w", part)]
     return [part for part in parts if not part.rstrip("\"')* ").endswith("?")] or parts
 
@@ -39,8 +39,11 @@ def clauses(text: str, whole: re.Pattern | None = None) -> list[Clause]:
     out = []
     for number, sentence in enumerate(sentences(text)[-12:]):
         kept = [m.span() for m in whole.finditer(sentence)] if whole else []
-        joints = [m for m in PHRASES["clause_joint"].finditer(sentence)]
-        joints = [m for m in joints if not any(start < m.start() < end for start, end in kept)]
+        joints = [
+            m
+            for m in PHRASES["clause_joint"].finditer(sentence)
+            if not any(start < m.start() < end for start, end in kept)
+        ]
         place, join, label, aside = 0, ".", "", False
         for mark in [*joints, None]:
             part = sentence[place : mark.start() if mark else len(sentence)].strip(" .,!?;:*>")
@@ -69,7 +72,11 @@ def places(clause: Clause) -> Iterator[str]:
         for form in {bare, clause.text}:
             if match := PHRASES[place].match(form):
                 yield match[match.lastindex or 0]
-    if PHRASES["linking"].search(clause.text) or PHRASES["doer"].match(bare) or not PHRASES["strong_join"].fullmatch(clause.join):
+    if (
+        PHRASES["linking"].search(clause.text)
+        or PHRASES["doer"].match(bare)
+        or not PHRASES["strong_join"].fullmatch(clause.join)
+    ):
         return
     words = bare.split()
     for start in range(max(2, len(words) - 4), len(words)):
@@ -84,7 +91,9 @@ def places(clause: Clause) -> Iterator[str]:
 def void(clause: Clause, value: str = "") -> bool:
     """Whether a clause says nothing of its own, the value apart."""
     before, _, after = _bare(clause.text).rpartition(value) if value else (_bare(clause.text), "", "")
-    return bool(clause.aside or PHRASES["void"].search(f"{before}~{after}".strip("~")) or PHRASES["next"].match(clause.text))
+    return bool(
+        clause.aside or PHRASES["void"].search(f"{before}~{after}".strip("~")) or PHRASES["next"].match(clause.text)
+    )
 
 
 def commits(text: str, wanted: Iterable[str]) -> bool:
@@ -96,7 +105,7 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
 
     both = any(map(is_it, ("yes", "no", "true", "false")))
     long = [re.escape(name) for name in wanted if PHRASES["clause_joint"].search(name) or re.search(r"\W", name)]
-    if wanted[0].lower() in _SIGN and len({sign for sign in _signs(text)}) == 1:
+    if wanted[0].lower() in _SIGN and len(set(_signs(text))) == 1:
         return _SIGN[wanted[0].lower()] in _signs(text)
     every = clauses(text, re.compile("|".join(long), re.I) if long else None)
     if PHRASES["declined"].search(text):
@@ -107,16 +116,21 @@ def commits(text: str, wanted: Iterable[str]) -> bool:
         clause = every[i]
         if PHRASES["taken_back"].match(clause.text) or (not both and i and PHRASES["cue"].match(clause.text + " ")):
             return False
-        alone = all(void(c) for c in every if c is not clause)
-        if PHRASES["led_in"].match(clause.text) and not alone:
+        if PHRASES["led_in"].match(clause.text) and not all(void(c) for c in every[-20:] if c is not clause):
             continue
         value = next((p for p in places(clause) if is_it(p)), None)
         if value is None or void(clause, value):
             apposed = i and clause.join == "," and re.match("(?:the|an?) [a-z]", clause.text)
-            if not void(clause) and not apposed and (clause.join.endswith("but") or _short(clause, is_it, both) or PHRASES["states"].match(clause.text)):
+            if (
+                not void(clause)
+                and not apposed
+                and (clause.join.endswith("but") or _short(clause, is_it, both) or PHRASES["states"].match(clause.text))
+            ):
                 return False
             continue
-        strong = PHRASES["strong_join"].fullmatch(clause.join) or (i and PHRASES["copula_end"].search(every[i - 1].text))
+        strong = PHRASES["strong_join"].fullmatch(clause.join) or (
+            i and PHRASES["copula_end"].search(every[i - 1].text)
+        )
         if PHRASES["states"].match(clause.text):
             other = [c for c in every[:i] if PHRASES["states"].match(c.text) and not void(c)]
             return all(any(map(is_it, places(c))) for c in other)
@@ -145,7 +159,8 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
             found = {value for p in places(clause) if (value := guess(p)) and not void(clause, p)}
         elif PHRASES["against"].search(_bare(clause.text)):
             denied |= found
-            sure, mentioned = ([x for x in every if x[1] not in denied] for every in (sure, mentioned))
+            sure = [x for x in sure if x[1] not in denied]
+            mentioned = [x for x in mentioned if x[1] not in denied]
             continue
         if PHRASES["taken_back"].match(clause.text) or (found and re.match("(?:or|and) ", clause.text)):
             sure, mentioned = [], []
@@ -209,7 +224,7 @@ def _short(clause: Clause, is_it: Callable[[str], bool], both: bool) -> bool:
     words = _bare(clause.text).split()
     if clause.join == "," and re.fullmatch(r"(?:[A-Z][\w'-]*|and|or| )+", clause.text):
         words = words[:1]  # one more of a list
-    if not 1 <= len(words) <= 3 or PHRASES["led_in"].match(clause.text) or _BOTH.fullmatch(words[0]) and not both:
+    if not 1 <= len(words) <= 3 or PHRASES["led_in"].match(clause.text) or (_BOTH.fullmatch(words[0]) and not both):
         return False
     if both:
         return _BOTH.fullmatch(words[0]) is not None and not is_it(words[0])

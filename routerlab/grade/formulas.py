@@ -33,7 +33,10 @@ def math(query: Query, answer: str) -> Result:
     text = delimited(in_symbols(text))
     if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
         gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
-    for sign, words in (("emptyset|varnothing", "no (?:real )?solutions?"), (r"mathbb\{?R|-\\infty, ?\\infty", "all reals?(?: numbers)?")):
+    for sign, words in (
+        ("emptyset|varnothing", "no (?:real )?solutions?"),
+        (r"mathbb\{?R|-\\infty, ?\\infty", "all reals?(?: numbers)?"),
+    ):
         if re.search(sign, gold) and re.fullmatch(rf"[\w\s']{{0,30}}\b{words}\W*", text, re.I):
             return verdict(True)
     if text.strip() and _plain(answer) == _plain(gold):
@@ -152,7 +155,7 @@ def _readable(text: str) -> str:
     text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
-    text = re.sub(r"(\d*)\.(\d*)\\overline\{(\d+)\}", _fraction, text)
+    text = re.sub(r"(?<!\d)(\d{0,50})\.(\d{0,50})\\overline\{(\d+)\}", _fraction, text)
     text = re.sub(r"([bpBV])matrix\b", "pmatrix", text)
     if rows := re.fullmatch(r"\s*\[\s*(\[[^\[\]]+\](?:,\s*\[[^\[\]]+\])*)\s*\]\s*", text):
         rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", rows[1])]

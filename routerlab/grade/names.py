@@ -5,7 +5,8 @@ import unicodedata
 
 from routerlab.grade.statements import PHRASES, QUOTES
 
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august"]
+_MONTHS += ["september", "october", "november", "december"]
 _MONTH = "|".join([*_MONTHS, *(month[:3] for month in _MONTHS)])
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _DATE = re.compile(rf"{_DAY} (?:of )?({_MONTH})\b\.?|({_MONTH})\b\.? {_DAY}(?![\d:])")

@@ -68,14 +68,17 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
     text = clean(kept)
     if last and PHRASES["parallel"].search(text):
         return SEVERAL
-    for name in ("supplement", "parts") if last else ():
-        shorter = PHRASES[name].sub(r"\1" if name == "parts" else "", text)
+    if last:
+        shorter = PHRASES["supplement"].sub("", text)
         text = shorter if numbers(shorter) else text
     text = PHRASES["since"].sub(" : ", text) if last else text
     end = PHRASES["conclusion"].split(text)[-1]
     text = PHRASES["exactly"].split(end if last and numbers(end) else text)[-1]
     before, _, after = text.partition(": ")
-    alone = len(numbers(before)) < 2 or not numbers(after)
+    parts = numbers(after)
+    if len(parts) > 1 and [number.value for number in numbers(before)] == [sum(number.value for number in parts)]:
+        text = before  # "88 keys: 52 white and 36 black"
+    alone = len(numbers(before)) < 2 or not parts
     text = before if alone and re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
