@@ -19,9 +19,9 @@ from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
-PAIRS, ASIDE, SEVENTH = (
+PAIRS, ASIDE, SEVENTH, EIGHTH = (
     [json.loads(line) for line in (Path(__file__).parent / "data" / name).read_text().splitlines()]
-    for name in ("pairs.jsonl", "pairs_aside.jsonl", "pairs_seventh.jsonl")
+    for name in ("pairs.jsonl", "pairs_aside.jsonl", "pairs_seventh.jsonl", "pairs_eighth.jsonl")
 )
 
 
@@ -74,9 +74,20 @@ def test_pairs_of_the_seventh_measurement_hold_their_rates():
     assert len(SEVENTH) == 992
     assert not [v for _, v in graded if v.error]
     assert kinds.count((True, False)) <= 10
-    assert kinds.count((False, True)) <= 49
+    assert kinds.count((False, True)) <= 52
     assert kinds[1:480:2].count((True, False)) <= 7
     assert kinds[1:480:2].count((False, True)) <= 20
+
+
+def test_pairs_of_the_eighth_measurement_hold_their_rates():
+    """600 pairs by an attacker who did not know the readers: 15 falsely CORRECT (2.5 %) and 46 missed (7.7 %) at first
+    sight; what 5 of the false ones showed was repaired afterwards. Today's rates."""
+    graded = pairs_graded(EIGHTH)
+    kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
+    assert len(EIGHTH) == 600
+    assert not [v for _, v in graded if v.error]
+    assert kinds.count((True, False)) <= 10
+    assert kinds.count((False, True)) <= 46
 
 
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])

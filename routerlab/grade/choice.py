@@ -58,6 +58,10 @@ def _lettered(text: str, options: dict[str, str]) -> str:
     """A text with (B) in place of the text of option B, and in place of "B) text" and "text (B)"."""
     plain = {k: tidy(unicodedata.normalize("NFKC", v)).lower() for k, v in options.items()}
     texts = {" ".join(v.split()).strip(" .,;:"): k for k, v in plain.items()}
+    letters = "".join(options)
+    text = re.sub(
+        rf"(?<!\w)(?<!from )\(?[{letters}]\)? ?(?:-|to|through) ?\(?[{letters}]\)?(?!\w)", "several options", text
+    )
     words = sorted((re.escape(t) for t in texts if len(t) > 1 or t.isdigit()), key=len, reverse=True)
     text = re.sub(r"[^\S\n]+", " ", text)
     if words and len(texts) == len(options):
@@ -70,28 +74,8 @@ def _lettered(text: str, options: dict[str, str]) -> str:
 
 _POLAR = {"yes", "no", "true", "false"}
 _PLACES: list[str] = ["first", "second", "third", "fourth", "fifth", "one", "two", "three", "four", "five"]
-_STOP = {
-    "correct",
-    "right",
-    "answer",
-    "option",
-    "them",
-    "these",
-    "those",
-    "above",
-    "a",
-    "an",
-    "the",
-    "it",
-    "is",
-    "of",
-    "to",
-    "in",
-    "and",
-    "or",
-    "are",
-    "be",
-}
+_WORDS = "correct right answer option them these those above a an the it is of to in and or are be"
+_STOP = set(re.findall(r"\w+", _WORDS))
 
 
 def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
