@@ -19,22 +19,17 @@ from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
-PAIRS, ASIDE = (
+PAIRS, ASIDE, SEVENTH, EIGHTH = (
     [json.loads(line) for line in (Path(__file__).parent / "data" / name).read_text().splitlines()]
-    for name in ("pairs.jsonl", "pairs_aside.jsonl")
+    for name in ("pairs.jsonl", "pairs_aside.jsonl", "pairs_seventh.jsonl", "pairs_eighth.jsonl")
 )
 
 
 STILL_MISSED = {  # right answers of pairs.jsonl that the readers do not take
     "numeric": ["I'd pick 43 over 42.", "It's 14. My earlier 41 was a typo."],
-    "multiple_choice": ["It doesn't decrease, it increases."],
-    "math": [r"$0.\overline{3}$"],
-    "exact": [
-        "No. Yes would be wrong.",
-        "First I thought of Professor Plum. Then I realized it was Colonel Mustard.",
-        "Yes... no, wait. No.",
-        "I'd answer no, since yes would contradict the premise.",
-    ],
+    "multiple_choice": [],
+    "math": [],
+    "exact": ["Yes... no, wait. No."],
 }
 
 
@@ -65,12 +60,34 @@ def test_pairs_that_were_kept_aside_hold_their_rates():
     assert len(missed) <= 7
 
 
-@pytest.mark.xfail(strict=True, reason="of the 95 pairs that taught nothing, 2 false CORRECT (2.1 %), 4 missed (4.2 %)")
 def test_pairs_that_taught_nothing_meet_the_bar():
     graded = pairs_graded(ASIDE[410:])
     false = [r for r, v in graded if v.grade is Grade.CORRECT and not r["correct"]]
     missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
     assert (len(false) <= 0.02 * 95, len(missed) <= 0.06 * 95) == (True, True)
+
+
+def test_pairs_of_the_seventh_measurement_hold_their_rates():
+    """992 pairs. Every second one of the first 480 taught nothing: of these 240, 7 are falsely CORRECT, 20 missed."""
+    graded = pairs_graded(SEVENTH)
+    kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
+    assert len(SEVENTH) == 992
+    assert not [v for _, v in graded if v.error]
+    assert kinds.count((True, False)) <= 10
+    assert kinds.count((False, True)) <= 52
+    assert kinds[1:480:2].count((True, False)) <= 7
+    assert kinds[1:480:2].count((False, True)) <= 20
+
+
+def test_pairs_of_the_eighth_measurement_hold_their_rates():
+    """600 pairs by an attacker who did not know the readers: 15 falsely CORRECT (2.5 %) and 46 missed (7.7 %) at first
+    sight; what 5 of the false ones showed was repaired afterwards. Today's rates."""
+    graded = pairs_graded(EIGHTH)
+    kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
+    assert len(EIGHTH) == 600
+    assert not [v for _, v in graded if v.error]
+    assert kinds.count((True, False)) <= 10
+    assert kinds.count((False, True)) <= 46
 
 
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])

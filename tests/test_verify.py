@@ -17,10 +17,11 @@ from routerlab.core.queries import Query
 from routerlab.grade import code as codes
 from routerlab.grade import deadline as workers
 from routerlab.grade import verify
-from routerlab.grade.answers import EVALUATE, Result, normal
+from routerlab.grade.answers import EVALUATE, Result
 from routerlab.grade.contract import boxed
 from routerlab.grade.formulas import math
 from routerlab.grade.instructions import CHECKS, followed, sentences
+from routerlab.grade.names import normal
 from routerlab.grade.numeric import clean, numbers
 from routerlab.grade.sandbox import Ran, SandboxError
 from routerlab.grade.verify import Verdict, VerifyError, abstains, grade, grade_many

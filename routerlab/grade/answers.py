@@ -8,7 +8,6 @@ import ast
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,8 +16,10 @@ from typing import Any, NamedTuple
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
+from routerlab.grade.clauses import commits, contradicted
+from routerlab.grade.names import key, same
 from routerlab.grade.remote import alike
-from routerlab.grade.statements import PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
+from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 class VerifyError(ValueError):
@@ -52,38 +53,27 @@ def reference(query: Query) -> str:
     return query.reference
 
 
-def normal(text: str) -> str:
-    """A text in the form in which answers are compared.
-
-    Case, width, quotes, spaces, a first article and punctuation at the ends do not count. Inner punctuation and signs
-    do: "1.5" is not "15" and "-5" is not "5".
-    """
-    text = unicodedata.normalize("NFKC", text).casefold().translate(QUOTES)
-    text = " ".join(text.replace("**", "").split()).strip("\"'`_ ").rstrip(".,;:!?\"'`_ ")
-    bare = re.sub(r"^(?:the|an?) (?=\S)", "", text)
-    return bare or text
-
-
 # Where a sentence has its answer.
 _FOCUS = ["subject", "cleft", "doer", "agent", "word", "place", "moment", "born", "year", "tail", "title"]
 _BOTH = {"yes", "no", "true", "false"}
 
 
-def _key(text: str) -> str:
-    return re.sub(r"(?<=[^\W\d]),(?= )", "", normal(text))  # "Hello, world" is "hello world"
+def _is(phrase: str, wanted: set[str]) -> bool:
+    return any(same(phrase, name) for name in wanted)
 
 
 def exact(query: Query, answer: str) -> Result:
     """What the answer states is the reference or one of meta["aliases"]."""
-    wanted = {_key(x) for x in (reference(query), *query.meta.get("aliases", ()))}
+    wanted = {reference(query), *query.meta.get("aliases", ())}
     if not answer.strip():
         return FORMAT
-    if _key(answer) in wanted:
+    if _is(answer, wanted):
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
-        return verdict(_key(strict) in wanted, " by contract")
+        return verdict(key(strict) in map(key, wanted), " by contract")
     text = PHRASES["asked"].sub("", tidy(answer).lstrip(), count=1)
-    return verdict(last_stated(text, partial(_short, wanted), partial(_short, wanted)) == "wanted")
+    value = last_stated(text, partial(_short, wanted), partial(_short, wanted))
+    return verdict((value == "wanted" and not contradicted(text, wanted)) or commits(text, wanted))
 
 
 def _named(wanted: set[str], phrase: str) -> str | None:
@@ -91,28 +81,28 @@ def _named(wanted: set[str], phrase: str) -> str | None:
     phrase = re.sub(r"(?<=[A-Za-z)])_\{?(?=\d)|(?<=\d)\}(?=[A-Z(]|\$)", "", phrase) if "$" in phrase else phrase
     phrase = re.sub(r"\\(?:text|mathrm|textbf)\s?\{([^{}]{0,500})\}|\$|(?<!\w)\*|\*(?!\w)", r"\1", phrase)
     first, _, rest = phrase.partition(",")
-    if _key(phrase) in wanted or (_key(first) in wanted & _BOTH and not set(_key(rest).split()) & _BOTH):
+    if _is(phrase, wanted) or (_is(first, wanted & _BOTH) and not set(key(rest).split()) & _BOTH):
         return "wanted"
     phrase = PHRASES["bullet"].sub("", phrase.strip())
     kept = affirmed(phrase)
-    if kept is not None and PHRASES["listed"].fullmatch(kept.strip(" .")) and _key(kept) not in wanted:
+    if kept is not None and PHRASES["listed"].fullmatch(kept.strip(" .")) and not _is(kept, wanted):
         return SEVERAL
-    if kept is None or not _key(kept):
-        return SEVERAL if _key(phrase) else None
+    if kept is None or not key(kept):
+        return SEVERAL if key(phrase) else None
     for end in (len(kept), *(m.start() for m in PHRASES["remark"].finditer(kept[:400]))):
         rest = kept[end:]
         open_ = PHRASES["alternative"].search(rest[:12]) or _BOTH & set(
             re.findall(r"\w+", re.split(r"\b(?:because|since|as)\b", rest[:400])[0].lower())
         )
-        if _key(kept[:end]) in wanted and not open_:
+        if _is(kept[:end], wanted) and not open_:
             return "wanted"
-    return _key(kept)
+    return key(kept)
 
 
 def _short(wanted: set[str], text: str) -> str | None:
     """The same of a text without a statement: all of it, or the subject or the object of its only sentence."""
     if truth := PHRASES["truth"].match(text) or re.match(r"(?P<it>yes|no)[,.!;] (?:all|that)", text, re.I):
-        return "wanted" if _key(truth["it"]) in wanted else truth["it"]
+        return "wanted" if _is(truth["it"], wanted) else truth["it"]
     value = _named(wanted, text)
     if value == "wanted" or (value == SEVERAL and "; " not in text) or len(text.split()) > 25:
         return value

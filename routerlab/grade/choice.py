@@ -7,7 +7,10 @@ from typing import Any
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, normal, reference, verdict
+from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.clauses import commits, endorsed
+from routerlab.grade.names import normal
+from routerlab.grade.numeric import Number, stated_number
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 
@@ -32,7 +35,10 @@ def multiple_choice(query: Query, answer: str) -> Result:
         return verdict(letter == wanted, " by contract")
     if (chosen := _named(answer, options)) is None:
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
-        chosen = last_stated(text, partial(_read, options), partial(_weak, options))
+        chosen = last_stated(text, partial(_read, options), lambda text: closed(text, options)[0])
+        if chosen != SEVERAL and not PHRASES["cue"].search(text):
+            value, denied = closed(answer, options)
+            chosen = value or (chosen if chosen not in denied else None)
     return verdict(chosen == wanted) if chosen in options else FORMAT
 
 
@@ -52,14 +58,78 @@ def _lettered(text: str, options: dict[str, str]) -> str:
     """A text with (B) in place of the text of option B, and in place of "B) text" and "text (B)"."""
     plain = {k: tidy(unicodedata.normalize("NFKC", v)).lower() for k, v in options.items()}
     texts = {" ".join(v.split()).strip(" .,;:"): k for k, v in plain.items()}
+    letters = "".join(options)
+    text = re.sub(
+        rf"(?<!\w)(?<!from )\(?[{letters}]\)? ?(?:-|to|through) ?\(?[{letters}]\)?(?!\w)", "several options", text
+    )
     words = sorted((re.escape(t) for t in texts if len(t) > 1 or t.isdigit()), key=len, reverse=True)
     text = re.sub(r"[^\S\n]+", " ", text)
     if words and len(texts) == len(options):
-        pattern = rf"(?<!\w)(?<!option )(?<!choice )(?<!step )(?:{'|'.join(words)})(?!\w)"
-        text = re.sub(pattern, lambda m: f"({texts.get(m[0].lower(), '?')})", text, flags=re.I)
+        pattern = rf"(?<!\w)(?<!option )(?<!choice )(?<!step )({'|'.join(words)})(?:(?<=[a-z])s)?(?!\w)"
+        text = re.sub(pattern, lambda m: f"({texts.get(m[1].lower(), '?')})", text, flags=re.I)
     text = PHRASES["weighed"].sub(": ", PHRASES["latex_text"].sub(r"\1", text))
     text = re.sub(r"(?<![\w'])([A-Z])\b[^\w\n]{1,6}\(\1\)", r"(\1)", text)
     return re.sub(r"\(([A-Z])\)[^\w\n]{1,4}(?:option |choice )?\1\b[)\]]?", r"(\1)", text)
+
+
+_POLAR = {"yes", "no", "true", "false"}
+_PLACES: list[str] = ["first", "second", "third", "fourth", "fifth", "one", "two", "three", "four", "five"]
+_WORDS = "correct right answer option them these those above a an the it is of to in and or are be"
+_STOP = set(re.findall(r"\w+", _WORDS))
+
+
+def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
+    """The only option that the clauses of a text endorse, by letter, text or words for it, and the ones they deny."""
+    answer, options = _in_plain_words(answer, options)
+    if {*map(normal, options.values())} <= _POLAR:
+        left = {k for k, v in options.items() if commits(answer, [normal(v)])}
+        if len(left) == 1:
+            return left.pop(), set()
+    text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
+    words = {k: {*re.findall(r"\w+", v.lower())} - _STOP for k, v in options.items()}
+    if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
+        text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
+    mark = re.compile(f"§([{''.join(options)}])")
+    text = PHRASES["in_order"].sub(lambda m: f"({_by_place((m[1] or m[2]).lower(), options)})", text)
+    text = re.sub(r"(?i)\b(option|choice) ([a-z])(?= ?[(]|$)", lambda m: f"{m[1]} {m[2].upper()}", text)
+    text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
+    text = re.sub(
+        r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text)
+    )
+    judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}
+    if len(judged) > 1:  # "A: false, B: true"
+        left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
+        if len(left) == 1:
+            return left[0], set()
+
+    def guess(phrase: str) -> str | None:
+        said = {*re.findall(r"\w+", phrase.lower())} - _STOP
+        fit = [k for k, have in words.items() if said and said <= have]
+        return fit[0] if len(fit) == 1 else None
+
+    value, denied = endorsed(text, mark, guess)
+    amounts = {k: stated_number(v) for k, v in options.items()}
+    if value is None and len({*mark.findall(text)}) < 2 and all(isinstance(x, Number) for x in amounts.values()):
+        said = stated_number(answer)
+        fit = [
+            k for k, x in amounts.items() if isinstance(said, Number) and isinstance(x, Number) and x[:2] == said[:2]
+        ]
+        value = fit[0] if len(fit) == 1 and fit[0] not in denied else None
+    return value, denied
+
+
+def _by_place(word: str, options: dict[str, str]) -> str:
+    return sorted(options)[-1] if word == "last" else "ABCDE"[_PLACES.index(word) % 5]
+
+
+def _in_plain_words(answer: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """An answer and options with one word for each way to say that something grows, falls or stays."""
+    for name, word in (("same", "unvaried"), ("more", "increases"), ("less", "decreases")):
+        own = [v for v in options.values() if PHRASES[name].search(v)]
+        if len(own) == 1 and normal(own[0]) not in answer.lower():
+            answer = PHRASES[name].sub(word, answer)
+            options = {k: PHRASES[name].sub(word, v) for k, v in options.items()}
+    return answer, options
 
 
 def _read(options: dict[str, str], phrase: str) -> str | None:
@@ -70,51 +140,3 @@ def _read(options: dict[str, str], phrase: str) -> str | None:
     match = re.fullmatch(r"\W{0,3}([A-Za-z])\W{0,3}", kept) or PHRASES["first_option"].match(kept)
     letter = next(filter(None, match.groups())).upper() if match else None
     return letter if letter in options else None
-
-
-def _weak(options: dict[str, str], text: str) -> str | None:
-    """The option that a text without an explicit statement commits to last, in a sentence or on a line of its own."""
-    if PHRASES["torn"].search(text[-200:]):
-        return SEVERAL
-    denied, chosen, text = PHRASES["option_denied"], [], PHRASES["because"].sub("", text)
-    for match in PHRASES["commits"].finditer(text):
-        place = match.start(match.lastindex or 0)
-        letter, after = text[place], text[place + 1 : place + 40]
-        doubt = match.lastindex == 1 and PHRASES["doubt"].search(text[max(0, place - 9) : place])
-        doubt = doubt or PHRASES["doubted"].search(text[max(0, match.start() - 30) : match.start()])
-        if letter in options and not denied.match(after) and not doubt:
-            several = match.lastindex == 2 and PHRASES["another"].match(after[:29])
-            chosen.append((place, SEVERAL if several else letter))
-    alone = [(m.start(), _letter(m[0])) for m in re.finditer(r"(?:^|(?<=[.!?]\s))\W{0,5}\w\b[^\w\n]{0,5}$", text, re.M)]
-    lines = [(place, letter) for place, letter in alone if letter in options]
-    if len({letter for _, letter in lines}) == 1:  # several lines list the options again
-        chosen.append(lines[-1])
-    if chosen:
-        return max(chosen)[1]
-    judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text) if m[1] in options}
-    if len(judged) > 1:  # "A: false, B: true"
-        left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
-        return left[0] if len(left) == 1 else None
-    text = re.sub(r"\(?\b[A-Z]\)?\?\s", " ", text)  # "A? B? I am not sure."
-    if ending := re.search(r"\b(?:is|are|was|were) \(([A-Z])\)(?=\W{0,3}$| \(\d|,? (?:followed|with|which)\b)", text):
-        return ending[1] if affirmed(text[-400:]) else SEVERAL
-    if len(options.keys() & re.findall(r"(?:^|(?<=[.!?;]\s))\W{0,5}([A-Z])\b", text, re.M)) > 2:
-        return None  # the options, one after the other
-    named = set(re.findall(r"\(([A-Z])\)", affirmed(text) or "")) & options.keys()
-    if len(named) == 1 and len(text.split()) <= 12:
-        return named.pop()
-    labels = set(re.findall(r"(?<![\w'])([A-Z])(?:[).:](?!\w)| - )", text))
-    first = re.match(r"\W{0,3}([A-Z])(?:[).:]+| - )\s*(\S)", text)
-    if first and first[1] in options and labels == {first[1]} and (first[2].isupper() or ")" in first[0]):
-        return None if denied.search(text) else first[1]
-    if len(text.split()) <= 12 and (read := _read(options, text)):
-        return read
-    lines = [line for line in text.split("\n") if not re.match(r"\W{0,6}[A-Z]\W{1,3}\([A-Z]\)|\W{0,5}[A-Z][).:]", line)]
-    for sentence in reversed(re.split(r"(?<=[.!?])\s", " ".join(lines or [text])[-500:])):
-        clause = re.split(
-            r"\bbut\b|\bhowever\b",
-            PHRASES["aside"].sub(" ", affirmed(re.sub(r"\b[A-Z] (?:through|to|-) [A-Z]\b", "", sentence)) or ""),
-        )[-1]
-        if named := {m[m.lastindex or 0] for m in PHRASES["mentioned"].finditer(clause)} & options.keys():
-            return named.pop() if len(named) == 1 else None
-    return None

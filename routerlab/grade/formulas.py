@@ -8,8 +8,10 @@ import yaml
 
 from routerlab.core.queries import Query
 from routerlab.grade import contract
-from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, normal, reference, verdict
+from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
+from routerlab.grade.names import normal
 from routerlab.grade.numeric import in_digits
+from routerlab.grade.plain_math import delimited, in_symbols
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
@@ -27,7 +29,16 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = in_digits(tidy(answer)) if len(answer.split()) > 2 else tidy(answer)
+    text = in_digits(tidy(answer)) if len(answer.split()) > 1 else tidy(answer)
+    text = delimited(in_symbols(text))
+    if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
+        gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
+    for sign, words in (
+        ("emptyset|varnothing", "no (?:real )?solutions?"),
+        (r"mathbb\{?R|-\\infty, ?\\infty", "all reals?(?: numbers)?"),
+    ):
+        if re.search(sign, gold) and re.fullmatch(rf"[\w\s']{{0,30}}\b{words}\W*", text, re.I):
+            return verdict(True)
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
@@ -42,6 +53,9 @@ def math(query: Query, answer: str) -> Result:
         ):
             said = ", ".join(value.rpartition("=")[2] for value in values) or said
             said = rf"\{{{said}\}}" if gold.startswith(r"\{") and values else said
+    if said == SEVERAL and r"\cup" in gold:
+        parts = [_readable(_content(m)) for m in _MATH.finditer(text.strip().rpartition("\n")[2])]
+        said = r"\cup ".join(parts) if len(parts) > 1 and all(part[0] in "([" for part in parts) else said
     if re.match(r"\\[gl]eq?(?![a-z])|[<>≤≥]", said):
         return verdict(False)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
@@ -63,6 +77,9 @@ def formula(phrase: str) -> str | None:
     names = [_content(m).partition("=")[::2] for m in inline]
     if len({value for name, value in names if name.strip() == names[0][0].strip()}) > 1 and all(v for _, v in names):
         return SEVERAL  # x = 1, x = 2
+    gap = kept[inline[-2].end() - 1 : inline[-1].start() + 1] if len(inline) > 1 else ""
+    if PHRASES["listed_formula"].fullmatch(gap) and "=" not in _content(inline[-1]):
+        return SEVERAL
     if PHRASES["several_formulas"].search(re.sub(r"\(or [^()]*\)", "", _MATH.sub(" ", kept))) and (
         len(inline) != 1 or kept.lower().startswith("either")
     ):
@@ -135,9 +152,15 @@ def _unlike(gold: str, said: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"(?<!\\)\\[!,;: ]", "", text)
+    text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
+    text = re.sub(r"(?<!\d)(\d{0,50})\.(\d{0,50})\\overline\{(\d+)\}", _fraction, text)
+    text = re.sub(r"([bpBV])matrix\b", "pmatrix", text)
+    if rows := re.fullmatch(r"\s*\[\s*(\[[^\[\]]+\](?:,\s*\[[^\[\]]+\])*)\s*\]\s*", text):
+        rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", rows[1])]
+        text = r"\begin{pmatrix}" + r" \\ ".join(rows) + r"\end{pmatrix}"
+    text = re.sub(r"\\text\s?\{[^{}]*\}\s*$", "", text) if re.search(r"\d", text) else text
     text = re.sub(r"(?<=\d)\{,\}(?=\d{3})", ",", text).replace("°", r"^\circ").strip(" $")
     above = re.fullmatch(r"\s*[a-z]\s*(>|≥)([^<>≤≥=]+)", re.sub(r"\\geq?(?![a-z])|>=", "≥", text))
     if above:
@@ -147,6 +170,12 @@ def _readable(text: str) -> str:
         return text
     low, over, under, high = sides.groups()  # x < 2 is the interval below 2
     return ("[" if over == "≤" else "(") + (low or r"-\infty") + "," + high + ("]" if under == "≤" else ")")
+
+
+def _fraction(digits: re.Match) -> str:
+    whole, still, again = digits.groups()
+    below = (10 ** len(again) - 1) * 10 ** len(still)
+    return rf"\frac{{{int(whole + still + again) - int('0' + whole + still)}}}{{{below}}}"
 
 
 def _plain(text: str) -> str:

@@ -12,6 +12,7 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.clauses import clauses
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))
@@ -65,10 +66,20 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
     if kept is None:
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
+    if last and PHRASES["parallel"].search(text):
+        return SEVERAL
+    if last:
+        shorter = PHRASES["supplement"].sub("", text)
+        text = shorter if numbers(shorter) else text
     text = PHRASES["since"].sub(" : ", text) if last else text
     end = PHRASES["conclusion"].split(text)[-1]
     text = PHRASES["exactly"].split(end if last and numbers(end) else text)[-1]
-    text = text.partition(": ")[0] if re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
+    before, _, after = text.partition(": ")
+    parts = numbers(after)
+    if len(parts) > 1 and [number.value for number in numbers(before)] == [sum(number.value for number in parts)]:
+        text = before  # "88 keys: 52 white and 36 black"
+    alone = len(numbers(before)) < 2 or not parts
+    text = before if alone and re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
     if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
@@ -105,19 +116,39 @@ def _weak(text: str) -> Number | str | None:
     """The number of a text without an explicit statement: the last of the last sentence with one, notes left out."""
     lines = [x for x in text.split("\n") if re.search(r"\d", x) and not PHRASES["note"].match(x)]
     sentences = (re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line) for line in lines[-3:])
-    values = (
-        read_number(x, last=True) for x in reversed(list(itertools.chain(*sentences))) if not PHRASES["note"].match(x)
-    )
+    kept = [x for x in itertools.chain(*sentences) if not PHRASES["note"].match(x)]
+    kept = [x for x in kept if not PHRASES["reported_number"].match(x)] or kept
+    values = (read_number(_sure(x), last=True) for x in reversed(kept))
     return next(filter(None, values), None)
+
+
+def _sure(sentence: str) -> str:
+    """A sentence without the clauses with a number that only suppose or report, if another clause has one."""
+    if PHRASES["several_values"].search(sentence):
+        return sentence
+    amounts = [clause.text for clause in clauses(sentence[-2000:]) if re.search(r"\d", clause.text)]
+    supposed = [text for text in amounts if PHRASES["supposed_number"].search(text)]
+    for text in supposed if len(supposed) < len(amounts) else ():
+        sentence = sentence.replace(text, " ")
+    return sentence
 
 
 def in_digits(text: str) -> str:
     """A sentence without a digit, its numbers in words written in digits."""
-    return text if re.search(r"\d", text) else PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    if re.search(r"\d", text):
+        return text
+    text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
+    text = re.sub(r"(?i)^\W*(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
+    text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
+    text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
+    text = re.sub(r"(?i)\b(\d+|one|a) third\b", lambda m: f"{m[1] if m[1].isdigit() else 1}/3", text)
+    return re.sub(r"(?i)(?<=\d) point (?=\d)", ".", text)
 
 
 def _worded(words: str) -> int:
     """The value of "three hundred and five"."""
+    if year := PHRASES["year_in_words"].fullmatch(words):
+        return 100 * _worded(year[1]) + _worded(year[2])
     total = below = 0
     for word in re.findall("[a-z]+", words.lower()):
         value = _WORDS.get(word, 0) or _SCALE.get(word, 0)
@@ -128,7 +159,7 @@ def _worded(words: str) -> int:
 
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
-    answer = in_digits(PHRASES["closing"].sub("", answer[-LONGEST:]))
+    answer = PHRASES["item"].sub("", in_digits(PHRASES["closing"].sub("", answer[-LONGEST:])))
     bold = re.findall(r"\*\*([^*\n]{1,60})\*\*", "\n".join(answer[-5000:].strip().split("\n")[-2:]))
     value = read_number(bold[-1]) if bold else None
     return last_stated(tidy(answer), read_number, lambda text: value or _weak(text))

@@ -40,6 +40,7 @@ def tidy(text: str) -> str:
     text = PHRASES["checked"].sub("", text[-LONGEST:].translate(QUOTES).replace("\r", ""))
     if (other := PHRASES["goes_on"].search(text)) and PHRASES["said"].search(text[: other.start()]):
         text = text[: other.start()]  # the model went on with a question of its own
+    text = PHRASES["all_but"].sub("not ", text)
     return PHRASES["closing"].sub("", re.sub(r"(?<![\d*])\*\*+|\*\*+(?![\d*])|__+|`+", "", text))
 
 

@@ -23,6 +23,7 @@ from routerlab.grade.contract import lenient_share
 from routerlab.grade.deadline import grade_apart
 from routerlab.grade.formulas import math
 from routerlab.grade.instructions import instructions
+from routerlab.grade.names import normal
 from routerlab.grade.numeric import numeric
 from routerlab.grade.sandbox_fusion import executor
 from routerlab.grade.statements import PHRASES
@@ -158,7 +159,7 @@ def abstains(answer: str) -> str | None:
 
     Only a short answer that begins so abstains; where the model goes on to guess, the guess is graded.
     """
-    text = short.normal(answer).replace("i'm not", "i am not")
+    text = normal(answer).replace("i'm not", "i am not")
     words = len(text.split())
     if words <= 60 and PHRASES["refused"].match(text):
         return "refusal"
