@@ -251,9 +251,8 @@ def test_a_pattern_that_takes_for_ever_is_an_error_and_the_next_is_graded():
 
 def test_a_pattern_in_a_schema_has_a_deadline_and_the_next_answer_is_graded():
     evil = ask("json", schema={"type": "string", "pattern": "^(a+)+$"})
-    # The deadline holds the import of jsonschema too: 3 s on a busy machine.
-    late, then = grade_apart(json_value, [(evil, '"' + "a" * 40 + 'b"'), (evil, '"aaa"')], 1, timeout_s=8.0)
-    assert "more than 8 s" in str(late)
+    late, then = grade_apart(json_value, [(evil, '"' + "a" * 40 + 'b"'), (evil, '"aaa"')], 1, timeout_s=2.0)
+    assert "more than 2 s" in str(late)
     assert then == (1.0, "match")
 
 

@@ -141,6 +141,10 @@ def _query(text: str) -> Query:
     return Query(tuple(messages), *rest)
 
 
+# What a verifier imports when it grades.
+_LATER = {"json_value": ("jsonschema.validators", "referencing"), "reasoning_gym": ("reasoning_gym.factory",)}
+
+
 def serve() -> None:
     """Grade the answers on standard input; the body of a worker process."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -156,7 +160,10 @@ def serve() -> None:
         name, seconds, at_once, queries, which, answers = json.loads(line)
         verifier = pkgutil.resolve_name(name)
         if name not in loaded:
-            if name.endswith(":math"):  # import the algebra and build its grammar
+            kind = name.partition(":")[2]
+            for module in _LATER.get(kind, ()):
+                pkgutil.resolve_name(module)
+            if kind == "math":  # import the algebra and build its grammar
                 verifier(Query.ask("1", r"\frac{4}{4}", verifier="math"), r"$\frac{2}{2}$")
             loaded.add(name)
             send([])  # the clock of the first answer begins here
