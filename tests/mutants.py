@@ -124,6 +124,7 @@ def run_pytest(arguments: list[str], root: Path, log: Path) -> None:
     os.chdir(root)
     sys.path[0] = str(root)
     os.environ["PYTHONPATH"] = str(root)
+    sys.dont_write_bytecode = False
     gc.freeze()  # what was imported before is shared memory until the garbage collector looks at it
     sys.exit(pytest.main(arguments))
 

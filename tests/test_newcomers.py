@@ -72,9 +72,11 @@ def test_probes_are_even_different_and_in_no_order(world):
     views = router.features.views([q.text for q in queries[:600]])
     level, group = router.estimate(views).mean(1), groups.probabilities(views).argmax(1)
     at = [queries.index(q) for q in probes]
+    half = [queries.index(q) for q in choose_probes(router, groups, queries[:600], 300)]
     for g in np.unique(group):
         inside = group == g
         assert abs((group[at] == g).sum() - 40 * inside.mean()) <= 2, "each group has its share"
+        assert abs((group[half] == g).sum() - 300 * inside.mean()) <= 2, "and not by chance, as by the level alone"
         ranks = np.searchsorted(np.sort(level[inside]), level[[i for i in at if group[i] == g]]) / inside.sum()
         assert abs(ranks.mean() - 0.5) < 0.1, "easy and hard questions alike"
         assert np.histogram(ranks, 4, (0, 1))[0].min() >= 2

@@ -134,6 +134,13 @@ def test_nothing_gets_out(runs, name):
 
 
 @boxed
+def test_processor_time_ends_a_program_before_the_clock_does():
+    ran = run_code("while True: pass", "", Limits(timeout_s=100, cpu_s=1))
+    assert ran.status == "timeout"
+    assert ran.seconds < 100
+
+
+@boxed
 def test_nothing_is_left_behind(runs, outside):
     assert runs["background"].status == runs["daemon"].status == "ok"
     assert _gone(outside.canary), "a process outlived its box"

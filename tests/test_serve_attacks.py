@@ -200,7 +200,7 @@ def test_bodies_that_trickle_in_take_no_place_from_others(tmp_path):
                 assert (await ask(client, url))[0] == 200
                 assert server.flying == 0
             assert not any(task.done() for task in slow), "they were still sending"
-            for answer in await asyncio.gather(*slow):
+            for answer in await asyncio.wait_for(asyncio.gather(*slow), 30):
                 assert answer.startswith(b"HTTP/1.1 408 ")
                 assert b"did not arrive within 1 s" in answer
             assert b" 200 OK" in await trickling(url, body, 0.002), "slow, but in time"
