@@ -46,6 +46,17 @@ def pairs_graded(rows):
     return list(zip(rows, grade_many(queries, [r["answer"] for r in rows], workers=2), strict=True))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [r"$0.\overline{" + "9" * 5000 + "}$", "9" * 5000 + " halves", "7 3/0", "one third of " + "8" * 5000, "²" * 5000],
+    ids=["period", "halves", "mixed", "third", "raised"],
+)
+def test_no_number_in_an_answer_is_too_long_to_be_graded(answer):
+    for verifier, reference in (("math", r"\frac{1}{2}"), ("numeric", "0.5"), ("exact", "half")):
+        verdict = grade(ask(verifier, reference), answer)
+        assert (verdict.error, verdict.grade) == (None, Grade.INCORRECT)
+
+
 def test_pairs_that_were_kept_aside_hold_their_rates():
     """505 pairs, graded once before anything was learnt from them: 13 wrong ones were CORRECT, 30 right ones missed.
 

@@ -155,7 +155,7 @@ def _readable(text: str) -> str:
     text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", text)
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
-    text = re.sub(r"(?<!\d)(\d{0,50})\.(\d{0,50})\\overline\{(\d+)\}", _fraction, text)
+    text = re.sub(r"(?<!\d)(\d{0,50})\.(\d{0,50})\\overline\{(\d{1,50})\}", _fraction, text)
     text = re.sub(r"([bpBV])matrix\b", "pmatrix", text)
     if rows := re.fullmatch(r"\s*\[\s*(\[[^\[\]]+\](?:,\s*\[[^\[\]]+\])*)\s*\]\s*", text):
         rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", rows[1])]

@@ -36,8 +36,8 @@ def _mixed(number: re.Match) -> str:
     return rf"\frac{{{whole * low + top}}}{{{low}}}"
 
 
-def _count(word: str) -> int:
-    return int(word) if word.isdigit() else _COUNTS[word.lower()]
+def _count(word: str) -> int | str:
+    return word if word.isdigit() else _COUNTS[word.lower()]
 
 
 def delimited(text: str) -> str:
