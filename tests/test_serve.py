@@ -16,7 +16,8 @@ from routerlab.routers.baselines import Always
 from routerlab.serve.app import Server
 from routerlab.serve.calls import Settings
 from routerlab.serve.choose import Chooser
-from routerlab.serve.log import Account, Log, LogError, Refusal, accounts, served
+from routerlab.serve.keys import accounts
+from routerlab.serve.log import Account, Log, LogError, Refusal, served
 from routerlab.serve.upstream import Upstream
 from tests.fake_model import FakeModel
 
@@ -34,7 +35,7 @@ def pool_of(url: str, *names: str) -> Pool:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder, pool, router=None, *, keys=(), explore=0.0, agent=None, upstream=None, **settings):
+async def serving(folder, pool, router=None, *, keys=None, explore=0.0, agent=None, upstream=None, **settings):
     """A server on a free port; gives (its URL, itself, a client)."""
     chooser = Chooser(router or Always(pool.ids[0]), pool, pool.ids[-1], explore, seed=0)
     log = Log(Run(folder / "served"), keys)

@@ -28,7 +28,8 @@ from routerlab.serve.agent import Agent, router_card
 from routerlab.serve.app import Server, Settings
 from routerlab.serve.choose import Chooser, open_router
 from routerlab.serve.host import Host, vllm_command, watch
-from routerlab.serve.log import Log, LogError, accounts
+from routerlab.serve.keys import accounts
+from routerlab.serve.log import Log, LogError
 from routerlab.serve.offline import refresh
 from routerlab.serve.upstream import Upstream
 
@@ -54,6 +55,7 @@ def _server(given: argparse.Namespace) -> Any:
     chooser.policy_file = spec if spec.endswith((".yaml", ".yml")) else ""
     settings = Settings(given.timeout, given.concurrency, debug=given.debug)
     upstream = Upstream(given.backend, given.key_env)
+    upstream.check([*pool, *([agent.card] if agent else [])])
     log = Log(routerlab.Run(given.run), keys)
     log.run.write("pool.yaml", pool.to_yaml())
     spec = str(Path(spec).resolve()) if Path(spec).is_dir() else spec

@@ -195,8 +195,12 @@ class LiteLLMBackend(_Provider):
         missing = missing_keys([model for model, name in keys if not name])
         missing |= {model: [name] for model, name in keys if name and name not in os.environ}
         if missing:
-            names = "; ".join(f"{model!r} needs {', '.join(keys)}" for model, keys in missing.items())
-            raise BackendError(f"{names}: set these environment variables, here or in a file .env")
+            needed = sorted({name for names in missing.values() for name in names})
+            models = f"{', '.join([*missing][:3])}{' …' if len(missing) > 3 else ''}"
+            raise BackendError(
+                f"set {', '.join(needed)}, here or in a file .env, or choose others (--models): {len(missing)} of "
+                f"{len(keys)} models lack a key ({models})"
+            )
 
     async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
         litellm, secret = load_litellm(), os.environ.get(to.key_env or self.key_env, "")

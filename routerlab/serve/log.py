@@ -14,11 +14,9 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 from routerlab.collect.ledger_format import decode
 from routerlab.collect.limits import UNIT, units
@@ -83,35 +81,23 @@ class Account:
             self.tokens -= tokens
 
 
-def accounts(keys: Path | None, usd: float | None, host: str) -> list[Account]:
-    """The API keys of a YAML file: a list of name, key_env (the environment variable with the key) and limits (usd,
-    requests_per_minute, tokens_per_minute). Without a file: the key in ROUTERLAB_API_KEY, or none on loopback.
-
-    Args:
-        keys: the file.
-        usd: the budget without a file.
-        host: the address that is bound; another than loopback needs a key.
-    """
-    rows = [{"name": "default", "key_env": "ROUTERLAB_API_KEY", "usd": usd}]
-    if keys is None and not os.environ.get("ROUTERLAB_API_KEY"):
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            raise LogError(f"{host} can be reached from elsewhere: give --keys, or set ROUTERLAB_API_KEY")
-        return [Account(usd=usd)]
-    try:
-        rows = yaml.safe_load(keys.read_text("utf-8"))["keys"] if keys else rows
-        digests = [sha256(os.environ[row.pop("key_env")].strip().encode()).digest() for row in rows]
-        return [Account(digest=digest, **row) for digest, row in zip(digests, rows, strict=True)]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        cure = "each needs name, key_env (a variable that is set), and may have usd and limits a minute"
-        raise LogError(f"{keys}: no list of keys ({type(error).__name__}: {error}); {cure}") from error
+def digest(key: str) -> bytes:
+    """The hash of a key, of which only this is kept."""
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 class Log:
-    """The log of one run, written by one process; accounts continue with what earlier processes charged them."""
+    """The log of one run, written by one process; accounts continue with what earlier processes charged them. Without
+    accounts anybody may ask.
+    """
 
-    def __init__(self, run: Run, accounts: Iterable[Account] = ()) -> None:
-        self.accounts = {a.name: a for a in accounts} or {"anonymous": Account()}
+    def __init__(self, run: Run, accounts: Iterable[Account] | None = None) -> None:
+        self.accounts = {a.name: a for a in ([Account()] if accounts is None else accounts)}
         self.run, self.path = run, run.folder / FILE
+        ours = self.path.exists() or "serve.json" in run.manifest()
+        other = ["ledger.jsonl"] if ours else ["ledger.jsonl", "manifest.json", "pool.yaml"]
+        if found := [name for name in other if (run.folder / name).exists()]:
+            raise LogError(f"{run.folder} holds {found[0]} of something else; give the run another name (--run)")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -130,8 +116,9 @@ class Log:
 
     def account(self, authorization: str) -> Account:
         """The account of a request, by its Authorization header; all keys are compared, each in constant time."""
-        digest = sha256(authorization.removeprefix("Bearer ").strip().encode("utf-8", "replace")).digest()
-        matching = [a for a in self.accounts.values() if not a.digest or hmac.compare_digest(a.digest, digest)]
+        key = authorization.removeprefix("Bearer ").strip()
+        sent = digest(key)
+        matching = [a for a in self.accounts.values() if not a.digest or (key and hmac.compare_digest(a.digest, sent))]
         usable = [a for a in matching if a.usd != 0.0]
         if not usable:
             raise Refusal(401, "send a known API key: Authorization: Bearer KEY", "invalid_api_key")

@@ -1,6 +1,6 @@
 """Sending a chat request on to a model: an embedded one here, or a provider of `collect`."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -24,6 +24,14 @@ class Upstream:
         self.http = OpenAIBackend(base_url, key_env=key_env, timeout_s=0.0)
         self.litellm = LiteLLMBackend(key_env=key_env, timeout_s=_NEVER_S)
         self.pocket = PocketBackend()
+
+    def check(self, cards: Iterable[ModelCard]) -> None:
+        """Raise BackendError, which names what is missing, for models that no call could be sent to."""
+        paid = [card for card in cards if not card.provider_id.startswith("pocket/")]
+        direct = [card for card in paid if card.base_url or self.http.base_url]
+        self.http.check(direct)
+        if rest := [card for card in paid if card not in direct]:
+            self.litellm.check(rest)
 
     async def warm_up(self, pool: Pool) -> None:
         """Ask each embedded model once, which reads it from the disk."""
