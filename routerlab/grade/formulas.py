@@ -10,6 +10,7 @@ from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
 from routerlab.grade.names import normal
+from routerlab.grade.conclusion import asserted
 from routerlab.grade.numeric import in_digits
 from routerlab.grade.plain_math import delimited, in_symbols
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
@@ -29,8 +30,11 @@ def math(query: Query, answer: str) -> Result:
     strict = contract.read(query, answer)
     if strict is not None:
         return verdict(_same(query, gold, strict), " by contract")
-    text = in_digits(tidy(answer)) if len(answer.split()) > 1 else tidy(answer)
+    text = tidy(answer)
+    if len(text.split()) > 1 and (re.fullmatch(r"[-\d,.]+", gold) or not re.search(r"\d", text)):
+        text = in_digits(text)
     text = delimited(in_symbols(text))
+    text = asserted(text, _valued) if not gold.startswith(r"\text") else text
     if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
         gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
     for sign, words in (
@@ -60,6 +64,10 @@ def math(query: Query, answer: str) -> Result:
         return verdict(False)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
+
+
+def _valued(sentence: str) -> bool:
+    return re.search(r"[\d$=]|\\[a-zA-Z]", sentence) is not None
 
 
 def _content(match: re.Match) -> str:

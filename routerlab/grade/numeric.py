@@ -13,10 +13,12 @@ from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
 from routerlab.grade.clauses import clauses
+from routerlab.grade.conclusion import asserted, sentences
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))
 _WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
+_SHARES = {word: int(value) for value, words in _RULES["shares"].items() for word in words.split()}
 _SCALE = {"dozen": 12, "k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
@@ -113,12 +115,10 @@ def _head(text: str, number: Number) -> str:
 
 
 def _weak(text: str) -> Number | str | None:
-    """The number of a text without an explicit statement: the last of the last sentence with one, notes left out."""
-    lines = [x for x in text.split("\n") if re.search(r"\d", x) and not PHRASES["note"].match(x)]
+    """The number of a text without an explicit statement: the last of the last sentence with one."""
+    lines = [x for x in text.split("\n") if re.search(r"\d", x)]
     sentences = (re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line) for line in lines[-3:])
-    kept = [x for x in itertools.chain(*sentences) if not PHRASES["note"].match(x)]
-    kept = [x for x in kept if not PHRASES["reported_number"].match(x)] or kept
-    values = (read_number(_sure(x), last=True) for x in reversed(kept))
+    values = (read_number(_sure(x), last=True) for x in reversed(list(itertools.chain(*sentences))))
     return next(filter(None, values), None)
 
 
@@ -133,15 +133,42 @@ def _sure(sentence: str) -> str:
     return sentence
 
 
+def _valued(sentence: str) -> bool:
+    return re.search(r"\d|[½¼¾⅓⅔]", sentence) is not None
+
+
 def in_digits(text: str) -> str:
-    """A sentence without a digit, its numbers in words written in digits."""
-    if re.search(r"\d", text):
-        return text
-    text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
+    """A text with the numbers that stand in words written in digits: all if it has no digit, else those it concludes.
+
+    A sentence or its last clause concludes if no digit stands in it and its verb, or nothing, is before the number.
+    """
+    if not re.search(r"\d", text):
+        return _digits(text)
+    cut = ((sentence, _last_clause(sentence)) for sentence in sentences(text))
+    return "".join(sentence[:start] + _concluded(sentence[start:]) for sentence, start in cut)
+
+
+def _last_clause(sentence: str) -> int:
+    """Where the last clause of a sentence begins; one without a digit is a clause."""
+    joints = [m.end() for m in PHRASES["last_clause"].finditer(sentence)] if re.search(r"\d", sentence) else []
+    return joints[-1] if joints else 0
+
+
+def _concluded(clause: str) -> str:
+    if re.search(r"\d", clause) or not (found := numbers(clean(plain := _digits(clause)))):
+        return clause
+    head = clean(plain)[: found[-1].start]
+    return plain if PHRASES["worded_after"].search(head.rstrip() + " ") else clause
+
+
+def _digits(text: str) -> str:
+    """A text without a digit, its numbers in words written in digits."""
     text = re.sub(r"(?i)^\W*(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
+    text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
-    text = re.sub(r"(?i)\b(\d+|one|a) third\b", lambda m: f"{m[1] if m[1].isdigit() else 1}/3", text)
+    text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{_SHARES[m[2].lower()]}", text)
+    text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
     return re.sub(r"(?i)(?<=\d) point (?=\d)", ".", text)
 
 
@@ -159,10 +186,12 @@ def _worded(words: str) -> int:
 
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
-    answer = PHRASES["item"].sub("", in_digits(PHRASES["closing"].sub("", answer[-LONGEST:])))
-    bold = re.findall(r"\*\*([^*\n]{1,60})\*\*", "\n".join(answer[-5000:].strip().split("\n")[-2:]))
+    *lines, last = re.split(r"\n(?=[^\n]*\n?[^\n]*$)", answer[-LONGEST:].rstrip(), maxsplit=1)
+    marked = "\n".join([*lines, re.sub(r"\*\*([^*\n]{1,60}?)([.!?:]*)\*\*", "\ue000\\1\ue001\\2", last)])
+    text = PHRASES["item"].sub("", asserted(in_digits(tidy(PHRASES["closing"].sub("", marked))), _valued))
+    bold = re.findall("\ue000([^\ue000\ue001]{1,60})\ue001", text)
     value = read_number(bold[-1]) if bold else None
-    return last_stated(tidy(answer), read_number, lambda text: value or _weak(text))
+    return last_stated(re.sub("[\ue000\ue001]", "", text), read_number, lambda text: value or _weak(text))
 
 
 def numeric(query: Query, answer: str) -> Result:
