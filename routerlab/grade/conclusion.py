@@ -82,7 +82,7 @@ def _remarks(parts: list[str], valued: Valued) -> Iterator[int]:
             yield i
         elif checking and not new_line and not PHRASES["concludes"].match(part):
             yield i
-        elif before and PHRASES["contrary"].search(part):
+        elif before and (PHRASES["contrary"].search(part) or PHRASES["reported_number"].match(part)):
             yield i
         else:
             checking = False

@@ -10,7 +10,7 @@ from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
 from routerlab.grade.names import normal
-from routerlab.grade.conclusion import asserted
+from routerlab.grade.conclusion import asserted, sentences
 from routerlab.grade.numeric import in_digits
 from routerlab.grade.plain_math import delimited, in_symbols
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
@@ -47,7 +47,10 @@ def math(query: Query, answer: str) -> Result:
         return verdict(True)
     said = last_stated(text, formula, _weak) if text.strip() else None
     if name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold):
-        return exact(replace(query, reference=name[1], verifier="exact"), answer)
+        query = replace(query, reference=name[1], verifier="exact")
+        result = exact(query, answer)
+        *work, end = sentences(tidy(answer).strip()) or [""]
+        return exact(query, end) if result.quality == 0 and len(work) > 2 and not end.endswith("?") else result
     if said is None:
         return FORMAT
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
@@ -62,8 +65,56 @@ def math(query: Query, answer: str) -> Result:
         said = r"\cup ".join(parts) if len(parts) > 1 and all(part[0] in "([" for part in parts) else said
     if re.match(r"\\[gl]eq?(?![a-z])|[<>≤≥]", said):
         return verdict(False)
+    if _listed(query, gold, said, text):
+        return verdict(True)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
-    return verdict(bool(forms) and all(_same(query, gold, form) for form in forms))  # one value in several forms
+    one = len(forms) > 1 or said != SEVERAL  # one value in several forms
+    return verdict(one and all(_same(query, gold, form) for form in forms))
+
+
+def _listed(query: Query, gold: str, said: str, text: str) -> bool:
+    """Whether the reference is several values, and the last sentence with formulas lists just these, in any order."""
+    wanted = _items(gold)
+    if len(wanted) == 1 and len(re.findall(r"\\pm\b|±", gold)) == 1:
+        wanted = [re.sub(r"\\pm\b|±", sign, gold) for sign in "+-"]
+    if not 1 < len(wanted) <= 6:
+        return False
+    line = next((x for x in reversed(text.split("\n")) if _MATH.search(x)), "")
+    sentence = next((x for x in reversed(re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line)) if _MATH.search(x)), "")
+    if affirmed(sentence) is None or re.search(r"(?i)\b(?:only|between|neither|from)\b", sentence):
+        return False
+    listed: list[str] = []
+    before: re.Match | None = None
+    for formula in reversed(list(_MATH.finditer(sentence))):
+        gap = sentence[formula.end() : before.start()] if before else ""
+        if before and not re.fullmatch(r"[\s,;&]*(?:and|or)?\s*(?:[a-z](?:_\w)? ?=)?\s*", gap):
+            break
+        before, listed = formula, [*_items(_content(formula)), *listed]
+    listed = _items(said) if said != SEVERAL and len(_items(said)) > 1 else listed
+    if len(listed) != len(wanted):
+        return False
+    for value in wanted:
+        same = next((x for x in listed if _same(query, _bare(value), _bare(x))), None)
+        if same is None:
+            return False
+        listed.remove(same)
+    return True
+
+
+def _bare(value: str) -> str:
+    return re.sub(r"^\s*[a-z](?:_\{?\w\}?)?\s*=(?!.*=)", "", value).strip()
+
+
+def _items(text: str) -> list[str]:
+    """What the commas outside of brackets separate."""
+    items, depth = [""], 0
+    for token in re.findall(r"\\.|[\s\S]", text):
+        depth += (token in ("(", "[", "{", r"\{")) - (token in (")", "]", "}", r"\}"))
+        if token in ",;" and not depth:
+            items.append("")
+        else:
+            items[-1] += token
+    return [item.strip() for item in items if item.strip()] or [text]
 
 
 def _valued(sentence: str) -> bool:
@@ -140,6 +191,9 @@ def _same(query: Query, gold: str, said: str) -> bool:
     same = normal(_plain(said)) == normal(_plain(gold)) and said.count("!") == gold.count("!")
     if same or _plain(said) == _plain(gold):
         return True
+    left, _, right = said.rpartition("=")
+    if left and "=" not in gold and re.match(r"\s*(?:\\left)?[(\[]|\\?\{", right) and left.count("{") == left.count("}"):
+        said = right  # {x : 1 < x < 2} = (1, 2)
     if len(said) > LONGEST or _unlike(gold, said):
         return False
     try:

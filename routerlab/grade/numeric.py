@@ -82,6 +82,7 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
         text = before  # "88 keys: 52 white and 36 black"
     alone = len(numbers(before)) < 2 or not parts
     text = before if alone and re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
+    text = re.sub(r", (?:which|who|where)\b[^,;:]{1,80},(?=.*\d)", "", text) if last else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
     if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
@@ -163,7 +164,7 @@ def _concluded(clause: str) -> str:
 
 def _digits(text: str) -> str:
     """A text without a digit, its numbers in words written in digits."""
-    text = re.sub(r"(?i)^\W*(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
+    text = re.sub(r"(?i)^\W*(?:(?:so|thus|therefore|then|hence),? )?(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
     text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)

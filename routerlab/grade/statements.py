@@ -92,6 +92,8 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
     """
     marks = [(mark, end - len(phrase), value) for mark, end, phrase in statements(text) if (value := read(phrase))]
     *before, (_, place, value) = marks or [(0, 0, None)]
+    stated = re.match(r"[^\s.;,]{1,40}(?:[.,]\d+)?", text[place:]) if marks else None
+    denied_at_end = stated and re.search(rf"(?:\bnot|n't)(?: be| equal)?(?: to)? \W{{0,3}}{re.escape(stated[0])}\W*$", text[-150:])
     if not marks and len(text.split()) > 3 and PHRASES["dangling"].search(text.rstrip()[-40:]):
         return None  # cut off before it came to an answer
     if before and before[-1][2] not in (value, SEVERAL):
@@ -99,6 +101,8 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         if len(re.findall(r"\w+", between)) <= 4 and not _CUE.search(between):
             return SEVERAL  # pyright: ignore[reportReturnType]
     for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
+        if not marks and (new := weak(text[cue.end() :].partition("\n")[2])) not in (None, SEVERAL):
+            return new  # concluded in a later paragraph
         ends = [m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000])]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
@@ -112,10 +116,11 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
             if sure and (new := read(clause)):
                 return new
         if wrong := PHRASES["wrong"].match(text, cue.end()) or PHRASES["wrong"].match(text, cue.start()):
-            return weak(text[wrong.end() :].lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
+            rest = re.sub(r"^[\s.,;:!]*(?:(?:since|because|as)\b[^.;\n]*)?", "", text[wrong.end() :])
+            return weak(rest.lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
         if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
             return new
     if value != SEVERAL:
-        return weak(text) if value is None else value
+        return weak(text) if value is None else SEVERAL if denied_at_end else value  # pyright: ignore[reportReturnType]
     later = (read(text[m.end() : m.end() + 200].partition("\n")[0]) for m in PHRASES["it_is"].finditer(text, place))
     return next((new for new in later if new not in (None, SEVERAL)), value)
