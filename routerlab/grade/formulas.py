@@ -1,6 +1,7 @@
 """The verifier of formulas, by math-verify."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,9 +49,7 @@ def math(query: Query, answer: str) -> Result:
     said = last_stated(text, formula, _weak) if text.strip() else None
     if name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold):
         query = replace(query, reference=name[1], verifier="exact")
-        result = exact(query, answer)
-        *work, end = sentences(tidy(answer).strip()) or [""]
-        return exact(query, end) if result.quality == 0 and len(work) > 2 and not end.endswith("?") else result
+        return next((x for x in (exact(query, end) for end in _ends(answer)) if x.quality), verdict(False))
     if said is None:
         return FORMAT
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
@@ -117,12 +116,21 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in items if item.strip()] or [text]
 
 
+def _ends(answer: str) -> Iterator[str]:
+    """Where a text can name its answer: all of it; its last sentence and what is bold there, after at least two others."""
+    yield answer
+    *work, end = sentences(answer.strip()) or [""]
+    if len(work) > 1 and not end.endswith("?"):
+        yield end
+        yield from re.findall(r"\*\*([^*\n]{1,60})\*\*", end)[-1:]
+
+
 def _valued(sentence: str) -> bool:
     return re.search(r"[\d$=]|\\[a-zA-Z]", sentence) is not None
 
 
 def _content(match: re.Match) -> str:
-    return next(filter(None, match.groups())).strip()
+    return next(filter(None, match.groups())).strip().rstrip(".,;")
 
 
 def formula(phrase: str) -> str | None:
@@ -214,7 +222,7 @@ def _unlike(gold: str, said: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", text)
+    text = re.sub(r"^\s*=|(?<!\\)\\[!,;: ]", "", re.sub(r",\\!\s*(?=\d{3})", "", text))
     for pattern, becomes in _RULES:
         text = re.sub(pattern, becomes, text)
     text = re.sub(r"(?<!\d)(\d{0,50})\.(\d{0,50})\\overline\{(\d{1,50})\}", _fraction, text)

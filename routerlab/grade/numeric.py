@@ -65,7 +65,7 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
     """The number a phrase commits to, its first or its last; SEVERAL for a range, a bound, alternatives, a denial."""
     phrase = phrase.strip()[-1000:] if last else phrase.strip()[:1000]
     kept = affirmed(re.split(r";\s(?=\d\S* would\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
-    if kept is None:
+    if kept is None or re.search(r"\b\w+'s not \W*\d[\d.,]*\W*$", phrase):
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
     if last and PHRASES["parallel"].search(text):
