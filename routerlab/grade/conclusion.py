@@ -27,9 +27,13 @@ def asserted(text: str, valued: Valued) -> str:
     rests = dict(_void(parts))
     kept = [_without_supposition(rests.get(i, part), valued) for i, part in enumerate(parts)]
     remarks = set(_remarks(kept, valued))
-    for rest in (["" if i in remarks else part for i, part in enumerate(kept)], kept):
+    for left_out in ("early", None):
+        early = {i for i, part in enumerate(parts) if left_out and PHRASES[left_out].match(part)}
+        rest = ["" if i in remarks | early else part for i, part in enumerate(kept)]
         if any(map(valued, rest)):
             return "".join(rest)
+    if any(map(valued, kept)):
+        return "".join(kept)
     return "" if valued(text) else text
 
 
@@ -77,14 +81,22 @@ def _remarks(parts: list[str], valued: Valued) -> Iterator[int]:
     """Places of remarks and checks after a value: to the end of the line if they begin one, up to a conclusion."""
     before, checking, new_line = False, False, True
     for i, part in enumerate(parts):
-        if before and PHRASES["note"].match(part) and not PHRASES["cue"].search(part):
+        if before and PHRASES["cue"].search(part):
+            checking = False
+        elif before and PHRASES["note"].match(part):
             checking = new_line
             yield i
         elif checking and not new_line and not PHRASES["concludes"].match(part):
             yield i
-        elif before and (PHRASES["contrary"].search(part) or PHRASES["reported_number"].match(part)):
+        elif before and _beside(part, valued):
             yield i
         else:
             checking = False
             before = before or valued(part)
         new_line = "\n" in part or (new_line and not part)
+
+
+def _beside(part: str, valued: Valued) -> bool:
+    """Whether a sentence after a value tells what might be, what somebody else has, or has its own only in a reason."""
+    beside = PHRASES["contrary"].search(part) or PHRASES["reported_number"].match(part)
+    return bool(beside) or (valued(part) and not valued(PHRASES["reason_end"].sub("", part)))

@@ -199,6 +199,8 @@ def _same(query: Query, gold: str, said: str) -> bool:
     same = normal(_plain(said)) == normal(_plain(gold)) and said.count("!") == gold.count("!")
     if same or _plain(said) == _plain(gold):
         return True
+    *_, right = re.split(r"\\(?:to|implies|iff|(?:[Ll]ong)?[Rr]ightarrow)(?![a-zA-Z])|[→⇒⟹]", said)
+    said = right if right.count("{") == right.count("}") and "lim" not in said else said
     left, _, right = said.rpartition("=")
     if left and "=" not in gold and re.match(r"\s*(?:\\left)?[(\[]|\\?\{", right) and left.count("{") == left.count("}"):
         said = right  # {x : 1 < x < 2} = (1, 2)

@@ -82,6 +82,7 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
         text = before  # "88 keys: 52 white and 36 black"
     alone = len(numbers(before)) < 2 or not parts
     text = before if alone and re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
+    text = re.sub(r"\((?=[=≈]|i\.e\.|that is)([^()]{1,200})\)", r" \1 ", text)
     text = re.sub(r", (?:which|who|where)\b[^,;:]{1,80},(?=.*\d)", "", text) if last else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
@@ -151,8 +152,9 @@ def in_digits(text: str) -> str:
 
 def _last_clause(sentence: str) -> int:
     """Where the last clause of a sentence begins; one without a digit is a clause."""
-    joints = [m.end() for m in PHRASES["last_clause"].finditer(sentence)] if re.search(r"\d", sentence) else []
-    return joints[-1] if joints else 0
+    digits = re.search(r"\d(?=\D*$)", sentence)
+    joints = [m.end() for m in PHRASES["last_clause"].finditer(sentence)] if digits else []
+    return max([digits.end() if digits else 0, *joints[-1:]])
 
 
 def _concluded(clause: str) -> str:
@@ -166,6 +168,7 @@ def _digits(text: str) -> str:
     """A text without a digit, its numbers in words written in digits."""
     text = re.sub(r"(?i)^\W*(?:(?:so|thus|therefore|then|hence),? )?(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
+    text = re.sub(r"(?i)\bone(?= (?:in|out of) \w)", "1", text)
     text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
     text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{_SHARES[m[2].lower()]}", text)

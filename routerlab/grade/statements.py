@@ -55,6 +55,7 @@ def statements(text: str) -> list[tuple[int, int, str]]:
         supposed = PHRASES["supposed"].search(mark[0] + line)
         if line and not supposed and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
             out.append((mark.start(), mark.end() + len(line), line))
+    out = [x for x in out if not PHRASES["conditional"].match(text, x[1])]
     return sorted(x for x in out if not PHRASES["reported"].search(text[max(0, x[0] - 60) : x[0]]))
 
 
