@@ -64,7 +64,7 @@ def numbers(text: str) -> list[Number]:
 def read_number(phrase: str, last: bool = False) -> Number | str | None:
     """The number a phrase commits to, its first or its last; SEVERAL for a range, a bound, alternatives, a denial."""
     phrase = phrase.strip()[-1000:] if last else phrase.strip()[:1000]
-    kept = affirmed(re.split(r";\s(?=\d\S* would\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
+    kept = affirmed(re.split(r";\s(?=[^;.]{0,40}\bwould\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
     if kept is None or re.search(r"\b\w+'s not \W*\d[\d.,]*\W*$", phrase):
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
@@ -168,7 +168,7 @@ def _digits(text: str) -> str:
     """A text without a digit, its numbers in words written in digits."""
     text = re.sub(r"(?i)^\W*(?:(?:so|thus|therefore|then|hence),? )?(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
-    text = re.sub(r"(?i)\bone(?= (?:in|out of) \w)", "1", text)
+    text = PHRASES["just_one"].sub("1", text)
     text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
     text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{_SHARES[m[2].lower()]}", text)

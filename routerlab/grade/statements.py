@@ -119,7 +119,7 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         if wrong := PHRASES["wrong"].match(text, cue.end()) or PHRASES["wrong"].match(text, cue.start()):
             rest = re.sub(r"^[\s.,;:!]*(?:(?:since|because|as)\b[^.;\n]*)?", "", text[wrong.end() :])
             return weak(rest.lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
-        if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
+        if PHRASES["own_error"].match(cue[0]) and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
             return new
     if value != SEVERAL:
         return weak(text) if value is None else SEVERAL if denied_at_end else value  # pyright: ignore[reportReturnType]
