@@ -5,6 +5,7 @@ It is left out before the text is read, so that no reader has to tell such a sen
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from routerlab.grade.statements import PHRASES, QUOTES
 
@@ -14,14 +15,15 @@ Valued = Callable[[str], bool]  # whether a sentence has a value that could be a
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each with the space after it, so that they join to the text."""
     ends = [0, *(match.end() for match in PHRASES["sentence_end"].finditer(text)), len(text)]
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False) if a < b]
+    return [text[a:b] for a, b in pairwise(ends) if a < b]
 
 
 def asserted(text: str, valued: Valued) -> str:
     """A text without the sentences that assert nothing; empty if all its values stood in such sentences.
 
     A question that is not answered with yes, a supposition and a report of somebody else's answer assert nothing; a
-    refusal leaves only what follows it and is not supposed. A remark or a check is left out if a value remains.
+    refusal leaves only what follows it and is not supposed. A remark, a check and a first guess are left out if a value
+    remains.
     """
     parts = _without_refused(sentences(_without_quotes(text.translate(QUOTES), valued)))
     rests = dict(_void(parts))
@@ -41,10 +43,12 @@ def _without_quotes(text: str, valued: Valued) -> str:
     """A text without quotations of three words and more that somebody else said, or that another value follows."""
 
     def shorter(quote: re.Match) -> str:
+        if not valued(quote[1]):
+            return quote[0]
         before, after = text[max(0, quote.start() - 60) : quote.start()], text[quote.end() : quote.end() + 40]
         others = PHRASES["quoted_after"].search(before) or PHRASES["quoted_before"].match(after)
-        long = len(quote[1].split()) > 2
-        return " that " if (others or (long and valued(text[quote.end() :]))) and valued(quote[1]) else quote[0]
+        others = others or (len(quote[1].split()) > 2 and valued(text[quote.end() :]))
+        return " that " if others else quote[0]
 
     return PHRASES["quotation"].sub(shorter, text)
 
@@ -67,8 +71,8 @@ def _void(parts: list[str]) -> Iterator[tuple[int, str]]:
         if parts[i].rstrip("\"')*_ \n").endswith("?"):
             if PHRASES["request"].match(parts[i]) or (then and not PHRASES["agreed"].match(then)):
                 yield i, ". "
-        elif (report := PHRASES["reported_answer"].match(parts[i])) and not PHRASES["confirmed"].search(parts[i] + then):
-            yield i, parts[i][report.end() :]
+        elif report := PHRASES["reported_answer"].match(parts[i]):
+            yield i, parts[i] if PHRASES["confirmed"].search(parts[i] + then) else parts[i][report.end() :]
 
 
 def _without_supposition(part: str, valued: Valued) -> str:
@@ -86,9 +90,7 @@ def _remarks(parts: list[str], valued: Valued) -> Iterator[int]:
         elif before and PHRASES["note"].match(part):
             checking = new_line
             yield i
-        elif checking and not new_line and not PHRASES["concludes"].match(part):
-            yield i
-        elif before and _beside(part, valued):
+        elif (checking and not new_line and not PHRASES["concludes"].match(part)) or (before and _beside(part, valued)):
             yield i
         else:
             checking = False

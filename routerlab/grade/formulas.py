@@ -10,8 +10,8 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
-from routerlab.grade.names import normal
 from routerlab.grade.conclusion import asserted, sentences
+from routerlab.grade.names import normal
 from routerlab.grade.numeric import in_digits
 from routerlab.grade.plain_math import delimited, in_symbols
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
@@ -89,6 +89,8 @@ def _listed(query: Query, gold: str, said: str, text: str) -> bool:
         if before and not re.fullmatch(r"[\s,;&]*(?:and|or)?\s*(?:[a-z](?:_\w)? ?=)?\s*", gap):
             break
         before, listed = formula, [*_items(_content(formula)), *listed]
+        if len(listed) > len(wanted):
+            return False
     listed = _items(said) if said != SEVERAL and len(_items(said)) > 1 else listed
     if len(listed) != len(wanted):
         return False
@@ -117,7 +119,7 @@ def _items(text: str) -> list[str]:
 
 
 def _ends(answer: str) -> Iterator[str]:
-    """Where a text can name its answer: all of it; its last sentence and what is bold there, after at least two others."""
+    """Where a text can name its answer: all of it; after two other sentences, its last one and what is bold there."""
     yield answer
     *work, end = sentences(answer.strip()) or [""]
     if len(work) > 1 and not end.endswith("?"):
@@ -202,7 +204,8 @@ def _same(query: Query, gold: str, said: str) -> bool:
     *_, right = re.split(r"\\(?:to|implies|iff|(?:[Ll]ong)?[Rr]ightarrow)(?![a-zA-Z])|[→⇒⟹]", said)
     said = right if right.count("{") == right.count("}") and "lim" not in said else said
     left, _, right = said.rpartition("=")
-    if left and "=" not in gold and re.match(r"\s*(?:\\left)?[(\[]|\\?\{", right) and left.count("{") == left.count("}"):
+    whole = "=" not in gold and left.count("{") == left.count("}")
+    if left and whole and re.match(r"\s*(?:\\left)?[(\[]|\\?\{", right):
         said = right  # {x : 1 < x < 2} = (1, 2)
     if len(said) > LONGEST or _unlike(gold, said):
         return False

@@ -166,7 +166,7 @@ def _concluded(clause: str) -> str:
 
 def _digits(text: str) -> str:
     """A text without a digit, its numbers in words written in digits."""
-    text = re.sub(r"(?i)^\W*(?:(?:so|thus|therefore|then|hence),? )?(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
+    text = PHRASES["none_left"].sub("0", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
     text = PHRASES["just_one"].sub("1", text)
     text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
@@ -190,11 +190,12 @@ def _worded(words: str) -> int:
 
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
-    *lines, last = re.split(r"\n(?=[^\n]*\n?[^\n]*$)", answer[-LONGEST:].rstrip(), maxsplit=1)
-    marked = "\n".join([*lines, re.sub(r"\*\*([^*\n]{1,60}?)([.!?:]*)\*\*", "\ue000\\1\ue001\\2", last)])
+    work, *last = answer[-LONGEST:].rstrip().rsplit("\n", 2)
+    bold = re.compile(r"\*\*([^*\n]{1,60}?)([.!?:]{0,3})\*\*")
+    marked = "\n".join([work, *last][:-2] + [bold.sub("\ue000\\1\ue001\\2", x) for x in [work, *last][-2:]])
     text = PHRASES["item"].sub("", asserted(in_digits(tidy(PHRASES["closing"].sub("", marked))), _valued))
-    bold = re.findall("\ue000([^\ue000\ue001]{1,60})\ue001", text)
-    value = read_number(bold[-1]) if bold else None
+    marks = re.findall("\ue000([^\ue000\ue001]{1,60})\ue001", text)
+    value = read_number(marks[-1]) if marks else None
     return last_stated(re.sub("[\ue000\ue001]", "", text), read_number, lambda text: value or _weak(text))
 
 

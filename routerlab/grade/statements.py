@@ -79,6 +79,13 @@ def affirmed(phrase: str) -> str | None:
     return None if not kept.strip() or PHRASES["declined"].search(phrase) else kept
 
 
+def _denied_at_end(text: str, place: int) -> bool:
+    """Whether a text ends with "not" and what it states at a place."""
+    stated = re.match(r"[^\s.;,]{1,40}(?:[.,]\d{1,20})?", text[place : place + 80])
+    denied = r"(?:\bnot|n't)(?: be| equal)?(?: to)? \W{0,3}"
+    return bool(stated and re.search(rf"{denied}{re.escape(stated[0])}\W{{0,9}}$", text[-150:]))
+
+
 def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str], V | None]) -> V | None:
     """The reading of the last statement of a text.
 
@@ -93,8 +100,6 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
     """
     marks = [(mark, end - len(phrase), value) for mark, end, phrase in statements(text) if (value := read(phrase))]
     *before, (_, place, value) = marks or [(0, 0, None)]
-    stated = re.match(r"[^\s.;,]{1,40}(?:[.,]\d+)?", text[place:]) if marks else None
-    denied_at_end = stated and re.search(rf"(?:\bnot|n't)(?: be| equal)?(?: to)? \W{{0,3}}{re.escape(stated[0])}\W*$", text[-150:])
     if not marks and len(text.split()) > 3 and PHRASES["dangling"].search(text.rstrip()[-40:]):
         return None  # cut off before it came to an answer
     if before and before[-1][2] not in (value, SEVERAL):
@@ -122,6 +127,8 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         if PHRASES["own_error"].match(cue[0]) and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
             return new
     if value != SEVERAL:
-        return weak(text) if value is None else SEVERAL if denied_at_end else value  # pyright: ignore[reportReturnType]
+        if value is None:
+            return weak(text)
+        return SEVERAL if _denied_at_end(text, place) else value  # pyright: ignore[reportReturnType]
     later = (read(text[m.end() : m.end() + 200].partition("\n")[0]) for m in PHRASES["it_is"].finditer(text, place))
     return next((new for new in later if new not in (None, SEVERAL)), value)
