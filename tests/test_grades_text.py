@@ -67,8 +67,8 @@ def test_pairs_that_were_kept_aside_hold_their_rates():
     missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
     assert len(ASIDE) == 505
     assert not [v for _, v in graded if v.error]
-    assert len(false) <= 2
-    assert len(missed) <= 7
+    assert len(false) <= 1
+    assert len(missed) <= 3
 
 
 def test_pairs_that_taught_nothing_meet_the_bar():
@@ -84,8 +84,8 @@ def test_pairs_of_the_seventh_measurement_hold_their_rates():
     kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
     assert len(SEVENTH) == 992
     assert not [v for _, v in graded if v.error]
-    assert kinds.count((True, False)) <= 10
-    assert kinds.count((False, True)) <= 52
+    assert kinds.count((True, False)) <= 7
+    assert kinds.count((False, True)) <= 45
     assert kinds[1:480:2].count((True, False)) <= 7
     assert kinds[1:480:2].count((False, True)) <= 20
 
@@ -97,8 +97,8 @@ def test_pairs_of_the_eighth_measurement_hold_their_rates():
     kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
     assert len(EIGHTH) == 600
     assert not [v for _, v in graded if v.error]
-    assert kinds.count((True, False)) <= 10
-    assert kinds.count((False, True)) <= 46
+    assert kinds.count((True, False)) <= 7
+    assert kinds.count((False, True)) <= 37
 
 
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])
