@@ -18,6 +18,7 @@ from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, 
 
 LONGEST = 2000  # characters of a formula; a longer one is no answer
 _MATH = PHRASES["math_mode"]
+_NAME = r"(?:\w|(?:\\left)?\(\s?[a-z](?:,\s?[a-z])+\s?(?:\\right)?\))"  # x, (x, y)
 _WORD = r"(?<![\\\w])[^\W\d_]{2,}"
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))["formulas"]
 
@@ -52,6 +53,8 @@ def math(query: Query, answer: str) -> Result:
         return next((x for x in (exact(query, end) for end in _ends(answer)) if x.quality), verdict(False))
     if said is None:
         return FORMAT
+    if _listed(query, gold, said, text) or (said == SEVERAL and _in_two_forms(query, gold, text)):
+        return verdict(True)
     if "," in gold and affirmed(text[-LONGEST:]) is not None:
         values = [_content(m) for m in _MATH.finditer(_main(text.strip().rpartition("\n")[2]))]
         if (said == SEVERAL and gold[0] not in "([") or (
@@ -64,8 +67,6 @@ def math(query: Query, answer: str) -> Result:
         said = r"\cup ".join(parts) if len(parts) > 1 and all(part[0] in "([" for part in parts) else said
     if re.match(r"\\[gl]eq?(?![a-z])|[<>≤≥]", said):
         return verdict(False)
-    if _listed(query, gold, said, text):
-        return verdict(True)
     forms = [said] if said != SEVERAL else [text[start:end] for start, end in contract.boxes(text)[-3:]]
     one = len(forms) > 1 or said != SEVERAL  # one value in several forms
     return verdict(one and all(_same(query, gold, form) for form in forms))
@@ -78,8 +79,7 @@ def _listed(query: Query, gold: str, said: str, text: str) -> bool:
         wanted = [re.sub(r"\\pm\b|±", sign, gold) for sign in "+-"]
     if not 1 < len(wanted) <= 6:
         return False
-    line = next((x for x in reversed(text.split("\n")) if _MATH.search(x)), "")
-    sentence = next((x for x in reversed(re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line)) if _MATH.search(x)), "")
+    sentence = _last_with_formulas(text)
     if affirmed(sentence) is None or re.search(r"(?i)\b(?:only|between|neither|from)\b", sentence):
         return False
     listed: list[str] = []
@@ -100,6 +100,20 @@ def _listed(query: Query, gold: str, said: str, text: str) -> bool:
             return False
         listed.remove(same)
     return True
+
+
+def _last_with_formulas(text: str) -> str:
+    line = next((x for x in reversed(text.split("\n")) if _MATH.search(x)), "")
+    return next((x for x in reversed(re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line)) if _MATH.search(x)), "")
+
+
+def _in_two_forms(query: Query, gold: str, text: str) -> bool:
+    """Whether the last sentence with formulas ends with two forms of the reference: "13/2, or 6.5"."""
+    *_, one, other = [None, None, *_MATH.finditer(sentence := _last_with_formulas(text))]
+    if not one or not other or affirmed(sentence) is None or re.search(r"\w", sentence[other.end() :]):
+        return False
+    linked = re.fullmatch(r",? or (?:as a decimal |equivalently |simply )?", sentence[one.end() : other.start()])
+    return bool(linked) and all(_same(query, gold, _content(form)) for form in (one, other))
 
 
 def _bare(value: str) -> str:
@@ -172,7 +186,7 @@ def _weak(text: str) -> str | None:
     formulas = list(_MATH.finditer(text))
     line = text[text.rfind("\n", 0, formulas[-1].start()) + 1 :] if formulas else text.strip().rpartition("\n")[2]
     every = re.split(r"(?<=[\w$)}])\. (?=[A-Z])", line.partition("\n")[0].strip().rstrip("."))
-    every = [y for x in every for y in re.split(r"; |,? i\.e\.,? ", x)]
+    every = [y for x in every for y in PHRASES["in_other_words"].split(x)]
     every = [_main(PHRASES["formula_lead"].sub("", x, count=1)) for x in every]
     every = [x for x in every if x and affirmed(x) is not None and not PHRASES["note"].match(x)] or every
     every = [x for x in every if not re.match("about|approx|roughly|≈", x)] or every
@@ -194,7 +208,7 @@ def _same(query: Query, gold: str, said: str) -> bool:
     from math_verify import parse, verify
     from math_verify.errors import TimeoutException
 
-    said = _readable(said if "=" in gold else re.sub(r"^\s*\w\s*(?:=|∈|\\in\b)\s*(?=\S)", "", said))
+    said = _readable(said if "=" in gold else re.sub(rf"^\s*{_NAME}\s*(?:=|∈|\\in\b)\s*(?=\S)", "", said))
     gold = _readable(gold)
     if "=" not in gold and "," not in said and _plain(said).rpartition("=")[2] == _plain(gold):
         return True

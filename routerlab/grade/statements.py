@@ -109,6 +109,11 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
     for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
         if not marks and (new := weak(text[cue.end() :].partition("\n")[2])) not in (None, SEVERAL):
             return new  # concluded in a later paragraph
+        if not marks and PHRASES["concludes"].match(
+            end := PHRASES["sentence_end"].split(text.rstrip()[cue.end() :].rstrip(".!"))[-1]
+        ):
+            if (new := weak(end)) not in (None, SEVERAL):
+                return new
         ends = [m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000])]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
