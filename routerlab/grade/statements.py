@@ -36,7 +36,7 @@ _DENIED, _CUE = PHRASES["denied"], PHRASES["cue"]
 
 def tidy(text: str) -> str:
     """The end of a text, with plain quotes and dashes and without Markdown's bold and code marks."""
-    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f]", "", text)
+    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f\u00ad\u200b-\u200f\u2060\ufeff]", "", text)
     text = PHRASES["checked"].sub("", text[-LONGEST:].translate(QUOTES).replace("\r", ""))
     if (other := PHRASES["goes_on"].search(text)) and PHRASES["said"].search(text[: other.start()]):
         text = text[: other.start()]  # the model went on with a question of its own
