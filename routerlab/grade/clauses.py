@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from routerlab.grade.names import same
+from routerlab.grade.names import key, same
 from routerlab.grade.statements import PHRASES
 
 MOST = 6000  # characters that are read, from the end
@@ -208,7 +208,7 @@ def contradicted(text: str, wanted: Iterable[str]) -> bool:
     names = [name for name in wanted if name[:1].isupper()]
     later: list[Clause] = []
     for clause in reversed(clauses(text)):
-        if any(name.lower() in clause.text.lower() for name in names):
+        if any(key(name) in key(clause.text) for name in names):
             return any(_names(c) for c in later)
         later += [] if void(clause) else [clause]
     return bool(names) and any(_names(c) for c in later)  # the name is in a question
