@@ -92,7 +92,7 @@ def _place(before: list[str], first: str) -> bool:
     if not lead or PHRASES["answer_follows"].search(lead):
         return True
     if lead[-1] in ",:":
-        return first[:1].isupper() and PHRASES["linking"].search(lead) is not None or lead[-1] == ":"
+        return (first[:1].isupper() and PHRASES["linking"].search(lead) is not None) or lead[-1] == ":"
     if not (first[:1].isupper() or first[:1].isdigit()) or PHRASES["no_answer_follows"].search(lead):
         return False
     last = lead.rsplit(maxsplit=1)[-1]  # "the novelist Toni Morrison", but not "Papua New Guinea"
