@@ -198,7 +198,7 @@ def option_concluded(text: str, mark: re.Pattern) -> str | None:
         for clause in re.split(r"[;:]\s|, (?:and )?(?=[a-z])|\bbut\b|[()]", part):
             clause = re.sub(r"(?i)\bby (?:a process of )?elimination\b|\bsecond (?:thought|guess)", "", clause)
             here = {m[1] for m in mark.finditer(clause)}
-            if PHRASES["against"].search(clause):
+            if PHRASES["against"].search(PHRASES["relative_denial"].sub("", clause)):
                 denied |= here
             elif not PHRASES["void"].search(mark.sub(" ", clause)):
                 said |= here
@@ -208,7 +208,9 @@ def option_concluded(text: str, mark: re.Pattern) -> str | None:
         if not said and (PHRASES["taken_back"].search(part) or PHRASES["cue"].match(part)):
             return None
         listed = i and re.match(rf"\W*(?:{mark.pattern}|\d{{1,2}}\W*$)", parts[i - 1])
-        bare = mark.fullmatch(part.strip(" .*")) or (re.match(rf"\W*{mark.pattern}", part) and _ends(part))
+        alone = mark.fullmatch(part.strip(" .*"))
+        listed = listed and not (alone and re.search(r"[a-z]{2}", parts[i - 1]))
+        bare = alone or (re.match(rf"\W*{mark.pattern}", part) and _ends(part))
         if left:
             concludes = PHRASES["option_concluded"].search(part) or (bare and not listed)
             return left.pop() if concludes and len(left) == 1 else None

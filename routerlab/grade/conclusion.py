@@ -29,7 +29,9 @@ def concluded(text: str, wanted: Iterable[str]) -> bool | None:
     if len(parts) < 2 or PHRASES["declined"].search(text[-400:]):
         return None
     first = parts[0].strip(" .!,*")
-    if not opposite and (PHRASES["polar"].fullmatch(first) or PHRASES["only_a_name"].fullmatch(first)):
+    if not opposite and (
+        PHRASES["polar"].fullmatch(first) or (first[:1].isalpha() and PHRASES["only_a_name"].fullmatch(first))
+    ):
         return None  # the answer came first
     for i in reversed(range(max(0, len(parts) - 8), len(parts))):
         part, before = parts[i], parts[i - 1] if i else ""
@@ -45,6 +47,8 @@ def concluded(text: str, wanted: Iterable[str]) -> bool | None:
         if not remark:
             if ends_in(main, is_it):
                 return True
+            if asked and not opposite and len(main.split()) < 4 and not PHRASES["yes_or_no"].match(main):
+                return False
             if opposite and ends_in(main, lambda phrase: phrase.lower() in opposite):
                 return False
         if _names_another(main, part, wanted):
@@ -65,6 +69,7 @@ def _main(sentence: str) -> str:
     sentence = re.sub(r"[*_`]", "", PHRASES["bullet"].sub("", sentence)).strip(" .!✓✔✅")
     if len(sentence) > 2 and sentence[0] == '"' == sentence[-1]:
         sentence = sentence[1:-1]
+    sentence = re.sub(r"\b([Ii]t (?:is|was|must be) [^,;.]{1,60}?) (?:who|that|which)\b.*", r"\1", sentence)
     cut = PHRASES["after_statement"].search(sentence, 3)
     return (sentence[: cut.start()] if cut else sentence).strip(" .!,;:")
 

@@ -155,7 +155,9 @@ def _initials(short: str, long: str) -> bool:
     """Whether the first is made of the initials of the second: "NYC" of New York City."""
     short = re.sub(r"^the |[. *]", "", short.strip())
     words = [x for x in re.split(r"[\s-]+", long.strip(" .*\"'")) if x.lower() not in ("of", "and", "the", "for", "de")]
-    if not re.fullmatch("[A-Z]{2,6}", short) or not all(x[1:] and x[0].isalpha() for x in words):
+    if re.fullmatch("[IVXL]+", words[-1] if words else "I") or not re.fullmatch("[A-Z]{2,6}", short):
+        return False
+    if not all(x[1:] and x[0].isalpha() for x in words):
         return False
     if len(short) == 2:
         return key(long) == _SHORT.get(short.lower())
