@@ -11,7 +11,7 @@ from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verd
 from routerlab.grade.clauses import commits, endorsed, option_concluded
 from routerlab.grade.names import normal
 from routerlab.grade.numeric import Number, stated_number
-from routerlab.grade.statements import PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
+from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 def _options(query: Query) -> dict[str, str]:
@@ -50,7 +50,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
 
 def _own_words(answer: str) -> str:
     """An answer without what it quotes from somebody else, unless it agrees with that or says nothing besides."""
-    text = PHRASES["reported_quote"].sub("", answer.translate(QUOTES))
+    text = PHRASES["reported_quote"].sub("", answer[-LONGEST:].translate(QUOTES))
     return text if re.search(r"\w", text) and not PHRASES["seconded"].search(text) else answer
 
 
