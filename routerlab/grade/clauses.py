@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from routerlab.grade.names import same
+from routerlab.grade.names import key, same
 from routerlab.grade.statements import PHRASES
 
 MOST = 6000  # characters that are read, from the end
@@ -183,6 +183,44 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     return None if several else value, denied
 
 
+def option_concluded(text: str, mark: re.Pattern) -> str | None:
+    """The value that the last sentence with one comes to, the values marked in the text; None if it does not show.
+
+    Sentences that only deny values are passed over, and none of what they deny is the conclusion.
+    """
+    parts = [part for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00") if part.strip()]
+    denied: set[str] = set()
+    for i in reversed(range(max(0, len(parts) - 8), len(parts))):
+        part = parts[i].strip()
+        if part.endswith("?") or PHRASES["after_the_end"].match(part):
+            continue
+        said: set[str] = set()
+        for clause in re.split(r"[;:]\s|, (?:and )?(?=[a-z])|\bbut\b|[()]", part):
+            clause = re.sub(r"(?i)\bby (?:a process of )?elimination\b|\bsecond (?:thought|guess)", "", clause)
+            here = {m[1] for m in mark.finditer(clause)}
+            if PHRASES["against"].search(PHRASES["relative_denial"].sub("", clause)):
+                denied |= here
+            elif not PHRASES["void"].search(mark.sub(" ", clause)):
+                said |= here
+            elif here and not PHRASES["once_thought"].search(clause):
+                return None
+        left = said - denied
+        if not said and (PHRASES["taken_back"].search(part) or PHRASES["cue"].match(part)):
+            return None
+        listed = i and re.match(rf"\W*(?:{mark.pattern}|\d{{1,2}}\W*$)", parts[i - 1])
+        alone = mark.fullmatch(part.strip(" .*"))
+        listed = listed and not (alone and re.search(r"[a-z]{2}", parts[i - 1]))
+        bare = alone or (re.match(rf"\W*{mark.pattern}", part) and _ends(part))
+        if left:
+            concludes = PHRASES["option_concluded"].search(part) or (bare and not listed)
+            return left.pop() if concludes and len(left) == 1 else None
+    return None
+
+
+def _ends(part: str) -> bool:
+    return len(part.split()) < 9 and not re.search(r"\b(?:is|are|was|has|says)\b", part)
+
+
 def _chosen(clause: Clause) -> bool:
     return bool(PHRASES["states"].match(clause.text) or PHRASES["chosen"].search(clause.label + clause.text))
 
@@ -208,7 +246,7 @@ def contradicted(text: str, wanted: Iterable[str]) -> bool:
     names = [name for name in wanted if name[:1].isupper()]
     later: list[Clause] = []
     for clause in reversed(clauses(text)):
-        if any(name.lower() in clause.text.lower() for name in names):
+        if any(key(name) in key(clause.text) for name in names):
             return any(_names(c) for c in later)
         later += [] if void(clause) else [clause]
     return bool(names) and any(_names(c) for c in later)  # the name is in a question

@@ -1,104 +1,122 @@
-"""What a text of several sentences asserts: what only asks, supposes, quotes, reports or checks is left out of it.
+"""What a text of several sentences comes to: the sentence that concludes it, and the answer at its end.
 
-It is left out before the text is read, so that no reader has to tell such a sentence from a conclusion.
+The last sentence concludes; a courtesy, a note, a question and a remark about the answer ("It was found in 1930.") do
+not count as the last. A sentence that denies, supposes or reports concludes nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 
-from routerlab.grade.statements import PHRASES, QUOTES
+from routerlab.grade.names import same
+from routerlab.grade.statements import PHRASES
 
-Valued = Callable[[str], bool]  # whether a sentence has a value that could be an answer
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, each with the space after it, so that they join to the text."""
-    ends = [0, *(match.end() for match in PHRASES["sentence_end"].finditer(text)), len(text)]
-    return [text[a:b] for a, b in pairwise(ends) if a < b]
+MOST = 6000  # characters that are read, from the end
+_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true", "valid": "invalid", "invalid": "valid"}
 
 
-def asserted(text: str, valued: Valued) -> str:
-    """A text without the sentences that assert nothing; empty if all its values stood in such sentences.
+def concluded(text: str, wanted: Iterable[str]) -> bool | None:
+    """Whether a text of several sentences concludes with a wanted answer; None if it does not show."""
+    wanted = list(wanted)
+    opposite = [_OPPOSITE[name.lower()] for name in wanted if name.lower() in _OPPOSITE]
 
-    A question that is not answered with yes, a supposition and a report of somebody else's answer assert nothing; a
-    refusal leaves only what follows it and is not supposed. A remark, a check and a first guess are left out if a value
-    remains.
+    def is_it(phrase: str) -> bool:
+        return any(same(phrase, name) for name in wanted)
+
+    parts = [part.strip() for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00")]
+    parts = [x for part in parts for x in PHRASES["after_a_letter"].split(part) if re.search(r"\w", x)]
+    if parts and PHRASES["supposing"].match(parts[-1]):
+        return False
+    if len(parts) < 2 or PHRASES["declined"].search(text[-400:]):
+        return None
+    first = parts[0].strip(" .!,*")
+    if not opposite and (
+        PHRASES["polar"].fullmatch(first) or (first[:1].isalpha() and PHRASES["only_a_name"].fullmatch(first))
+    ):
+        return None  # the answer came first
+    for i in reversed(range(max(0, len(parts) - 8), len(parts))):
+        part, before = parts[i], parts[i - 1] if i else ""
+        if part.rstrip("\"')* ").endswith("?") or PHRASES["after_the_end"].match(part):
+            continue
+        asked = before.endswith("?")
+        remark = PHRASES["remark_on_it"].match(part) and not asked
+        main = _main(part)
+        if PHRASES["concludes_nothing"].search(PHRASES["relative_denial"].sub(" ", main)):
+            return None
+        if not asked and len(main.split()) < 5 and (PHRASES["bullet"].match(part) or len(before.split()) < 5):
+            return None  # one more of a list
+        if not remark:
+            if ends_in(main, is_it):
+                return True
+            if asked and not opposite and len(main.split()) < 4 and not PHRASES["yes_or_no"].match(main):
+                return False
+            if opposite and ends_in(main, lambda phrase: phrase.lower() in opposite):
+                return False
+        if _names_another(main, part, wanted):
+            return False
+        if not remark:
+            return None
+    return None
+
+
+def ends_with(phrase: str, wanted: Iterable[str]) -> bool:
+    """Whether a stated phrase is a sentence with a wanted answer at its end: "the author was Ada Lovelace"."""
+    names = list(wanted)
+    return ends_in(_main(phrase), lambda end: any(same(end, name) for name in names), sure=True)
+
+
+def _main(sentence: str) -> str:
+    """A sentence without what follows its statement: a reason, a relative clause, what is denied or in brackets."""
+    sentence = re.sub(r"[*_`]", "", PHRASES["bullet"].sub("", sentence)).strip(" .!✓✔✅")
+    if len(sentence) > 2 and sentence[0] == '"' == sentence[-1]:
+        sentence = sentence[1:-1]
+    sentence = re.sub(r"\b([Ii]t (?:is|was|must be) [^,;.]{1,60}?) (?:who|that|which)\b.*", r"\1", sentence)
+    cut = PHRASES["after_statement"].search(sentence, 3)
+    return (sentence[: cut.start()] if cut else sentence).strip(" .!,;:")
+
+
+def ends_in(sentence: str, is_it: Callable[[str], bool], sure: bool = False) -> bool:
+    """Whether the answer at the end of a sentence, in a place for one, is wanted.
+
+    Args:
+        sentence: a sentence without what follows its statement.
+        is_it: whether a phrase is a wanted answer.
+        sure: a verb that says what something is stands in the sentence.
     """
-    parts = _without_refused(sentences(_without_quotes(text.translate(QUOTES), valued)))
-    rests = dict(_void(parts))
-    kept = [_without_supposition(rests.get(i, part), valued) for i, part in enumerate(parts)]
-    remarks = set(_remarks(kept, valued))
-    for left_out in ("early", None):
-        early = {i for i, part in enumerate(parts) if left_out and PHRASES[left_out].match(part)}
-        rest = ["" if i in remarks | early else part for i, part in enumerate(kept)]
-        if any(map(valued, rest)):
-            return "".join(rest)
-    if any(map(valued, kept)):
-        return "".join(kept)
-    return "" if valued(text) else text
+    if sure and not PHRASES["linking"].search(sentence):
+        return False
+    words = sentence.split()
+    for start in range(len(words) - 1, max(-1, len(words) - 9), -1):
+        if is_it(" ".join(words[start:])) and _place(words[:start], words[start]):
+            return True
+    return False
 
 
-def _without_quotes(text: str, valued: Valued) -> str:
-    """A text without quotations of three words and more that somebody else said, or that another value follows."""
-
-    def shorter(quote: re.Match) -> str:
-        if not valued(quote[1]):
-            return quote[0]
-        before, after = text[max(0, quote.start() - 60) : quote.start()], text[quote.end() : quote.end() + 40]
-        others = PHRASES["quoted_after"].search(before) or PHRASES["quoted_before"].match(after)
-        others = others or (len(quote[1].split()) > 2 and valued(text[quote.end() :]))
-        return " that " if others else quote[0]
-
-    return PHRASES["quotation"].sub(shorter, text)
-
-
-def _without_refused(parts: list[str]) -> list[str]:
-    """Sentences without what stands before the last one that refuses to answer, and what is only supposed after it."""
-    refusal = max((i for i, part in enumerate(parts) if PHRASES["declines"].search(part)), default=None)
-    if refusal is None:
-        return parts
-    rest = PHRASES["declines"].split(parts[refusal])[-1]
-    _, _, however = rest.partition(joint[0]) if (joint := PHRASES["however"].search(rest)) else ("", "", "")
-    return [part for part in (however, *parts[refusal + 1 :]) if not PHRASES["not_given"].search(part)]
+def _place(before: list[str], first: str) -> bool:
+    """Whether what stands before the end of a sentence makes it the place of an answer."""
+    lead = re.sub(r"(?:^| )(?:a|an|the)$", "", " ".join(before), flags=re.I)
+    if not lead or PHRASES["answer_follows"].search(lead):
+        return True
+    if lead[-1] in ",:":
+        return (first[:1].isupper() and PHRASES["linking"].search(lead) is not None) or lead[-1] == ":"
+    if not (first[:1].isupper() or first[:1].isdigit()) or PHRASES["no_answer_follows"].search(lead):
+        return False
+    last = lead.rsplit(maxsplit=1)[-1]  # "the novelist Toni Morrison", but not "Papua New Guinea"
+    return last.islower() or last.endswith("'s")
 
 
-def _void(parts: list[str]) -> Iterator[tuple[int, str]]:
-    """(place, what is left) of questions with an answer and of what somebody else is said to have answered."""
-    said = [i for i, part in enumerate(parts) if re.search(r"\w", part)]
-    for i, after in zip(said, [*said[1:], None], strict=False):
-        then = "" if after is None else parts[after]
-        if parts[i].rstrip("\"')*_ \n").endswith("?"):
-            if PHRASES["request"].match(parts[i]) or (then and not PHRASES["agreed"].match(then)):
-                yield i, ". "
-        elif report := PHRASES["reported_answer"].match(parts[i]):
-            yield i, parts[i] if PHRASES["confirmed"].search(parts[i] + then) else parts[i][report.end() :]
+def _names_another(main: str, sentence: str, wanted: list[str]) -> bool:
+    """Whether a sentence says what something is, and that is none of the wanted answers."""
+    if any(name.lower() in sentence.lower() for name in wanted):
+        return False
+    if PHRASES["specifies"].fullmatch(main):
+        return True
+    dated = all(re.fullmatch(r"\d+", name) for name in wanted)
+    drawn = PHRASES["drawn"].match(main) is not None
+    return (drawn or dated) and ends_in(main, lambda phrase: _like(phrase, wanted[0], drawn))
 
 
-def _without_supposition(part: str, valued: Valued) -> str:
-    """A sentence without a supposition at its start; without its condition, if a value remains."""
-    part = PHRASES["supposition"].sub("", part)
-    return short if valued(short := PHRASES["condition"].sub("", part)) else part
-
-
-def _remarks(parts: list[str], valued: Valued) -> Iterator[int]:
-    """Places of remarks and checks after a value: to the end of the line if they begin one, up to a conclusion."""
-    before, checking, new_line = False, False, True
-    for i, part in enumerate(parts):
-        if before and PHRASES["cue"].search(part):
-            checking = False
-        elif before and PHRASES["note"].match(part):
-            checking = new_line
-            yield i
-        elif (checking and not new_line and not PHRASES["concludes"].match(part)) or (before and _beside(part, valued)):
-            yield i
-        else:
-            checking = False
-            before = before or valued(part)
-        new_line = "\n" in part or (new_line and not part)
-
-
-def _beside(part: str, valued: Valued) -> bool:
-    """Whether a sentence after a value tells what might be, what somebody else has, or has its own only in a reason."""
-    beside = PHRASES["contrary"].search(part) or PHRASES["reported_number"].match(part)
-    return bool(beside) or (valued(part) and not valued(PHRASES["reason_end"].sub("", part)))
+def _like(phrase: str, wanted: str, drawn: bool) -> bool:
+    """Whether a phrase may be another answer of the kind of the wanted one."""
+    kinds = [r"\d+", r"\d+(?:st|nd|rd|th)", r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)?"]
+    kinds += [r"(?:the )?[a-z]+(?: [a-z]+)?"] if drawn and len(phrase.split()) < 3 else []
+    return any(re.fullmatch(kind, phrase) and re.fullmatch(kind, wanted) for kind in kinds)

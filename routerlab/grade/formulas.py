@@ -10,7 +10,7 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, exact, reference, verdict
-from routerlab.grade.conclusion import asserted, sentences
+from routerlab.grade.assertions import asserted, sentences
 from routerlab.grade.names import normal
 from routerlab.grade.numeric import in_digits
 from routerlab.grade.plain_math import delimited, in_symbols

@@ -12,8 +12,8 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.assertions import asserted, sentences
 from routerlab.grade.clauses import clauses
-from routerlab.grade.conclusion import asserted, sentences
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))

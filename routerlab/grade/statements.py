@@ -36,7 +36,8 @@ _DENIED, _CUE = PHRASES["denied"], PHRASES["cue"]
 
 def tidy(text: str) -> str:
     """The end of a text, with plain quotes and dashes and without Markdown's bold and code marks."""
-    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f]", "", text)
+    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f\u00ad\u200b-\u200f\u2060\ufeff]", "", text)
+    text = re.sub(r"~~[^~\n]{1,200}~~", "", text)
     text = PHRASES["checked"].sub("", text[-LONGEST:].translate(QUOTES).replace("\r", ""))
     if (other := PHRASES["goes_on"].search(text)) and PHRASES["said"].search(text[: other.start()]):
         text = text[: other.start()]  # the model went on with a question of its own
@@ -104,16 +105,15 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         return None  # cut off before it came to an answer
     if before and before[-1][2] not in (value, SEVERAL):
         between = text[before[-1][1] : marks[-1][0]]
-        if len(re.findall(r"\w+", between)) <= 4 and not _CUE.search(between):
+        cue = _CUE.search(text, before[-1][1])
+        if len(re.findall(r"\w+", between)) <= 4 and not (cue and cue.start() < marks[-1][0]):
             return SEVERAL  # pyright: ignore[reportReturnType]
     for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
         if not marks and (new := weak(text[cue.end() :].partition("\n")[2])) not in (None, SEVERAL):
             return new  # concluded in a later paragraph
-        if not marks and PHRASES["concludes"].match(
-            end := PHRASES["sentence_end"].split(text.rstrip()[cue.end() :].rstrip(".!"))[-1]
-        ):
-            if (new := weak(end)) not in (None, SEVERAL):
-                return new
+        end = PHRASES["sentence_end"].split(text[cue.end() :].rstrip(" \n.!"))[-1]
+        if not marks and PHRASES["concludes"].match(end) and (new := weak(end)) not in (None, SEVERAL):
+            return new
         ends = [m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000])]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
