@@ -14,7 +14,8 @@ Valued = Callable[[str], bool]  # whether a sentence has a value that could be a
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each with the space after it, so that they join to the text."""
-    ends = [0, *(match.end() for match in PHRASES["sentence_end"].finditer(text)), len(text)]
+    found = (match for name in ("sentence_end", "after_a_letter") for match in PHRASES[name].finditer(text))
+    ends = [0, *sorted({match.end() for match in found}), len(text)]
     return [text[a:b] for a, b in pairwise(ends) if a < b]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.assertions import asserted
 from routerlab.grade.clauses import commits, endorsed, option_concluded
 from routerlab.grade.names import normal
 from routerlab.grade.numeric import Number, stated_number
@@ -34,7 +35,7 @@ def multiple_choice(query: Query, answer: str) -> Result:
     if strict is not None and (letter := _letter(strict)) in options:
         return verdict(letter == wanted, " by contract")
     if (chosen := _named(answer, options)) is None:
-        answer = _own_words(answer)
+        answer = asserted(_own_words(answer), lambda part: PHRASES["letter"].search(part) is not None) or answer
         if PHRASES["only_asks"].fullmatch(answer):
             return FORMAT
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
@@ -62,7 +63,7 @@ def _letter(text: str) -> str | None:
 def _named(text: str, options: dict[str, str]) -> str | None:
     """The option whose letter, or whose text and no other's, is all of a text."""
     letters = [k for k, v in options.items() if normal(v) and normal(v) == normal(text)]
-    letter = _letter(text)
+    letter = None if re.search(r"\w[+#]", text) else _letter(text)  # "C++" is no letter
     return letter if letter in options else letters[0] if len(letters) == 1 else None
 
 

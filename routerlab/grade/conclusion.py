@@ -70,6 +70,8 @@ def _main(sentence: str) -> str:
     if len(sentence) > 2 and sentence[0] == '"' == sentence[-1]:
         sentence = sentence[1:-1]
     sentence = re.sub(r"\b([Ii]t (?:is|was|must be) [^,;.]{1,60}?) (?:who|that|which)\b.*", r"\1", sentence)
+    sentence = re.sub(r"\b(?:not|neither)\b [^.;:]{1,80}?\bbut (?:rather )?", "", sentence)  # "not Dana but Frances"
+    sentence = re.sub(r", [^.;:]{1,120}, (?=(?:is|was|are|were)\b)", " ", sentence)
     cut = PHRASES["after_statement"].search(sentence, 3)
     return (sentence[: cut.start()] if cut else sentence).strip(" .!,;:")
 
