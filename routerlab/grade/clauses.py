@@ -172,7 +172,7 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
             if bare or states or placed.search(_bare(clause.text)) or mark.search(clause.text) is None:
                 (sure if bare or states else mentioned).append((clause, found.pop()))
     unsure = any(PHRASES[name].search(text.strip()[-400:]) for name in ("declined", "torn", "dangling"))
-    if unsure or not (sure or mentioned):
+    if unsure or not (sure or mentioned) or _in_turn(text, mark):
         return None, denied
     last, value = (sure or mentioned)[-1]
     near = {value for clause, value in sure if clause.sentence == last.sentence} or {x for _, x in mentioned}
@@ -183,13 +183,35 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     return None if several else value, denied
 
 
+def _in_turn(text: str, mark: re.Pattern) -> bool:
+    """Whether a text ends with the last of three sentences and more that each begin with another value."""
+    firsts = [re.match(rf"\W*(?:option |choice |answer )?{mark.pattern}[).:]* \w", x, re.I) for x in _parts(text)]
+    values = [first[1] if first else "" for first in firsts[-3:]]
+    told = re.compile(f"{PHRASES['chosen'].pattern}|{PHRASES['against'].pattern}")
+    return len({*values} - {""}) == 3 and not any(map(told.search, _parts(text)[-4:]))
+
+
+def _parts(text: str) -> list[str]:
+    """The sentences of a text's end; the letter of an option at the start of one is no end."""
+    parts = PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00")
+    joined: list[str] = []
+    for part in filter(str.strip, parts):
+        if joined and re.fullmatch(r"\W*(?:option |choice )?§?[A-Z][.):]\s*", joined[-1]):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
+
+
 def option_concluded(text: str, mark: re.Pattern) -> str | None:
     """The value that the last sentence with one comes to, the values marked in the text; None if it does not show.
 
     Sentences that only deny values are passed over, and none of what they deny is the conclusion.
     """
-    parts = [part for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00") if part.strip()]
+    parts = _parts(text)
     denied: set[str] = set()
+    if _in_turn(text, mark):
+        return None
     for i in reversed(range(max(0, len(parts) - 8), len(parts))):
         part = parts[i].strip()
         if part.endswith("?") or PHRASES["after_the_end"].match(part):

@@ -47,6 +47,8 @@ def math(query: Query, answer: str) -> Result:
             return verdict(True)
     if text.strip() and _plain(answer) == _plain(gold):
         return verdict(True)
+    if re.search(r"\\circ|°", gold) and re.search(r"\bradians?\b", text) and not re.search(r"\\circ|°|degree", text):
+        return verdict(False)
     said = last_stated(text, formula, _weak) if text.strip() else None
     if name := re.fullmatch(r"\\(?:text|textbf|mbox)\{([^{}]+)\}", gold):
         query = replace(query, reference=name[1], verifier="exact")
@@ -92,6 +94,8 @@ def _listed(query: Query, gold: str, said: str, text: str) -> bool:
         if len(listed) > len(wanted):
             return False
     listed = _items(said) if said != SEVERAL and len(_items(said)) > 1 else listed
+    if len(listed) == 1 and len(re.findall(r"\\pm\b|±", listed[0])) == 1:
+        listed = [re.sub(r"\\pm\b|±", sign, listed[0]) for sign in "+-"]
     if len(listed) != len(wanted):
         return False
     for value in wanted:

@@ -105,6 +105,10 @@ def same(phrase: str, wanted: str) -> bool:
         return True
     if len(phrase) > 200:
         return False
+    if re.fullmatch(r"(?!near|part|hard|bare|most|rare|scarce|false|wrong)[a-z]+ly [a-z]+", said) and said.endswith(
+        " " + asked
+    ):
+        return True  # "logically valid"
     if (bare := _plain_formula(phrase)) != phrase:
         return same(bare, wanted)
     if any(same(name, wanted) for name in _beside(phrase)):

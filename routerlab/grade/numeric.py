@@ -167,6 +167,7 @@ def _concluded(clause: str) -> str:
 def _digits(text: str) -> str:
     """A text without a digit, its numbers in words written in digits."""
     text = PHRASES["none_left"].sub("0", text)
+    text = re.sub(r"(?i)\bhalf a (?=dozen|thousand|million|billion|trillion)", "0.5 ", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
     text = PHRASES["just_one"].sub("1", text)
     text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
