@@ -28,7 +28,7 @@ _BLOCK = re.compile(r"^```(?:json|python)[^\S\n]*\n([\s\S]*?)^```[^\S\n]*$", re.
 
 _RETRACTED = re.compile(  # after a box: the lenient readers tell whether the box is meant
     r"\b(?:wait|hmm+|oops|actually|sorry|correct(?:ion)?|edit|on (?:second thought|reflection)|wrong|incorrect|mis\w+"
-    r"|error|not|no|but|if|instead|should)\b|n't\b",
+    r"|error|not|no|but|if|instead|should|so|hence|thus|therefore|final)\b|n't\b",
     re.I,
 )
 

@@ -35,7 +35,7 @@ def math(query: Query, answer: str) -> Result:
     text = tidy(answer)
     if len(text.split()) > 1 and (re.fullmatch(r"[-\d,.]+", gold) or not re.search(r"\d", text)):
         text = in_digits(text)
-    text = delimited(in_symbols(text))
+    text = re.sub(r"\$\s?[a-z]\s?\\(?:to|rightarrow)\b[^$]{1,40}\$", "", delimited(in_symbols(text)))  # "as $x \\to 0$"
     text = asserted(text, _valued) if not gold.startswith(r"\text") else text
     if pair := re.fullmatch(r"(?:\\pm|±)\s*([^,±]+)", gold):
         gold = gold if "±" in text or r"\pm" in text else f"{pair[1]}, -{pair[1]}"
@@ -114,7 +114,12 @@ def _last_with_formulas(text: str) -> str:
 def _in_two_forms(query: Query, gold: str, text: str) -> bool:
     """Whether the last sentence with formulas ends with two forms of the reference: "13/2, or 6.5"."""
     *_, one, other = [None, None, *_MATH.finditer(sentence := _last_with_formulas(text))]
-    if not one or not other or affirmed(sentence) is None or re.search(r"\w", sentence[other.end() :]):
+    if (
+        not one
+        or not other
+        or affirmed(sentence) is None
+        or re.match(r"[^a-z]*(?!if\b|when\b)\w", sentence[other.end() :])
+    ):
         return False
     linked = re.fullmatch(r",? or (?:as a decimal |equivalently |simply )?", sentence[one.end() : other.start()])
     return bool(linked) and all(_same(query, gold, _content(form)) for form in (one, other))

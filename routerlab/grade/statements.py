@@ -131,6 +131,11 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
             return weak(rest.lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
         if PHRASES["own_error"].match(cue[0]) and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
             return new
+    if marks and text[:place].rstrip().endswith("{"):  # a box is passed over by a conclusion after it
+        ends = PHRASES["sentence_end"].split(text[place:])[1:][-8:]
+        values = (weak(end) for end in reversed(ends) if PHRASES["concluding"].search(end))
+        if (new := next(values, None)) not in (None, SEVERAL):
+            return new
     if value != SEVERAL:
         if value is None:
             return weak(text)
