@@ -19,9 +19,9 @@ from routerlab.grade.deadline import WorkerError, grade_apart
 from routerlab.grade.statements import LONGEST, affirmed, statements
 from routerlab.grade.verify import grade, grade_many
 
-PAIRS, ASIDE, SEVENTH, EIGHTH = (
-    [json.loads(line) for line in (Path(__file__).parent / "data" / name).read_text().splitlines()]
-    for name in ("pairs.jsonl", "pairs_aside.jsonl", "pairs_seventh.jsonl", "pairs_eighth.jsonl")
+PAIRS, ASIDE, SEVENTH, EIGHTH, NINTH, TENTH = (
+    [json.loads(line) for line in (Path(__file__).parent / "data" / f"{name}.jsonl").read_text().splitlines()]
+    for name in ("pairs", "pairs_aside", "pairs_seventh", "pairs_eighth", "pairs_ninth", "pairs_tenth")
 )
 
 
@@ -67,8 +67,8 @@ def test_pairs_that_were_kept_aside_hold_their_rates():
     missed = [r for r, v in graded if v.grade is not Grade.CORRECT and r["correct"]]
     assert len(ASIDE) == 505
     assert not [v for _, v in graded if v.error]
-    assert len(false) <= 2
-    assert len(missed) <= 7
+    assert len(false) <= 1
+    assert len(missed) <= 3
 
 
 def test_pairs_that_taught_nothing_meet_the_bar():
@@ -84,8 +84,8 @@ def test_pairs_of_the_seventh_measurement_hold_their_rates():
     kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
     assert len(SEVENTH) == 992
     assert not [v for _, v in graded if v.error]
-    assert kinds.count((True, False)) <= 10
-    assert kinds.count((False, True)) <= 52
+    assert kinds.count((True, False)) <= 7
+    assert kinds.count((False, True)) <= 45
     assert kinds[1:480:2].count((True, False)) <= 7
     assert kinds[1:480:2].count((False, True)) <= 20
 
@@ -97,8 +97,28 @@ def test_pairs_of_the_eighth_measurement_hold_their_rates():
     kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
     assert len(EIGHTH) == 600
     assert not [v for _, v in graded if v.error]
-    assert kinds.count((True, False)) <= 10
-    assert kinds.count((False, True)) <= 46
+    assert kinds.count((True, False)) <= 7
+    assert kinds.count((False, True)) <= 37
+
+
+def test_pairs_of_the_ninth_measurement_hold_their_rates():
+    """Three sets of 600 by writers who knew neither readers nor pairs: 26, 14 and 21 falsely CORRECT, 45, 21 and 56
+    missed at first sight. All of the first and parts of the others were used for repairs then. Today's rates."""
+    kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in pairs_graded(NINTH)]
+    assert len(NINTH) == 1800
+    assert kinds.count((True, False)) <= 11
+    assert kinds.count((False, True)) <= 28
+
+
+def test_pairs_of_the_tenth_measurement_meet_the_bar():
+    """600 pairs of another such writer, graded after the repairs of the ninth and read by nobody before: nothing was
+    learnt from them. 10 are falsely CORRECT (1.7 %), 32 missed (5.3 %)."""
+    graded = pairs_graded(TENTH)
+    kinds = [(v.grade is Grade.CORRECT, r["correct"]) for r, v in graded]
+    assert len(TENTH) == 600
+    assert not [v for _, v in graded if v.error]
+    assert kinds.count((True, False)) <= 0.02 * 600
+    assert kinds.count((False, True)) <= 0.06 * 600
 
 
 @pytest.mark.parametrize("verifier", ["numeric", "multiple_choice", "exact", "math"])

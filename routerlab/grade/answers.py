@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.clauses import commits, contradicted
+from routerlab.grade.conclusion import concluded, ends_with
 from routerlab.grade.names import key, same
 from routerlab.grade.remote import alike
 from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, statements, tidy
@@ -71,8 +72,15 @@ def exact(query: Query, answer: str) -> Result:
         return verdict(True)
     if (strict := contract.read(query, answer)) is not None:
         return verdict(key(strict) in map(key, wanted), " by contract")
-    text = PHRASES["asked"].sub("", tidy(answer).lstrip(), count=1)
+    whole = tidy(answer)
+    text = PHRASES["asked"].sub("", whole.lstrip(), count=1)
     value = last_stated(text, partial(_short, wanted), partial(_short, wanted))
+    last = concluded(whole, wanted)
+    if stated := statements(text):
+        named = value != SEVERAL and ends_with(stated[-1][2], wanted)
+        last = True if named else False if last is False and value != "wanted" else None
+    if last is not None:
+        return verdict(last)
     return verdict((value == "wanted" and not contradicted(text, wanted)) or commits(text, wanted))
 
 

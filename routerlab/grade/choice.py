@@ -8,10 +8,11 @@ from typing import Any
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
-from routerlab.grade.clauses import commits, endorsed
+from routerlab.grade.assertions import asserted
+from routerlab.grade.clauses import commits, endorsed, option_concluded
 from routerlab.grade.names import normal
 from routerlab.grade.numeric import Number, stated_number
-from routerlab.grade.statements import PHRASES, SEVERAL, affirmed, last_stated, tidy
+from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, statements, tidy
 
 
 def _options(query: Query) -> dict[str, str]:
@@ -34,12 +35,24 @@ def multiple_choice(query: Query, answer: str) -> Result:
     if strict is not None and (letter := _letter(strict)) in options:
         return verdict(letter == wanted, " by contract")
     if (chosen := _named(answer, options)) is None:
+        answer = asserted(_own_words(answer), lambda part: PHRASES["letter"].search(part) is not None) or answer
+        if PHRASES["only_asks"].fullmatch(answer):
+            return FORMAT
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
         chosen = last_stated(text, partial(_read, options), lambda text: closed(text, options)[0])
         if chosen != SEVERAL and not PHRASES["cue"].search(text):
             value, denied = closed(answer, options)
             chosen = value or (chosen if chosen not in denied else None)
+        unsettled = chosen == SEVERAL and len(statements(text)) > 1
+        if chosen not in options and not unsettled and not PHRASES["declined"].search(text):
+            chosen = option_concluded(*_marked(text, options))
     return verdict(chosen == wanted) if chosen in options else FORMAT
+
+
+def _own_words(answer: str) -> str:
+    """An answer without what it quotes from somebody else, unless it agrees with that or says nothing besides."""
+    text = PHRASES["reported_quote"].sub("", answer[-LONGEST:].translate(QUOTES))
+    return text if re.search(r"\w", text) and not PHRASES["seconded"].search(text) else answer
 
 
 def _letter(text: str) -> str | None:
@@ -50,7 +63,7 @@ def _letter(text: str) -> str | None:
 def _named(text: str, options: dict[str, str]) -> str | None:
     """The option whose letter, or whose text and no other's, is all of a text."""
     letters = [k for k, v in options.items() if normal(v) and normal(v) == normal(text)]
-    letter = _letter(text)
+    letter = None if re.search(r"\w[+#]", text) else _letter(text)  # "C++" is no letter
     return letter if letter in options else letters[0] if len(letters) == 1 else None
 
 
@@ -63,10 +76,13 @@ def _lettered(text: str, options: dict[str, str]) -> str:
         rf"(?<!\w)(?<!from )\(?[{letters}]\)? ?(?:-|to|through) ?\(?[{letters}]\)?(?!\w)", "several options", text
     )
     words = sorted((re.escape(t) for t in texts if len(t) > 1 or t.isdigit()), key=len, reverse=True)
-    text = re.sub(r"[^\S\n]+", " ", text)
+    text = PHRASES["option_changed"].sub("", re.sub(r"[^\S\n]+", " ", text))
+    text = PHRASES["asked_and_answered"].sub(lambda m: f"It is {'' if m[2] else 'not '}{m[1]}", text)
+    text = PHRASES["i_myself"].sub("we ", text)
     if words and len(texts) == len(options):
         pattern = rf"(?<!\w)(?<!option )(?<!choice )(?<!step )({'|'.join(words)})(?:(?<=[a-z])s)?(?!\w)"
         text = re.sub(pattern, lambda m: f"({texts.get(m[1].lower(), '?')})", text, flags=re.I)
+    text = PHRASES["option_text"].sub("", PHRASES["unit_letter"].sub(" units", text))
     text = PHRASES["weighed"].sub(": ", PHRASES["latex_text"].sub(r"\1", text))
     text = re.sub(r"(?<![\w'])([A-Z])\b[^\w\n]{1,6}\(\1\)", r"(\1)", text)
     return re.sub(r"\(([A-Z])\)[^\w\n]{1,4}(?:option |choice )?\1\b[)\]]?", r"(\1)", text)
@@ -89,13 +105,7 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     words = {k: {*re.findall(r"\w+", v.lower())} - _STOP for k, v in options.items()}
     if re.fullmatch(r"\W*[a-z]\W*", text) or not PHRASES["dangling"].search(text):
         text = re.sub(r"\(([a-z])\)|(?<![\w'])([a-z])(?=[.)]?\W*$)", lambda m: m[0].upper(), text)
-    mark = re.compile(f"§([{''.join(options)}])")
-    text = PHRASES["in_order"].sub(lambda m: f"({_by_place((m[1] or m[2]).lower(), options)})", text)
-    text = re.sub(r"(?i)\b(option|choice) ([a-z])(?= ?[(]|$)", lambda m: f"{m[1]} {m[2].upper()}", text)
-    text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
-    text = re.sub(
-        r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text)
-    )
+    text, mark = _marked(text, options)
     judged = {m[1]: bool(m[2] or m[3]) for m in PHRASES["judged"].finditer(text.replace("§", "")) if m[1] in options}
     if len(judged) > 1:  # "A: false, B: true"
         left = [k for k, fits in judged.items() if fits] or [*(options.keys() - judged)]
@@ -118,6 +128,15 @@ def closed(answer: str, options: dict[str, str]) -> tuple[str | None, set[str]]:
     return value, denied
 
 
+def _marked(text: str, options: dict[str, str]) -> tuple[str, re.Pattern]:
+    """A text with §B where it names option B, and the pattern of such a mark."""
+    text = PHRASES["in_order"].sub(lambda m: f"({_by_place((m[1] or m[2]).lower(), options)})", text)
+    text = re.sub(r"(?i)\b(option|choice) ([a-z])(?= ?[(]|$)", lambda m: f"{m[1]} {m[2].upper()}", text)
+    text = PHRASES["letter"].sub(lambda m: "§" + x if (x := next(filter(None, m.groups()))) in options else m[0], text)
+    text = re.sub(r"(?:\bwould (?:be )?)?[\"']?(§[A-Z])[\"']?", r"\1", text)
+    return re.sub(r"§([A-Z])[).:,;]?\s?\(?§\1\)?", r"§\1", text), re.compile(f"§([{''.join(options)}])")
+
+
 def _by_place(word: str, options: dict[str, str]) -> str:
     return sorted(options)[-1] if word == "last" else "ABCDE"[_PLACES.index(word) % 5]
 
@@ -134,7 +153,7 @@ def _in_plain_words(answer: str, options: dict[str, str]) -> tuple[str, dict[str
 
 def _read(options: dict[str, str], phrase: str) -> str | None:
     """The option a phrase begins with; SEVERAL if it names two or only denies, None if it names none."""
-    kept = affirmed(phrase.strip())
+    kept = affirmed(re.split(r"\. (?=[A-Z]\w*(?: \w+)?:)", phrase.strip())[0])
     if kept is None or PHRASES["two_options"].match(kept):
         return SEVERAL if re.search(r"\b[A-Z]\b", phrase) else None
     match = re.fullmatch(r"\W{0,3}([A-Za-z])\W{0,3}", kept) or PHRASES["first_option"].match(kept)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from routerlab.grade.names import same
+from routerlab.grade.names import key, same
 from routerlab.grade.statements import PHRASES
 
 MOST = 6000  # characters that are read, from the end
@@ -172,7 +172,7 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
             if bare or states or placed.search(_bare(clause.text)) or mark.search(clause.text) is None:
                 (sure if bare or states else mentioned).append((clause, found.pop()))
     unsure = any(PHRASES[name].search(text.strip()[-400:]) for name in ("declined", "torn", "dangling"))
-    if unsure or not (sure or mentioned):
+    if unsure or not (sure or mentioned) or _in_turn(text, mark):
         return None, denied
     last, value = (sure or mentioned)[-1]
     near = {value for clause, value in sure if clause.sentence == last.sentence} or {x for _, x in mentioned}
@@ -181,6 +181,66 @@ def endorsed(text: str, mark: re.Pattern, guess: Callable[[str], str | None]) ->
     several = len({value for _, value in sure}) > 2 and (len(last.join) == 1 and not _chosen(last))
     several = several or (len(near) > 1 and not concluded)
     return None if several else value, denied
+
+
+def _in_turn(text: str, mark: re.Pattern) -> bool:
+    """Whether a text ends with the last of three sentences and more that each begin with another value."""
+    firsts = [re.match(rf"\W*(?:option |choice |answer )?{mark.pattern}[).:]* \w", x, re.I) for x in _parts(text)]
+    values = [first[1] if first else "" for first in firsts[-3:]]
+    told = re.compile(f"{PHRASES['chosen'].pattern}|{PHRASES['against'].pattern}")
+    return len({*values} - {""}) == 3 and not any(map(told.search, _parts(text)[-4:]))
+
+
+def _parts(text: str) -> list[str]:
+    """The sentences of a text's end; the letter of an option at the start of one is no end."""
+    parts = PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00")
+    joined: list[str] = []
+    for part in filter(str.strip, parts):
+        if joined and re.fullmatch(r"\W*(?:option |choice )?§?[A-Z][.):]\s*", joined[-1]):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
+
+
+def option_concluded(text: str, mark: re.Pattern) -> str | None:
+    """The value that the last sentence with one comes to, the values marked in the text; None if it does not show.
+
+    Sentences that only deny values are passed over, and none of what they deny is the conclusion.
+    """
+    parts = _parts(text)
+    denied: set[str] = set()
+    if _in_turn(text, mark):
+        return None
+    for i in reversed(range(max(0, len(parts) - 8), len(parts))):
+        part = parts[i].strip()
+        if part.endswith("?") or PHRASES["after_the_end"].match(part):
+            continue
+        said: set[str] = set()
+        for clause in re.split(r"[;:]\s|, (?:and )?(?=[a-z])|\bbut\b|[()]", part):
+            clause = re.sub(r"(?i)\bby (?:a process of )?elimination\b|\bsecond (?:thought|guess)", "", clause)
+            here = {m[1] for m in mark.finditer(clause)}
+            if PHRASES["against"].search(PHRASES["relative_denial"].sub("", clause)):
+                denied |= here
+            elif not PHRASES["void"].search(mark.sub(" ", clause)):
+                said |= here
+            elif here and not PHRASES["once_thought"].search(clause):
+                return None
+        left = said - denied
+        if not said and (PHRASES["taken_back"].search(part) or PHRASES["cue"].match(part)):
+            return None
+        listed = i and re.match(rf"\W*(?:{mark.pattern}|\d{{1,2}}\W*$)", parts[i - 1])
+        alone = mark.fullmatch(part.strip(" .*"))
+        listed = listed and not (alone and re.search(r"[a-z]{2}", parts[i - 1]))
+        bare = alone or (re.match(rf"\W*{mark.pattern}", part) and _ends(part))
+        if left:
+            concludes = PHRASES["option_concluded"].search(part) or (bare and not listed)
+            return left.pop() if concludes and len(left) == 1 else None
+    return None
+
+
+def _ends(part: str) -> bool:
+    return len(part.split()) < 9 and not re.search(r"\b(?:is|are|was|has|says)\b", part)
 
 
 def _chosen(clause: Clause) -> bool:
@@ -208,7 +268,7 @@ def contradicted(text: str, wanted: Iterable[str]) -> bool:
     names = [name for name in wanted if name[:1].isupper()]
     later: list[Clause] = []
     for clause in reversed(clauses(text)):
-        if any(name.lower() in clause.text.lower() for name in names):
+        if any(key(name) in key(clause.text) for name in names):
             return any(_names(c) for c in later)
         later += [] if void(clause) else [clause]
     return bool(names) and any(_names(c) for c in later)  # the name is in a question

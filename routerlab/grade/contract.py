@@ -2,7 +2,7 @@
 
 `instruction(query)` is sent with a question to models that follow instructions (not to the embedded models, which were
 trained without it). `read(query, text)` returns the answer of a text that follows the contract, and None of any other
-text, which the verifier's lenient reader then reads. A changed wording or reader is a new `VERSION`.
+text, which the verifier's lenient reader then reads. A changed wording is a new `VERSION`.
 """
 
 import re
@@ -26,6 +26,12 @@ _INSTRUCTIONS = {
 _TAG = re.compile(r"<answer>((?:(?!</?answer>)[\s\S])*)</answer>")
 _BLOCK = re.compile(r"^```(?:json|python)[^\S\n]*\n([\s\S]*?)^```[^\S\n]*$", re.M)
 
+_RETRACTED = re.compile(  # after a box: the lenient readers tell whether the box is meant
+    r"\b(?:wait|hmm+|oops|actually|sorry|correct(?:ion)?|edit|on (?:second thought|reflection)|wrong|incorrect|mis\w+"
+    r"|error|not|no|but|if|instead|should|so|hence|thus|therefore|final)\b|n't\b",
+    re.I,
+)
+
 
 def instruction(query: Query) -> str | None:
     """What to send after the question; None where the whole text is graded (regex, instructions, judge)."""
@@ -35,7 +41,8 @@ def instruction(query: Query) -> str | None:
 def read(query: Query, text: str) -> str | None:
     """The answer of a text that follows the contract of the query's verifier to the letter; else None."""
     if query.verifier == "math":
-        answers = [text[start:end] for start, end in boxes(text)]
+        spans = boxes(text)
+        answers = [] if len(spans) == 1 and _RETRACTED.search(text, spans[0][1]) else [text[a:b] for a, b in spans]
     elif query.verifier == "reasoning_gym":
         answers = _TAG.findall(text)
     elif query.verifier in {"json", "code"}:

@@ -12,11 +12,13 @@ import yaml
 from routerlab.core.queries import Query
 from routerlab.grade import contract
 from routerlab.grade.answers import FORMAT, Result, VerifyError, reference, verdict
+from routerlab.grade.assertions import asserted, sentences
 from routerlab.grade.clauses import clauses
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))
 _WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
+_SHARES = {word: int(value) for value, words in _RULES["shares"].items() for word in words.split()}
 _SCALE = {"dozen": 12, "k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
@@ -62,8 +64,8 @@ def numbers(text: str) -> list[Number]:
 def read_number(phrase: str, last: bool = False) -> Number | str | None:
     """The number a phrase commits to, its first or its last; SEVERAL for a range, a bound, alternatives, a denial."""
     phrase = phrase.strip()[-1000:] if last else phrase.strip()[:1000]
-    kept = affirmed(re.split(r";\s(?=\d\S* would\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
-    if kept is None:
+    kept = affirmed(re.split(r";\s(?=[^;.]{0,40}\bwould\b)|(?<!\d)(?<!i\.e)\.\s|\.\s(?=[A-Z])|\n", phrase)[0])
+    if kept is None or re.search(r"\b\w+'s not \W*\d[\d.,]*\W*$", phrase):
         return SEVERAL if re.search(r"\d", phrase) else None
     text = clean(kept)
     if last and PHRASES["parallel"].search(text):
@@ -80,6 +82,8 @@ def read_number(phrase: str, last: bool = False) -> Number | str | None:
         text = before  # "88 keys: 52 white and 36 black"
     alone = len(numbers(before)) < 2 or not parts
     text = before if alone and re.match(r"\W{0,3}\d[^:\n]{0,40}[a-z]: ", text) else text
+    text = re.sub(r"\((?=[=≈]|i\.e\.|that is)([^()]{1,200})\)", r" \1 ", text)
+    text = re.sub(r", (?:which|who|where)\b[^,;:]{1,80},(?=.*\d)", "", text) if last else text
     for shorter in (lambda t: re.sub(r"\([^()]{0,200}\)", " ", t), lambda t: PHRASES["reason"].split(t)[0]):
         text = shorter(text) if numbers(shorter(text)) else text
     if total := re.search(r"\S+ (?:[^\W\d]+ ){0,2}(?:in total|altogether|in all)\W*$", text):
@@ -113,12 +117,10 @@ def _head(text: str, number: Number) -> str:
 
 
 def _weak(text: str) -> Number | str | None:
-    """The number of a text without an explicit statement: the last of the last sentence with one, notes left out."""
-    lines = [x for x in text.split("\n") if re.search(r"\d", x) and not PHRASES["note"].match(x)]
+    """The number of a text without an explicit statement: the last of the last sentence with one."""
+    lines = [x for x in text.split("\n") if re.search(r"\d", x)]
     sentences = (re.split(r"(?<!\d)(?<!i\.e)[.!?]\s|[.!?]\s(?=[A-Z])", line) for line in lines[-3:])
-    kept = [x for x in itertools.chain(*sentences) if not PHRASES["note"].match(x)]
-    kept = [x for x in kept if not PHRASES["reported_number"].match(x)] or kept
-    values = (read_number(_sure(x), last=True) for x in reversed(kept))
+    values = (read_number(_sure(x), last=True) for x in reversed(list(itertools.chain(*sentences))))
     return next(filter(None, values), None)
 
 
@@ -133,15 +135,45 @@ def _sure(sentence: str) -> str:
     return sentence
 
 
+def _valued(sentence: str) -> bool:
+    return re.search(r"\d|[½¼¾⅓⅔]", sentence) is not None
+
+
 def in_digits(text: str) -> str:
-    """A sentence without a digit, its numbers in words written in digits."""
-    if re.search(r"\d", text):
-        return text
-    text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
-    text = re.sub(r"(?i)^\W*(?:none|nothing|no \w+)\b(?=[^.]{0,30}\b(?:left|remains?|remaining)\b)", "0", text)
+    """A text with the numbers that stand in words written in digits: all if it has no digit, else those it concludes.
+
+    A sentence or its last clause concludes if no digit stands in it and its verb, or nothing, is before the number.
+    """
+    if not re.search(r"\d", text):
+        return _digits(text)
+    cut = ((sentence, _last_clause(sentence)) for sentence in sentences(text))
+    return "".join(sentence[:start] + _concluded(sentence[start:]) for sentence, start in cut)
+
+
+def _last_clause(sentence: str) -> int:
+    """Where the last clause of a sentence begins; one without a digit is a clause."""
+    digits = re.search(r"\d(?=\D*$)", sentence)
+    joints = [m.end() for m in PHRASES["last_clause"].finditer(sentence)] if digits else []
+    return max([digits.end() if digits else 0, *joints[-1:]])
+
+
+def _concluded(clause: str) -> str:
+    if re.search(r"\d", clause) or not (found := numbers(clean(plain := _digits(clause)))):
+        return clause
+    head = clean(plain)[: found[-1].start]
+    return plain if PHRASES["worded_after"].search(head.rstrip() + " ") else clause
+
+
+def _digits(text: str) -> str:
+    """A text without a digit, its numbers in words written in digits."""
+    text = PHRASES["none_left"].sub("0", text)
+    text = re.sub(r"(?i)\bhalf a (?=dozen|thousand|million|billion|trillion)", "0.5 ", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
+    text = PHRASES["just_one"].sub("1", text)
+    text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
-    text = re.sub(r"(?i)\b(\d+|one|a) third\b", lambda m: f"{m[1] if m[1].isdigit() else 1}/3", text)
+    text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{_SHARES[m[2].lower()]}", text)
+    text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
     return re.sub(r"(?i)(?<=\d) point (?=\d)", ".", text)
 
 
@@ -159,10 +191,13 @@ def _worded(words: str) -> int:
 
 def stated_number(answer: str) -> Number | str | None:
     """The number a text states; SEVERAL if it commits to no single one, None if it holds none."""
-    answer = PHRASES["item"].sub("", in_digits(PHRASES["closing"].sub("", answer[-LONGEST:])))
-    bold = re.findall(r"\*\*([^*\n]{1,60})\*\*", "\n".join(answer[-5000:].strip().split("\n")[-2:]))
-    value = read_number(bold[-1]) if bold else None
-    return last_stated(tidy(answer), read_number, lambda text: value or _weak(text))
+    work, *last = answer[-LONGEST:].rstrip().rsplit("\n", 2)
+    bold = re.compile(r"\*\*([^*\n]{1,60}?)([.!?:]{0,3})\*\*")
+    marked = "\n".join([work, *last][:-2] + [bold.sub("\ue000\\1\ue001\\2", x) for x in [work, *last][-2:]])
+    text = PHRASES["item"].sub("", asserted(in_digits(tidy(PHRASES["closing"].sub("", marked))), _valued))
+    marks = re.findall("\ue000([^\ue000\ue001]{1,60})\ue001", text)
+    value = read_number(marks[-1]) if marks else None
+    return last_stated(re.sub("[\ue000\ue001]", "", text), read_number, lambda text: value or _weak(text))
 
 
 def numeric(query: Query, answer: str) -> Result:

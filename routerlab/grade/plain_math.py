@@ -28,6 +28,8 @@ def in_symbols(text: str) -> str:
     for name, becomes in _SYMBOLS.items():
         text = PHRASES[name].sub(becomes, text)
     text = PHRASES["approximate"].sub(lambda m: next(filter(None, m.groups()), ""), text)
+    text = re.sub(r"(?i)(?<=\b[a-z]) is (?:strictly )?(?:greater|larger|more) than (?=-?\d)", " > ", text)
+    text = re.sub(r"(?i)(?<=\b[a-z]) is (?:strictly )?(?:less|smaller) than (?=-?\d)", " < ", text)
     return re.sub(r"(?i)(?<=\d) ?percent\b|(?<=\d) per cent\b", r"\%", text)
 
 

@@ -36,7 +36,8 @@ _DENIED, _CUE = PHRASES["denied"], PHRASES["cue"]
 
 def tidy(text: str) -> str:
     """The end of a text, with plain quotes and dashes and without Markdown's bold and code marks."""
-    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f]", "", text)
+    text = re.sub("[\U0001f300-\U0001faff\u2600-\u26ff\ufe0f\u00ad\u200b-\u200f\u2060\ufeff]", "", text)
+    text = re.sub(r"~~[^~\n]{1,200}~~", "", text)
     text = PHRASES["checked"].sub("", text[-LONGEST:].translate(QUOTES).replace("\r", ""))
     if (other := PHRASES["goes_on"].search(text)) and PHRASES["said"].search(text[: other.start()]):
         text = text[: other.start()]  # the model went on with a question of its own
@@ -55,6 +56,7 @@ def statements(text: str) -> list[tuple[int, int, str]]:
         supposed = PHRASES["supposed"].search(mark[0] + line)
         if line and not supposed and not marked.search(line) and not PHRASES["heading"].fullmatch(line):
             out.append((mark.start(), mark.end() + len(line), line))
+    out = [x for x in out if not PHRASES["conditional"].match(text, x[1])]
     return sorted(x for x in out if not PHRASES["reported"].search(text[max(0, x[0] - 60) : x[0]]))
 
 
@@ -78,6 +80,13 @@ def affirmed(phrase: str) -> str | None:
     return None if not kept.strip() or PHRASES["declined"].search(phrase) else kept
 
 
+def _denied_at_end(text: str, place: int) -> bool:
+    """Whether a text ends with "not" and what it states at a place."""
+    stated = re.match(r"[^\s.;,]{1,40}(?:[.,]\d{1,20})?", text[place : place + 80])
+    denied = r"(?:\bnot|n't)(?: be| equal)?(?: to)? \W{0,3}"
+    return bool(stated and re.search(rf"{denied}{re.escape(stated[0])}\W{{0,9}}$", text[-150:]))
+
+
 def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str], V | None]) -> V | None:
     """The reading of the last statement of a text.
 
@@ -96,9 +105,15 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
         return None  # cut off before it came to an answer
     if before and before[-1][2] not in (value, SEVERAL):
         between = text[before[-1][1] : marks[-1][0]]
-        if len(re.findall(r"\w+", between)) <= 4 and not _CUE.search(between):
+        cue = _CUE.search(text, before[-1][1])
+        if len(re.findall(r"\w+", between)) <= 4 and not (cue and cue.start() < marks[-1][0]):
             return SEVERAL  # pyright: ignore[reportReturnType]
     for cue in reversed(list(_CUE.finditer(text, place + 1))[-9:]):
+        if not marks and (new := weak(text[cue.end() :].partition("\n")[2])) not in (None, SEVERAL):
+            return new  # concluded in a later paragraph
+        end = PHRASES["sentence_end"].split(text[cue.end() :].rstrip(" \n.!"))[-1]
+        if not marks and PHRASES["concludes"].match(end) and (new := weak(end)) not in (None, SEVERAL):
+            return new
         ends = [m.end() for m in re.finditer(r"(?:[.!?;]|\n)\s{1,9}", text[: cue.end() + 2000])]
         for start in reversed([cue.end(), *(end for end in ends if end > cue.end())]):
             instead = PHRASES["instead"].match(text, start)
@@ -112,10 +127,18 @@ def last_stated(text: str, read: Callable[[str], V | None], weak: Callable[[str]
             if sure and (new := read(clause)):
                 return new
         if wrong := PHRASES["wrong"].match(text, cue.end()) or PHRASES["wrong"].match(text, cue.start()):
-            return weak(text[wrong.end() :].lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
-        if cue[0].lower().startswith("no") and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
+            rest = re.sub(r"^[\s.,;:!]*(?:(?:since|because|as)\b[^.;\n]*)?", "", text[wrong.end() :])
+            return weak(rest.lstrip(" .,;:!")) or SEVERAL  # pyright: ignore[reportReturnType]
+        if PHRASES["own_error"].match(cue[0]) and (new := weak(text[cue.end() :])) not in (None, SEVERAL):
+            return new
+    if marks and text[:place].rstrip().endswith("{"):  # a box is passed over by a conclusion after it
+        ends = PHRASES["sentence_end"].split(text[place:])[1:][-8:]
+        values = (weak(end) for end in reversed(ends) if PHRASES["concluding"].search(end))
+        if (new := next(values, None)) not in (None, SEVERAL):
             return new
     if value != SEVERAL:
-        return weak(text) if value is None else value
+        if value is None:
+            return weak(text)
+        return SEVERAL if _denied_at_end(text, place) else value  # pyright: ignore[reportReturnType]
     later = (read(text[m.end() : m.end() + 200].partition("\n")[0]) for m in PHRASES["it_is"].finditer(text, place))
     return next((new for new in later if new not in (None, SEVERAL)), value)
