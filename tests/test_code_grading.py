@@ -5,13 +5,16 @@ import json
 import math
 import random
 import shutil
+from collections import deque
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from cheats import CHEATS
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
-from routerlab.grade import remote
+from routerlab.grade import packed
 from routerlab.grade.answers import VerifyError
 from routerlab.grade.code import code
 from routerlab.grade.sandbox import Ran, run_code
@@ -60,12 +63,12 @@ def test_no_cheat_passes_and_an_honest_answer_does(tests):
 @boxed
 def test_cheats_with_tests_and_answer_in_one_box_do_pass_where_a_user_allows_it():
     """What the two boxes are for: the same answers pass where they share a box with the tests."""
-    generator = "def f(x):\n    yield x"
-    assert graded(generator, "assert list(f(2)) == [2]").why == "unproxied"
-    assert graded(generator, "assert list(f(2)) == [2]").quality == 0
-    allowed = graded(generator, "assert list(f(2)) == [2]", unproxied=True)
+    items = "class I:\n    def __iter__(self): return iter([2])\ndef f(x): return I()"
+    assert graded(items, "assert list(f(2)) == [2]").why == "unproxied"
+    assert graded(items, "assert list(f(2)) == [2]").quality == 0
+    allowed = graded(items, "assert list(f(2)) == [2]", unproxied=True)
     assert (allowed.quality, allowed.why) == (1.0, "unproxied")
-    assert graded(generator, "assert list(f(2)) == [3]", unproxied=True).quality == 0
+    assert graded(items, "assert list(f(2)) == [3]", unproxied=True).quality == 0
     left = "import os\ndef f(x): os._exit(0)"
     assert graded(left, "assert f(lambda: 2) == 2", unproxied=True).why == "mismatch"
     plain = graded("def f(x): return x", "assert f(2) == 2", unproxied=True)
@@ -81,9 +84,38 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("assert f(2) =", "SyntaxError"),
         ("import nothing_of_this_name\nassert f(2) == 2", "ModuleNotFoundError"),
         ("assert eval(f(2)) == 2", "eval"),
+        ("import time\nassert f(time.time()) > 0", "no clock"),
+        ("import uuid\nx = f(1)\nassert f(x + uuid.uuid4().int) > 1", "no uuid"),
+        (
+            "y = 0\nfor _ in range(60):\n    y = succ(y)\nassert f(y) == 60",
+            "chain of more than 50 calls; give a shorter",
+        ),
+        ("for i in range(20_001):\n    assert f(i) == i", "more than 20,000 calls; give fewer"),
     ):
         with pytest.raises(VerifyError, match=says):
-            graded("def f(x): return x\ndef undefined(): return 2", line)
+            graded("def f(x): return x\ndef undefined(): return 2\ndef succ(x): return x + 1", line)
+
+
+@boxed
+def test_no_answer_makes_itself_an_error_of_the_tests():
+    """What an answer returns may break the tests, end them or change their calls: it is wrong all the same."""
+    deep = "r = 0\nfor _ in range(100): r = [r]\ndef f(x): return r"
+    ending = "class Stop(StopIteration): pass\ndef f(x): raise Stop if x else StopIteration"
+    random = "import random\ndef f(x): return random.random()"
+    looped = "y = 2\nwhile y != 1:\n    y = f(y)\nassert y == 1"
+    for program, line, whys in (
+        (deep, "assert f(f(1)) == 1", {"unproxied"}),
+        ("def f(x): return '('", "import ast\nassert ast.literal_eval(f(1)) == 1", {"crash"}),
+        (ending, "assert all(map(f, [1, 2]))", {"crash"}),
+        (ending, "assert all(map(f, [0, 2]))", {"crash"}),
+        (random, "assert f(f(1)) == 1\nassert f(f(2)) == 2", {"unproxied"}),
+        ("def f(x): return x + 1", looped, {"unproxied"}),
+        ("def f(x): return iter([x])", "assert f(f(1)) == 1", {"unproxied"}),
+        ("def f(x): return range(10 ** 18)", "assert list(f(1)) == [1]", {"memory"}),
+        ("from fractions import Fraction\ndef f(x): return Fraction(1, 3)", "assert f(f(1)) == 1", {"mismatch"}),
+    ):
+        assert graded(program, line, timeout_s=2).why in whys, (program, line)
+    assert graded("def f(x): return x // 2", looped).why == "match"
 
 
 @boxed
@@ -117,6 +149,48 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("def f(x): assert x", "assert f(0) == 0", "mismatch"),
         ("def f(x): return bytearray(1 << 40)", "assert f(0) == 0", "memory"),
         ("def f(x):\n    while x: pass", "assert f(1) == 0", "timeout"),
+        ("class Bad(ValueError): pass\ndef f(x): raise Bad('no')",
+         "try:\n    f(1)\n    assert False\nexcept ValueError as e:\n"
+         "    assert (type(e).__name__, str(e), e.args) == ('Bad', 'no', ('no',))", "match"),
+        ("class Bad(ValueError): pass\ndef f(x): raise Bad('no')",
+         "try:\n    f(1)\nexcept TypeError:\n    pass", "crash"),
+        ("class Bad(KeyError, ValueError):\n    def __str__(self): return 'bad'\ndef f(x): raise Bad(x)",
+         "for kind in (KeyError, ValueError):\n    try: f(1)\n"
+         "    except kind as e: assert (str(e), e.args) == ('bad', (1,))", "match"),
+        ("import json\ndef f(x): return json.loads(x)",
+         "try:\n    f('x')\n    assert False\nexcept ValueError as e:\n    assert 'Expecting' in str(e)", "match"),
+        ("def f(x): return {}[x]",
+         "try:\n    f('x')\n    assert False\nexcept KeyError as e:\n    assert e.args == ('x',)", "match"),
+        ("def f(x): raise ValueError(object())",
+         "try: f(1)\nexcept ValueError as e: assert 'object' in str(e)", "match"),
+        ("class Bad(Exception):\n    def __str__(self): return 1 / 0\ndef f(x): raise Bad", "assert f(1)", "crash"),
+        # Data of other types of Python's, equal to what they are equal to, and iterators and arrays, which have items.
+        ("def f(x): return range(x)",
+         "assert list(f(3)) == [0, 1, 2] and f(3) == range(3) and len(f(3)) == 3", "match"),
+        ("def f(x): return range(x)", "assert f(3) == [0, 1, 2]", "mismatch"),
+        ("from collections import deque\ndef f(x): return deque(x)",
+         "assert list(f([1])) == [1] == [*f([1])]", "match"),
+        ("from collections import deque\ndef f(x): return deque(x)", "assert f([1]) == [1]", "mismatch"),
+        ("def f(x): x.popleft(); x.append(3)",
+         "from collections import deque\nx = deque([1, 2])\nf(x)\nassert list(x) == [2, 3]", "match"),
+        ("def f(x): return x.keys()", "assert set(f({1: 2})) == {1} == f({1: 2})", "match"),
+        ("def f(x): return x.values()", "assert list(f({1: 2, 3: 2})) == [2, 2]", "match"),
+        ("def f(x): return x.items()", "assert dict(f({1: [2]})) == {1: [2]}", "match"),
+        ("def f(x): return x.keys()", "assert f({1: 2}) == [1]", "mismatch"),
+        ("from decimal import Decimal\ndef f(x): return Decimal(x) * 2", "assert f(2) == 4", "match"),
+        ("from decimal import Decimal\ndef f(x): return Decimal('0.1')", "assert f(2) == 0.1", "mismatch"),
+        ("from fractions import Fraction as F\nclass E(F):\n    __eq__ = lambda s, o: True\ndef f(x): return E(x, 2)",
+         "assert f(2) == 1\nassert f(3) == 1", "mismatch"),
+        ("def f(x): return map(str, x)", "assert list(f([1, 2])) == ['1', '2']", "match"),
+        ("def f(x): return map(str, x)", "assert f([1, 2]) == ['1', '2']", "unproxied"),
+        ("def f(x):\n    yield from x", "g = f([1, 2])\nassert next(g) == 1 and list(g) == [2]", "match"),
+        ("def f(x):\n    yield from x", "assert list(f(f([1, 2]))) == [1, 2]", "match"),
+        ("def f(x):\n    while True: yield x", "assert next(f(1)) == 1", "unproxied"),
+        ("import itertools\ndef f(x): return itertools.repeat(object(), x)",
+         "assert len(list(f(1))) == 1", "unproxied"),
+        ("import numpy as np\ndef f(x): return np.array(x)",
+         "y = f([1, 2])\nassert list(y) == [*y] == [1, 2]", "match"),
+        ("import numpy as np\ndef f(x): return np.array([])", "assert (f(1) == 1).all()", "unproxied"),
         # The answer's own objects: built, changed and handed back, never compared.
         ("class N:\n    def __init__(self, v): self.v, self.next = v, None\n"
          "def f(n): return n.v + (f(n.next) if n.next else 0)",
@@ -129,6 +203,8 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("class E:\n    def __sub__(self, o): return 0\ndef f(x): return E()", "assert f(0) - 3 < 1", "unproxied"),
         # Calls that depend on results, and a name that is also Python's.
         ("def f(x): return x + 1", "y = 0\nfor _ in range(4):\n    y = f(y)\nassert y == 4", "match"),
+        ("def f(x): return x + 1", "y = 0\nfor _ in range(20):\n    y = f(y)\nassert y == 20", "match"),
+        ("def f(x): return x + 1", "y = 0\nfor _ in range(20):\n    y = f(y)\nassert y == 21", "mismatch"),
         ("def f(x): return [x] * x", "n = 0\nfor y in f(3):\n    n += f(y)[0]\nassert n == 9", "match"),
         ("def f(x): return x.upper()", "assert f('a').lower() == 'a'\nassert f('b').lower() == 'b'", "match"),
         ("def sum(a, b): return a * b", "assert sum(2, 3) == 6", "match"),
@@ -138,6 +214,10 @@ def test_tests_that_can_grade_no_answer_are_an_error_and_no_grade():
         ("def f(x): print('x' * 10**6); return input", "assert f(0) == 0", "unproxied"),
         ("if __name__ == '__main__': input()\ndef f(x): return x", "assert f(0) == 0", "match"),
         ("import os\ndef f(x): os.write(1, b'noise'); return x", "assert f(0) == 0", "match"),
+        # What stands below the functions.
+        ("def f(x): return x\ns = input()\nprint(f(s))", "assert f(0) == 0", "match"),
+        ("s = input()\ndef f(x): return x", "assert f(0) == 0", "crash"),
+        ("def f(x): return x\nraise SystemExit", "assert f(0) == 0", "mismatch"),
     ],
 )  # fmt: skip
 def test_what_tests_see_of_an_answer(program, tests, why):
@@ -228,24 +308,30 @@ def run_here(source, stdin):
     return Ran(ran.stdout, ran.stderr, "ok", 0, 0.1)
 
 
+VIEWS = type({}.keys()) | type({}.values()) | type({}.items())
+
+
 def values(rng, depth=3):
     """Random plain data; bools beside equal ints and floats, so that a lost type shows."""
     leaf = [
         None, True, False, 0, 1, -(2**70), 10**50, 0.0, -0.0, 1.0, 0.1, math.inf, 1e-320, "", "\ud800é\n", b"\x00\xff",
-        1j, bytearray(b"a"), int, list, (), frozenset({1, "a"}),
+        1j, bytearray(b"a"), int, list, (), frozenset({1, "a"}), range(1, 9, 2), Decimal("1.10"), Fraction(1, 3),
     ]  # fmt: skip
     if depth == 0 or rng.random() < 0.3:
         return rng.choice(leaf)
     inner = [values(rng, depth - 1) for _ in range(rng.randrange(4))]
-    keys = [x for x in inner if not isinstance(x, list | dict | set | bytearray | tuple)]
-    return rng.choice([inner, tuple(inner), dict(zip(keys, inner, strict=False)), set(keys)])
+    keys = [x for x in inner if not isinstance(x, list | dict | set | bytearray | tuple | deque | VIEWS)]
+    pairs = dict(zip(keys, inner, strict=False))
+    return rng.choice(
+        [inner, tuple(inner), pairs, set(keys), deque(inner), pairs.keys(), pairs.values(), pairs.items()]
+    )
 
 
 def canonical(value):
     """Type and content of plain data as text; the members of a set are sorted, whose order hangs on the hash seed."""
     if isinstance(value, dict):
         content, kind = [(canonical(k), canonical(v)) for k, v in value.items()], "dict"
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | set | frozenset | deque | VIEWS):
         content, kind = [canonical(x) for x in value], type(value).__name__
         content = sorted(content) if isinstance(value, set | frozenset) else content
     else:
@@ -257,9 +343,9 @@ def test_data_is_the_same_after_packing_and_unpacking():
     rng = random.Random(1)
     for _ in range(2000):
         value = values(rng)
-        text = json.dumps(remote.pack(value))
-        assert canonical(remote.unpack(json.loads(text))) == canonical(value)
-    nan = remote.unpack(json.loads(json.dumps(remote.pack(math.nan))))
+        text = json.dumps(packed.pack(value))
+        assert canonical(packed.unpack(json.loads(text))) == canonical(value)
+    nan = packed.unpack(json.loads(json.dumps(packed.pack(math.nan))))
     assert isinstance(nan, float)
     assert nan != nan
 
@@ -273,16 +359,16 @@ def test_a_subclass_is_sent_as_its_base_and_other_objects_are_refused():
         __eq__ = lambda self, other: True  # noqa: E731
         __hash__ = str.__hash__
 
-    back = remote.unpack(json.loads(json.dumps(remote.pack([Sly(3), Text("a"), {Text("k"): Sly(4)}]))))
+    back = packed.unpack(json.loads(json.dumps(packed.pack([Sly(3), Text("a"), {Text("k"): Sly(4)}]))))
     assert canonical(back) == canonical([3, "a", {"k": 4}])
-    for other in (object(), iter([]), range(3), len, Sly, lambda: 0, [object()], {1: object()}, json):
+    for other in (object(), iter([]), len, Sly, lambda: 0, [object()], {1: object()}, json):
         with pytest.raises(TypeError, match="not plain data"):
-            remote.pack(other)
+            packed.pack(other)
     deep: list = []
-    for _ in range(remote.DEPTH):
+    for _ in range(packed.DEPTH):
         deep = [deep, (1,)]
     with pytest.raises(TypeError, match="deeply"):
-        remote.pack(deep)
+        packed.pack(deep)
 
 
 @pytest.mark.parametrize(
@@ -290,15 +376,16 @@ def test_a_subclass_is_sent_as_its_base_and_other_objects_are_refused():
     [
         '{"ref": 0}', '{"name": "f"}', '{"float": "x"}', '{"float": 1}', "1.5", "NaN", "Infinity", '{"tuple": "ab"}',
         '{"set": [[]]}', '{"dict": [[1]]}', '{"dict": {"a": 1}}', '{"bytes": "0"}', '{"bytes": [1]}', "{}",
-        '{"type": "len"}',
+        '{"type": "len"}', '{"range": [0.5]}', '{"range": "ab"}', '{"keys": [[]]}', '{"keys": 1}', '{"items": [1]}',
+        '{"Decimal": "x"}', '{"Decimal": 1}', '{"Fraction": "1/0"}', '{"deque": "ab"}', '{"iterator": []}',
         '{"tuple": [1], "set": [1]}', '{"complex": ["0x0p0"]}', '{"type": "Remote"}', '{"list": [1]}',
         "[" * 101 + "]" * 101,
         '{"tuple": [' * 150 + "]}" * 150,
     ],
 )  # fmt: skip
 def test_what_pack_does_not_write_is_not_read(text):
-    with pytest.raises((ValueError, TypeError, AttributeError)):
-        print(remote.unpack(json.loads(text)))
+    with pytest.raises((ValueError, TypeError, AttributeError, ArithmeticError)):
+        print(packed.unpack(json.loads(text)))
 
 
 NUMPY = """

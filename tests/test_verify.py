@@ -14,10 +14,11 @@ import pytest
 
 from routerlab.core.invariants import Grade
 from routerlab.core.queries import Query
-from routerlab.grade import code as codes
 from routerlab.grade import deadline as workers
+from routerlab.grade import program as codes
 from routerlab.grade import verify
 from routerlab.grade.answers import EVALUATE, Result
+from routerlab.grade.code import _same_output
 from routerlab.grade.contract import boxed
 from routerlab.grade.formulas import math
 from routerlab.grade.instructions import CHECKS, followed, sentences
@@ -709,9 +710,86 @@ def test_code_is_refused_without_a_box(monkeypatch):
 
 
 def test_the_program_in_an_answer():
-    assert codes.extract("```python\nx = 1\n```\nor\n```\ndef f(): pass\n```", "f") == "def f(): pass\n"
+    assert codes.extract("```python\nx = 1\n```\nor\n```\ndef f(): pass\n```", {"f"}) == "def f(): pass\n"
     assert codes.extract("  ```py\n  x = 1\n  ```") == "x = 1\n"
     assert codes.extract("```python\nx = 1") == "x = 1"
     assert codes.extract("```bash\nls\n```") is None
     assert codes.extract("x = 1") == "x = 1"
     assert codes.extract("Let me think.") is None
+
+
+F, USE = "def f(x):\n    return x * x\n", "print(f(2))\n" * 40
+MAIN = "n = int(input())\nprint(n * n)\n"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names", "program"),
+    [
+        # A block that the tests do not call, however long: use, output, an installation, another language's words.
+        ([F, USE], "f", F),
+        ([F, "4\n" * 99], "f", F),
+        (["pip install numpy, and a long reason why it is needed at all\n", F], "f", F),
+        ([F, "The time complexity is O(1), and so is the space.\n" * 3], "f", F),
+        ([F, "from solution import f\nassert f(2) == 4\n"], "f", F),
+        ([F, "text = 'def f(x): return 1'\n"], "f", F),
+        ([F, "def f(x:\n"], "f", F),
+        # The last definition counts, in any of its forms.
+        ([F, "def f(x):\n    return x ** 2\n"], "f", "def f(x):\n    return x ** 2\n"),
+        ([F, "f = lambda x: x ** 2\n", USE], "f", "f = lambda x: x ** 2\n"),
+        ([USE, "from operator import neg as f\n"], "f", "from operator import neg as f\n"),
+        ([F, "class Solution:\n    def f(self, x): return 1\n"], "f",
+         "class Solution:\n    def f(self, x): return 1\n"),
+        # What a block needs from others belongs to it, and what it does not need does not.
+        (["def g(x): return x\n", "def f(x): return g(x)\n", USE], "f",
+         "def g(x): return x\n\n\ndef f(x): return g(x)\n"),
+        (["def f(x): return g(x)\n", "def g(x): return x\n"], "f", "def f(x): return g(x)\n\n\ndef g(x): return x\n"),
+        (["import math\n", "print(1)\n", "def f(x): return math.pi\n"], "f",
+         "import math\n\n\ndef f(x): return math.pi\n"),
+        (["def len(x): return 1\n", "def f(x): return len(x)\n"], "f", "def f(x): return len(x)\n"),
+        ([F, "class N: pass\n"], "fN", f"{F}\n\nclass N: pass\n"),
+        # Whole programs: the last that runs, reads and prints.
+        ([MAIN, "9\n" * 99], "", MAIN),
+        ([MAIN, "YES\nNO\n" * 99], "", MAIN),
+        ([MAIN, "n = input()\nprint(int(n) ** 2)\n"], "", "n = input()\nprint(int(n) ** 2)\n"),
+        ([F, "print(f(int(input())))\n"], "", f"{F}\n\nprint(f(int(input())))\n"),
+        ([F + "print(f(int(input())))\n", USE], "", F + "print(f(int(input())))\n"),
+        (["n = int(input())\n", "print(n * n)\n"], "", "n = int(input())\n\n\nprint(n * n)\n"),
+        (["def main():\n    print(input())\n", "main()\n"], "", "def main():\n    print(input())\n\n\nmain()\n"),
+        (["print(6)\n", "6\n"], "", "print(6)\n"),
+    ],
+)  # fmt: skip
+def test_the_blocks_of_an_answer_that_count(blocks, names, program):
+    answer = "\nand\n".join(f"```python\n{block}```" for block in blocks)
+    assert codes.extract(answer, set(names)) == program
+
+
+def test_a_program_without_fences():
+    for answer in (f"Here is the code:\n\n{F}", f"<code>\n{F}</code>", f"For each x:\n{F}\nIt isn't slow."):
+        assert (codes.extract(answer, {"f"}) or "").strip() == F.strip()
+        assert codes.extract(answer, {"g"}) is None
+    assert (codes.extract(f"from input to output:\n{MAIN}That's it.") or "").strip() == MAIN.strip()
+    assert codes.extract("I would print(it), and then stop.") is None
+    prompt = "def f(x):\n    # x squared\n"
+    ways = "    return x * x\n", "```python\nreturn x * x\n```\nUse:\n```\nprint(f(2), f(3), f(4), f(5))\n```"
+    for way in ways:
+        assert (codes.with_prompt(way, prompt, {"f"}) or "").rstrip() == prompt + "    return x * x"
+    assert codes.called("import a\nassert f(a.b, Tree(math.pi)) == len(x for x in [1])") == {"f", "Tree"}
+    assert codes.called("assert sum(2, 3) == 6") == {"sum"}
+    assert codes.called("assert f(") == set()
+
+
+def test_words_of_an_output_are_compared_as_numbers_only_where_both_are():
+    for a, b in (
+        ("10", "10.0"), ("0.5", "0.50"), ("-0", "0"), ("1e-05", "0.00001"), ("1e+16", "1" + "0" * 16), ("inf", "inf"),
+        ("+5", "+5"), ("007", "007"), ("x", "x"),
+    ):  # fmt: skip
+        assert _same_output(a, b), (a, b)
+        assert _same_output(b, a), (a, b)
+    for a, b in (
+        ("10", "0010"), ("101", "00101"), ("100", "1e2"), ("5", "+5"), ("inf", "Infinity"), ("1000", "1_000"),
+        ("6", "６"), ("6", "٦"), ("1", "1e-999999999999"),
+        ("nan", "NaN"), ("0", "00"), ("5", "5."), ("1", "1" + "0" * 999),
+        ("1.5", "01.5"), ("1", "1.1"), ("1", "１.0"),
+    ):  # fmt: skip
+        assert not _same_output(a, b), (a, b)
+        assert not _same_output(b, a), (a, b)

@@ -13,22 +13,28 @@ import functools
 import json
 import re
 import secrets
-import textwrap
-import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import Any
 
 from routerlab.core.queries import Query
 from routerlab.grade.answers import FORMAT, MATCH, MISMATCH, Result, VerifyError
+from routerlab.grade.program import after, called, extract, opening, with_prompt
+from routerlab.grade.remote import CALLS
 from routerlab.grade.sandbox import LIMITS, Executor, Limits, Ran
 
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.S | re.M)
-_REMOTE = Path(__file__).with_name("remote.py").read_text("utf-8")
-_ROUNDS, _OUTPUT_KB = 8, 32_768
+_LINES = [
+    x for name in ("packed.py", "remote.py") for x in Path(__file__).with_name(name).read_text("utf-8").split("\n")
+]
+_REMOTE = "\n".join(line for line in _LINES if not line.startswith("from routerlab"))  # one file in the box
+_ROUNDS, _MOST_ROUNDS, _OUTPUT_KB = 8, 50, 32_768
+_REF = re.compile(r'\{"ref": (\d+)\}')
+# Numbers as programs print them; 007, 1e2, +5, 1_000, inf and digits of other scripts are words, equal to themselves.
+_NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|[1-9](?:\.[0-9]+)?e[-+][0-9]{2,3})")
 _SHAPES = "test + entry_point, test_list, entry_point + calls, or cases of stdin and stdout"
 
 
@@ -45,17 +51,16 @@ def code(query: Query, answer: str, run: Executor) -> Result:
         raise VerifyError(f"query {query.id} has no tests; give meta['tests'] with {_SHAPES}")
     seconds = float(tests.get("timeout_s", LIMITS.cpu_s))
     limits = replace(LIMITS, cpu_s=seconds, timeout_s=2 * seconds)
-    answer = _after(tests["start"], answer) if tests.get("start") else answer
+    answer = after(tests["start"], answer) if tests.get("start") else answer
     if cases := _cases(tests):
         program = extract(answer)
         return FORMAT if program is None else _by_output(program, cases, run, limits)
     source, name, prompt = _source(query, tests), tests.get("entry_point"), tests.get("prompt") or ""
-    program = _with_prompt(answer, prompt, name)
+    program = with_prompt(answer, prompt, {name} if name else called(source))
     if program is None:
         return FORMAT
     limits = replace(limits, output_kb=_OUTPUT_KB)
-    helpers = next((p for p in (prompt, f"{prompt}\n    pass\n") if _parses(p)), "")
-    why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {helpers!r}, {name!r})\n", run, limits)
+    why, detail = _by_calls(program, f"{_REMOTE}\ntest({source!r}, {opening(prompt)!r}, {name!r})\n", run, limits)
     if tests.get("unproxied") and (why == "unproxied" or (why == "tests" and "unproxied" in detail)):
         return _in_one_box(program, f"{_REMOTE}\n{source}", run, limits)
     if why == "tests":
@@ -65,10 +70,14 @@ def code(query: Query, answer: str, run: Executor) -> Result:
 
 def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple[str, str]:
     """(why, detail): the calls of the tests are made in the answer's box, until the tests make no others."""
-    _, detail, calls = _first_calls(tester, run, limits)
+    _, detail, first = _first_calls(tester, run, limits)
+    calls = first
     if not calls:
         return "tests", detail or "they never call it"
-    for _ in range(_ROUNDS):
+    if len(calls) > CALLS:
+        return "tests", f"unproxied: they make more than {CALLS:,} calls; give fewer"
+    agreed = 0
+    for rounds in range(1, _MOST_ROUNDS + 1):
         ran = run(f"{_REMOTE}\nserve({program!r})\n", "\n".join(calls), limits)
         if ran.status != "ok":
             return _failed(ran).why, ""
@@ -76,7 +85,23 @@ def _by_calls(program: str, tester: str, run: Executor, limits: Limits) -> tuple
         why, detail, calls = _test(tester, run, limits, answered, ran.stdout)
         if calls == answered[: len(calls)]:
             return why, detail
-    return "unproxied", "the tests make other calls each time"
+        # Each round settles one more call of a chain, unless the answer or the tests are not the same in each run.
+        before, agreed = agreed, sum(takewhile(bool, map(eq, calls, answered)))
+        if rounds >= _ROUNDS and agreed <= before:
+            break
+    if (again := _test(tester, run, limits, answered, ran.stdout)[2]) and again != calls:
+        return "tests", "unproxied: they make other calls in each run, whatever the replies; use no clock and no uuid"
+    if _chain(first) > _MOST_ROUNDS:
+        return "tests", f"unproxied: they make a chain of more than {_MOST_ROUNDS} calls; give a shorter one"
+    return "unproxied", "the answer returns something else each time, or the tests call it without end"
+
+
+def _chain(calls: list[str]) -> int:
+    """The length of the longest chain of calls that each take the result of another."""
+    lengths: list[int] = []
+    for call in calls:
+        lengths.append(1 + max((lengths[int(ref)] for ref in _REF.findall(call)), default=0))
+    return max(lengths)
 
 
 def _test(tester: str, run: Executor, limits: Limits, calls: list[str], replies: str) -> tuple[str, str, list[str]]:
@@ -144,51 +169,6 @@ def _source(query: Query, tests: Mapping[str, Any]) -> str:
     raise VerifyError(f"query {query.id}: the form of its tests is not known; give {_SHAPES}")
 
 
-def _blocks(answer: str) -> list[str]:
-    return [m[2] for m in _FENCE.findall(answer) if m[1].lower() in {"", "python", "py", "python3"}]
-
-
-def extract(answer: str, name: str | None = None) -> str | None:
-    """The program in an answer: its last fenced block that defines `name`, else the longest; no block: all of it."""
-    if blocks := [textwrap.dedent(block) for block in _blocks(answer)]:
-        defining = [b for b in blocks if name and _defines(b, name)]
-        return defining[-1] if defining else max(blocks, key=len)
-    return answer if answer.strip() and _parses(answer) else None
-
-
-def _after(start: str, answer: str) -> str:
-    """The answer as one whole program: `start` and then its longest block, unless the block already begins with it."""
-    rest = max(_blocks(answer), key=len, default=answer)
-    whole = rest if rest.strip().startswith(start.strip()) else f"{start.rstrip()}\n{rest}"
-    return f"```python\n{whole}\n```"
-
-
-def _with_prompt(answer: str, prompt: str, name: str | None) -> str | None:
-    """One program from prompt and answer, which may be a whole function or only what follows the prompt's last line."""
-    block = extract(answer, name)
-    if block is not None and (not prompt or not name or _defines(block, name)):
-        # A prompt that ends in a docstring is valid code by itself: its imports and helpers are used, and the answer
-        # replaces its empty function.
-        return f"{prompt}\n\n{block}" if prompt and _parses(prompt) else block
-    body = answer if block is None or "```" not in answer else block
-    # The answer's indentation may be complete, missing, or missing in the first line only.
-    ways = (textwrap.indent(textwrap.dedent(body), "    "), "    " + body.lstrip(), body)
-    return next((prompt + way for way in ways if prompt and _parses(prompt + way)), block)
-
-
-def _parses(source: str) -> bool:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            compile(source, "answer", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return False
-    return True
-
-
-def _defines(source: str, name: str) -> bool:
-    return re.search(rf"^[ \t]*(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.M) is not None
-
-
 def _by_output(program: str, cases: list[tuple[str, str]], run: Executor, limits: Limits) -> Result:
     for stdin, wanted in cases:
         ran = run(program, stdin, limits)
@@ -206,6 +186,4 @@ def _same_output(got: str, wanted: str) -> bool:
 
 
 def _same_word(a: str, b: str) -> bool:
-    with suppress(InvalidOperation):
-        return a == b or Decimal(a) == Decimal(b)
-    return False
+    return a == b or bool(_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b) and Decimal(a) == Decimal(b))

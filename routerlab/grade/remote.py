@@ -1,4 +1,5 @@
-"""Tests that call an answer in another box. Both boxes get this file as source: one calls `serve`, the other `test`.
+"""Tests that call an answer in another box. Both boxes get this file as source, after `packed`: one calls `serve`, the
+other `test`.
 
 The tests run and list the calls they make; a result that is not known yet is a `Remote`. The answer's box makes these
 calls and writes one reply a line. The tests run again with the replies, until they make no other calls than were
@@ -11,74 +12,15 @@ import builtins
 import json
 import os
 import sys
+from collections import deque
+from contextlib import suppress
+from itertools import chain, islice
 from types import ModuleType
 from typing import Any
 
-DEPTH, CALLS = 100, 20_000
-_PLAIN = {int, str, bool, type(None)}
-_GROUPS: dict = {"tuple": tuple, "set": set, "frozenset": frozenset}
-_SCALARS: dict = {"float": float, "bytes": bytes, "bytearray": bytearray}  # they have hex and fromhex
+from routerlab.grade.packed import Remote, RemoteItems, Unproxied, Unsendable, pack, unpack
 
-
-class Unproxied(BaseException):
-    """The tests need an object of the answer itself, not plain data."""
-
-
-class Unsendable(BaseException):
-    """The tests pass the answer an object that is not plain data, so they can grade no answer."""
-
-
-def pack(value: Any, depth=DEPTH) -> Any:
-    """Plain data as JSON, where {type: content} stands for types that JSON lacks; TypeError for any other object.
-
-    A subclass is sent as its base: the methods that it overrides, such as __eq__, stay behind.
-    """
-    if depth == 0:
-        raise TypeError("data nested too deeply")
-    if value is None or isinstance(value, int | str):
-        return value
-    if isinstance(value, complex):
-        return {"complex": [float.hex(value.real), float.hex(value.imag)]}
-    if isinstance(value, list):
-        return value if set(map(type, value)) <= _PLAIN else [pack(x, depth - 1) for x in value]
-    if isinstance(value, dict):
-        return {"dict": [[pack(k, depth - 1), pack(v, depth - 1)] for k, v in value.items()]}
-    if type(value) is Remote:
-        return vars(value)["target"]
-    for name, kind in (_SCALARS | _GROUPS).items():
-        if isinstance(value, kind):
-            items = kind.hex(value) if name in _SCALARS else [pack(x, depth - 1) for x in value]
-            return {name: sorted(items, key=json.dumps) if name.endswith("set") else items}
-    if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
-        return {"type": value.__name__}
-    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.generic):
-        return pack(value.item(), depth - 1)
-    raise TypeError(f"{type(value).__name__} is not plain data")
-
-
-def unpack(data, find=None, depth=DEPTH) -> Any:
-    """The value that `pack` was given; `find(kind, content)` returns an object of the answer. Any other data raises."""
-    if type(data) in _PLAIN:
-        return data
-    if depth == 0:
-        raise ValueError("data nested too deeply")
-    if type(data) is list:
-        return list(data) if set(map(type, data)) <= _PLAIN else [unpack(x, find, depth - 1) for x in data]
-    [(kind, content)] = data.items()
-    if kind in _SCALARS:
-        return _SCALARS[kind].fromhex(content)
-    if kind in _GROUPS and type(content) is list:
-        return _GROUPS[kind](unpack(content, find, depth))
-    if kind == "complex":
-        real, imaginary = map(float.fromhex, content)
-        return complex(real, imaginary)
-    if kind == "dict":
-        return {unpack(k, find, depth - 1): unpack(v, find, depth - 1) for k, v in content}
-    if kind == "type" and isinstance(getattr(builtins, content), type):
-        return getattr(builtins, content)
-    if find is None:
-        raise ValueError("not packed data")
-    return find(kind, content)
+CALLS, ITEMS = 20_000, 10_000  # ITEMS of an iterator: one that has more, as one without end has, stays an object
 
 
 def _packed(value):
@@ -86,6 +28,41 @@ def _packed(value):
         return ["value", pack(value)]
     except Exception:
         return ["object", None]
+
+
+def _reply(result):
+    """(reply, result): one of Python's iterators, or an array, is sent as its items."""
+    if hasattr(type(result), "__next__") and type(result).__module__ in ("builtins", "itertools"):
+        items = list(islice(result, ITEMS + 1))
+        if len(items) > ITEMS:
+            return ["object", None], chain(items, result)
+        kind, content = _packed(items)
+        return [kind if content is None else "iterator", content], iter(items)
+    if type(result).__name__ in ("array", "ndarray") and getattr(result, "ndim", 1) == 1:
+        kind, content = _packed(result.tolist())
+        return [kind if content is None else "array", content], result
+    return _packed(result), result
+
+
+def _raised(error):
+    """An exception as plain data: the names of its classes, its text and its arguments."""
+    text = ""
+    with suppress(Exception):
+        text = str(error)
+    return ["error", [[c.__name__ for c in type(error).__mro__], text, _packed(list(error.args))]]
+
+
+def _exception(classes, text, args):
+    """The exception that `_raised` was given, as one of Python's own or a subclass of them.
+
+    It is no StopIteration, with which an answer could end a loop of the tests over map(f, ...).
+    """
+    known = [getattr(builtins, name, None) for name in classes]
+    bases = tuple(x for x in known if isinstance(x, type) and issubclass(x, Exception) and x is not StopIteration)
+    args = unpack(args[1]) if args[0] == "value" else [text]
+    if bases and bases[0].__name__ == classes[0]:
+        return bases[0](*args)
+    return type(classes[0], bases or (Exception,), {"__str__": lambda _: text})(*args)
 
 
 def serve(source):
@@ -96,7 +73,8 @@ def serve(source):
     os.dup2(null, 0)
     os.dup2(null, 1)
     module = sys.modules["answer"] = ModuleType("answer")
-    exec(compile(source, "answer.py", "exec", dont_inherit=True), vars(module))
+    with suppress(EOFError):  # what stands below the functions may ask for input
+        exec(compile(source, "answer.py", "exec", dont_inherit=True), vars(module))
     results, solution = [], []
 
     def find(kind, content):
@@ -112,59 +90,33 @@ def serve(source):
     for text in calls:
         function, *arguments = json.loads(text)
         args, kwargs = unpack(arguments, find)
-        result = error = None
+        result = None
         try:
-            result = unpack(function, find)(*args, **kwargs)
+            content, result = _reply(unpack(function, find)(*args, **kwargs))
         except BaseException as raised:
-            error = ["error", [type(raised).__name__, str(raised)]]
+            content = _raised(raised)
         results.append(result)
         # Arguments that hold the answer's own objects stay in this box; others return as the call left them.
         after = [] if b'{"ref":' in text else _packed([args, kwargs])
-        reply = [*(error or _packed(result)), [] if after == ["value", arguments] else after]
+        reply = [*content, [] if after == ["value", arguments] else after]
         out.write(json.dumps(reply).encode() + b"\n")
         out.flush()
     os._exit(0)
-
-
-class Remote:
-    """A function or object of the answer, or a result not known yet: tests may call it, and get and set attributes.
-
-    Other uses raise, comparison above all: no answer decides what its result is equal to.
-    """
-
-    def __init__(self, ask, **target):
-        vars(self).update(ask=ask, target=target)
-
-    def __call__(self, *args, **kwargs):
-        return vars(self)["ask"](self, args, kwargs)
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return vars(self)["ask"](Remote(None, operation="getattr"), (self, name), {})
-
-    def __setattr__(self, name, value):
-        vars(self)["ask"](Remote(None, operation="setattr"), (self, name, value), {})
-
-    def _refuse(self, *_):
-        raise Unproxied("the tests need plain data, and the answer returned another object")
-
-    __eq__ = __ne__ = __bool__ = __hash__ = __str__ = __repr__ = __format__ = __reduce_ex__ = _refuse
 
 
 def _mirror(old, new):
     """`old`, changed in place into `new`, so that what a call did to its argument shows in the tests' own variable."""
     if not isinstance(old, type(new)):
         return new
-    if isinstance(new, list | tuple):
-        new = type(new)([*map(_mirror, old, new), *new[len(old) :]])
+    if isinstance(new, list | tuple | deque):
+        new = type(new)([*map(_mirror, old, new), *islice(new, len(old), None)])
     if isinstance(new, dict):
         new = {k: _mirror(old.get(k), v) for k, v in new.items()}
     if isinstance(new, list | bytearray):
         old[:] = new
-    elif isinstance(new, dict | set):
+    elif isinstance(new, dict | set | deque):
         old.clear()
-        old.update(new)
+        old.extend(new) if isinstance(new, deque) else old.update(new)
     else:
         return new
     return old
@@ -208,6 +160,8 @@ class Tests:
         try:
             call = json.dumps([pack(function), pack(list(args)), pack(kwargs)])
         except TypeError as error:
+            if self.replies and "deeply" in str(error):
+                raise Unproxied(f"the answer's {error}") from None
             raise Unsendable(f"unproxied: they pass it an object: {error}") from None
         self.calls.append(call)
         result = Remote(self.ask, ref=len(self.calls) - 1)
@@ -216,15 +170,17 @@ class Tests:
             return result
         try:
             kind, content, after = json.loads(self.replies[call].pop(0))
-            value = unpack(content)
+            value: Any = unpack(content) if kind != "error" else _exception(*content)
             if after and after[0] == "object":
                 raise Unproxied("the answer put an object into an argument")
             if after:
                 _mirror([list(args), kwargs], unpack(after[1]))
             if kind == "error":
-                known: Any = getattr(builtins, value[0], None)
-                builtin = isinstance(known, type) and issubclass(known, Exception)
-                raise (known if builtin else type(value[0], (Exception,), {}))(value[1])
+                raise value
+            if kind in ("iterator", "array"):
+                result = RemoteItems(self.ask, ref=len(self.calls) - 1)
+                vars(result)["items"] = iter(value) if kind == "iterator" else value
+                return result
         except Exception as error:
             self.raised.append(error)
             raise
@@ -264,11 +220,13 @@ class Tests:
         try:
             self.run(*tests)
         except BaseException as error:
+            # A SyntaxError after a call may be of text that the answer returned.
+            faults = Unsendable | NameError | ImportError
             name, answers = type(error).__name__, any(error is x for x in self.raised)
             why = {"AssertionError": "mismatch", "MemoryError": "memory"}.get(name, "crash")
-            if isinstance(error, Unproxied) or (isinstance(error, TypeError) and "'Remote'" in str(error)):
+            if isinstance(error, Unproxied) or (isinstance(error, TypeError) and "'Remote" in str(error)):
                 why = "unproxied"
-            elif not answers and isinstance(error, Unsendable | NameError | ImportError | SyntaxError):
+            elif not answers and isinstance(error, faults if self.calls else faults | SyntaxError):
                 why = "tests"
             return why, f"{name}: {error}"
         return "match", ""
