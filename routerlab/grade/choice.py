@@ -35,7 +35,9 @@ def multiple_choice(query: Query, answer: str) -> Result:
     if strict is not None and (letter := _letter(strict)) in options:
         return verdict(letter == wanted, " by contract")
     if (chosen := _named(answer, options)) is None:
-        answer = asserted(_own_words(answer), lambda part: PHRASES["letter"].search(part) is not None) or answer
+        answer = _own_words(answer)
+        if not any(len(text.split()) > 3 and text in answer for text in options.values()):
+            answer = asserted(answer, lambda part: PHRASES["letter"].search(part) is not None) or answer
         if PHRASES["only_asks"].fullmatch(answer):
             return FORMAT
         text = _lettered(tidy(unicodedata.normalize("NFKC", answer)), options)
