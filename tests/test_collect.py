@@ -24,6 +24,7 @@ from routerlab.collect.limits import Limiter
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
 from routerlab.collect.run import collect
+from routerlab.core.recorded import record
 from routerlab.core.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
@@ -1070,6 +1071,31 @@ def test_a_rerun_with_fewer_models_keeps_the_others_rows(tmp_path):
     assert one.table.models == ("a", "b")
     assert one.table.matrix("usd").tolist() == both.table.matrix("usd").tolist()
     assert recorded(run.folder).pool.ids == ("a", "b")
+
+
+def test_a_rerun_with_fewer_questions_or_tries_keeps_the_other_rows(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(3)]
+    where, pool, run = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1)), two_models(tmp_path), Run(tmp_path / "r")
+    every = collect(queries, pool, where, run, Settings(samples=2), show="none")
+    assert (every.kept, len(every.table)) == (0, 12)
+    fewer = collect(queries[:1], pool.subset(["a"]), where, run, show="none")
+    assert (fewer.kept, len(fewer.table)) == (11, 12)
+    assert "11 of the outcomes are of models, questions or tries not asked for now, and kept" in str(fewer)
+    assert recorded(run.folder).table.rows.sort_by("usd").num_rows == 12
+    mended = replace(queries[1], reference="7")  # the answers are the same, and the question is not there twice
+    again = collect([mended], pool, where, run, show="none")
+    assert {q.reference for q in recorded(run.folder).queries} == {"1", "7", "3"}
+    assert (again.asked, again.kept, len(again.table)) == (0, 8, 10)
+
+
+def test_a_table_without_its_ledger_is_not_replaced(tmp_path, pocket):
+    part, run = pocket.split("validation"), Run(tmp_path / "r")
+    record(run, part.queries, part.pool, part.table, {"how": "imported from log.csv"})
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    where = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1))
+    with pytest.raises(CollectError, match="holds a table .imported from log.csv. .* give the run another name"):
+        collect(part.queries[:1], pocket.pool, where, run, show="none")
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
 def test_a_judge_without_a_verdict_is_said(tmp_path):

@@ -11,7 +11,7 @@ from routerlab.cli.shared import say
 from routerlab.collect.ask import CollectError, Settings, ask, plan
 from routerlab.collect.calls import BackendError, CallError, Scope
 from routerlab.collect.ledger import Ledger
-from routerlab.collect.ledger_format import LedgerError
+from routerlab.collect.ledger_format import LedgerError, is_empty
 from routerlab.core.runs import RunError
 from routerlab.grade.verify import grade_many
 
@@ -19,8 +19,13 @@ from routerlab.grade.verify import grade_many
 def ledger(args: argparse.Namespace) -> int:
     """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
     the provider's bill can be released: they are charged no more."""
-    path = routerlab.Run(args.run).folder / "ledger.jsonl"
+    run = routerlab.Run(args.run)
+    path = run.folder / "ledger.jsonl"
     log = Ledger.read(path)
+    if is_empty(path) and "outcomes.parquet" in run.manifest() and len(routerlab.recorded(run.folder).table):
+        raise LedgerError(
+            f"{path} is empty though the run's table has answers; restore it, for nothing else knows them"
+        )
     if args.release:
         chosen = [call for call in log.unknown if args.release in ("all", call["key"])]
         if not chosen:

@@ -17,7 +17,7 @@ from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
 from routerlab.core.pools import PoolError
 from routerlab.core.recorded import recorded
-from routerlab.core.runs import root
+from routerlab.core.runs import read_json, root
 
 
 class Backend(Protocol):
@@ -53,7 +53,7 @@ class PocketBackend:
     def weights(self, model: str) -> str:
         """A hash of everything a model's answers come from, so that other weights are other calls."""
         folder = self.folder or root() / "data" / "pocket"
-        card = json.loads((folder / "card.json").read_text("utf-8"))["models"].get(model, {})
+        card = read_json(folder / "card.json")["models"].get(model, {})
         digest = blake3(json.dumps(card.get("abstain_below")).encode())
         for file in sorted((folder / "models" / model).glob("*.*")):
             if file.name != "recipe.json":

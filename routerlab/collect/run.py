@@ -14,6 +14,7 @@ from routerlab.collect.backends import Backend, PocketBackend
 from routerlab.collect.calls import Call
 from routerlab.collect.grades import grade_calls, judgements
 from routerlab.collect.ledger import AGAIN, Ledger, Recovery
+from routerlab.collect.ledger_format import is_empty
 from routerlab.collect.progress import Progress
 from routerlab.collect.settings import CollectError, Settings, plan
 from routerlab.collect.thread import in_thread
@@ -39,6 +40,7 @@ class Collected:
     recovery: Recovery  # what was repaired when the ledger was opened
     stopped: str | None
     estimated: int = 0  # answers whose provider gave no usable token counts
+    kept: int = 0  # outcomes of models, questions and tries that were not asked for now, which the table keeps
     lenient: float = float("nan")  # share of the answers under a contract that do not follow it
     messages: tuple[str, ...] = ()  # what providers said about errors, once for each text
 
@@ -48,6 +50,8 @@ class Collected:
             f"asked {self.asked:,} in this session; charged ${self.usd:.6f} in all",
             f"{_counts(Counter(map(str, self.table.rows['grade'].drop_null().to_pylist())))} ({_counts(self.why)})",
         ]
+        if self.kept:
+            lines.append(f"{self.kept:,} of the outcomes are of models, questions or tries not asked for now, and kept")
         if self.lenient == self.lenient:
             lines.append(f"{self.lenient:.0%} of the answers do not follow the contract and were read leniently")
         if self.estimated:
@@ -96,9 +100,15 @@ def collect(
         show: where progress is shown: terminal, log, notebook or none; None finds out.
     """
     check(queries, pool, backend, judge, sandbox)
+    path = run.folder / "ledger.jsonl"
     before = recorded(run.folder) if (run.folder / "outcomes.parquet").is_file() else None
     weights = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
-    with Ledger.open(run.folder / "ledger.jsonl") as ledger:
+    if before and len(before.table) and is_empty(path):
+        raise CollectError(
+            f"{run.folder} holds a table ({before.card.get('how')}) whose answers are in no ledger, so this would "
+            f"replace them: give the run another name; or, if they were collected here, restore ledger.jsonl"
+        )
+    with Ledger.open(path) as ledger:
         settings = replace(settings, contract=_contract(run, ledger, backend, settings))
         calls = plan(queries, pool, settings, **weights)
         keys, card = {c.key for c in calls}, judge[0].cards[0] if judge else None
@@ -119,7 +129,6 @@ def collect(
         if ask_new and not stopped:
             stopped = _left(calls, ledger) or _without_verdict(columns.get("error", ()), judge)
     table = OutcomeTable(columns, pool.ids)
-    answered = set(table.queries)  # of a run that stopped early, these are a complete table
     about = {
         "recorded": dt.date.today().isoformat(),
         "how": "routerlab collect",
@@ -127,13 +136,14 @@ def collect(
         "usd": ledger.spent_usd,
         "stopped": stopped,
     }
-    kept = [q for q in queries if q.id in answered]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
     replied = [(by_id[c.query], row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     if settings.contract == contract.VERSION:
         lenient = contract.lenient_share([q for q, _ in replied], [visible(reply.text) for _, reply in replied])
+    table, kept = _merge(run, queries, pool, table, about, before)
     return Collected(
-        table=_merge(run, kept, pool, table, about, before),
+        table=table,
+        kept=kept,
         why=why,
         asked=new,
         usd=ledger.spent_usd,
@@ -210,14 +220,29 @@ def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] |
     return f"the judge {name} gave no verdict on {missing} of {len(errors)} answers: name another judge, or run again"
 
 
-def _merge(run: Run, queries: list[Query], pool: Pool, table: OutcomeTable, about: dict, before: Recorded | None):
-    """Write the run. Of the table that was there before, the rows of models that were not asked now are kept."""
-    if before and any(c.id not in pool for c in before.pool):
-        old = before.table.rows
-        old = old.filter(pa.array([model not in pool for model in old["model"].to_pylist()], pa.bool_()))
-        if len(old):
-            cards = {c.id: c for c in (*before.pool, *pool)}
+def _merge(
+    run: Run, queries: Sequence[Query], pool: Pool, table: OutcomeTable, about: dict, before: Recorded | None
+) -> tuple[OutcomeTable, int]:
+    """Write the run; returns its table, and how many of its outcomes are of the table that was there before: those of
+    models, questions and tries that were not asked for now. A question that has now another reference or verifier
+    replaces the one it was.
+    """
+    answered, kept = set(table.queries), 0  # of a run that stopped early, these are a complete table
+    texts, asked = {_text(q) for q in queries}, {q.id for q in queries}
+    queries = [q for q in queries if q.id in answered]
+    if before:
+        replaced = {q.id for q in before.queries if q.id not in asked and _text(q) in texts}
+        old, samples = before.table.rows, about["settings"]["samples"]
+        query, model = (old[name].to_pylist() for name in ("query", "model"))
+        rows = zip(query, model, old["sample"].to_pylist(), strict=True)
+        keep = [q not in replaced and (q not in asked or m not in pool or s >= samples) for q, m, s in rows]
+        if kept := sum(keep):
+            old, cards = old.filter(pa.array(keep, pa.bool_())), {c.id: c for c in (*before.pool, *pool)}
             pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)
             table = OutcomeTable(pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries(), pool.ids)
             queries = list({q.id: q for q in (*before.queries, *queries) if q.id in set(table.queries)}.values())
-    return record(run, queries, pool, table, about).table
+    return record(run, queries, pool, table, about).table, kept
+
+
+def _text(query: Query) -> tuple:
+    return tuple((m["role"], m["content"]) for m in query.messages)
