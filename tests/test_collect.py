@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import traceback
@@ -958,6 +959,54 @@ def test_a_provider_that_reports_more_than_was_reserved_stops_the_run(tmp_path):
     assert over == pytest.approx(len(ledger.results) * (cost - most), rel=0.1), "of all that was in flight by then"
     assert ledger.spent_usd == pytest.approx(len(ledger.results) * cost)
     assert sum(provider.tries.values()) <= 8, "only what was in flight"
+
+
+def test_a_cost_that_is_no_number_is_not_believed(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~cost_true", 2))
+    assert stopped is None
+    assert all(
+        row.usd == pytest.approx(row.reply.tokens_in * 1e-6 + row.reply.tokens_out * 2e-6)
+        for row in ledger.results.values()
+    )
+
+
+def test_an_answer_that_is_a_number_is_kept_as_text(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~number", 2))
+    assert stopped is None
+    assert {row.reply.text for row in ledger.results.values()} == {"7"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"error": "quota of this tenant"}, "server_error: HTTP 502: quota of this tenant"),
+        ({"error": {"message": "slow down", "code": 429}}, "rate_limited: HTTP 429: slow down"),
+        ({"error": ["slow down"]}, "server_error: HTTP 502: slow down"),
+        ({"detail": [{"msg": "foo is required"}]}, "empty_choices: the answer has no choices: foo is required"),
+        ([{"error": {"message": "a reason"}}], "truncated_json: the body is not a JSON object: a reason"),
+        ({"choices": [{"message": {"content": {"a": 1}}}]}, "empty_content: the message is no text"),
+        ({"choices": [{"message": {"content": True}}]}, "empty_content: the message is no text"),
+    ],
+)
+def test_the_words_of_an_error_with_status_200_are_shown(body, says):
+    with pytest.raises(CallError) as failed:
+        read_completion(body, 0.1)
+    assert str(failed.value) == says
+
+
+def test_a_word_beside_a_whole_answer_loses_none():
+    choice = {"message": {"content": "7"}, "finish_reason": "stop"}
+    assert read_completion({"error": "none", "choices": [choice]}, 0.1).text == "7"
+
+
+@pytest.mark.parametrize("key", ["canary\r\nX-Evil: 1", "canary\n2", "canary\0", "cänary"])
+@pytest.mark.parametrize("kind", ["openai:https://api.example.org/v1", "litellm"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(monkeypatch, key, kind):
+    monkeypatch.setattr("os.environ", {**os.environ, "OPENAI_API_KEY": key, "MY_KEY": key})
+    for name, model in (("", "gpt-5-nano"), ("MY_KEY", "gpt-5")):
+        with pytest.raises(BackendError, match=f"the key in {name or 'OPENAI_API_KEY'} has a line break") as refused:
+            backend(kind, key_env=name).check(Pool.load("xrouter").subset([model]))
+        assert "nary" not in str(refused.value)
 
 
 def test_what_a_provider_says_is_shown_once_and_without_secrets(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -270,3 +271,27 @@ def test_ping_says_who_answers_and_what_it_cost(capsys, home):
     assert "1 of 2 models answer; charged $0.0000" in out
     assert "no answer: the run stopped at not_found" in out
     assert {b["max_tokens"] for b in provider.asked.values()} == {1}
+
+
+def test_a_run_goes_on_after_an_absurd_charge_was_released(capsys, home):
+    with serving() as (url, _):
+        code, _, err = run(capsys, *command(home, url, "m~cost_absurd", "--budget-usd", "0.01", "--concurrency", "1"))
+        assert code == 3
+        assert (
+            "`routerlab ledger r --release all` charges what was reserved, if the bill says less"
+            in err.splitlines()[-1]
+        )
+        code, _, err = run(capsys, *command(home, url, "m", "--budget-usd", "0.01"))
+        assert code == 3
+        assert (
+            "1 calls are charged above their reservations: `routerlab ledger r --release all`" in err.splitlines()[-1]
+        )
+        code, out, _ = run(capsys, "ledger", "r")
+        assert code == 0
+        assert "reserved, $100000000.000000 reported and charged" in out
+        code, out, _ = run(capsys, "ledger", "r", "--release", "all")
+        assert code == 0
+        assert re.match(r"released 1 calls, \$99999999.999\d+$", out.splitlines()[0])
+        code, out, err = run(capsys, *command(home, url, "m", "--budget-usd", "0.01"))
+        assert code == 0, err
+    assert recorded(home / "data" / "runs" / "r").table.matrix("usd").max() < 0.01
