@@ -607,6 +607,15 @@ def test_the_embedded_models_say_now_what_was_recorded(tmp_path, pocket):
             assert made.matrix(name, sample) == pytest.approx(then.matrix(name, sample)[:, columns])
 
 
+def test_a_question_that_embedded_models_cannot_read_is_a_missing_answer(tmp_path, pocket):
+    queries = [pocket.split("test").queries[0], Query.ask("long " * 500, "1", verifier="numeric")]
+    made = collect(queries, pocket.pool.subset(["pocket-nano"]), backend("pocket"), Run(tmp_path / "r"), show="none")
+    assert made.stopped is None
+    assert made.messages == ("context_length: pocket-nano does not read questions this long",)
+    assert made.table.text("error")[:, 0].tolist() == [None, "context_length"]
+    assert made.table.grades()[1, 0] is None
+
+
 def test_a_replay_is_the_recorded_table_and_says_what_it_lacks(tmp_path, pocket):
     queries = [*pocket.split("test").queries[:30], Query.ask("never asked", "x")]
     where = backend("replay:pocket")

@@ -84,7 +84,9 @@ class PocketBackend:
             except PoolError as error:
                 raise CallError("not_found", Scope.RUN, str(error)) from error
             for number, (text, r) in zip(texts, written, strict=True):
-                answers[number] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+                too_long = CallError("context_length", Scope.ROW, said=f"{model} does not read questions this long")
+                reply = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+                answers[number] = too_long if r.finish == "context_length" else reply
         return [answers[number] for number in range(len(calls))]
 
     async def close(self) -> None: ...
