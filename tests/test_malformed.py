@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from routerlab import cli
+from routerlab import Run, cli
+from routerlab.core.recorded import record
 from routerlab.core.runs import root
 
 DEEP = "[" * 100_000
@@ -262,6 +263,49 @@ def test_tables(check_refused, tmp_path, name):
         (tmp_path / name).write_bytes(content)
     check_refused("import", name, *HOW.split(" "))
     check_refused("import", name, "--run", "r")
+
+
+FORGED = {
+    "manifest.json": [DEEP, '{"files": null}', '{"files": 5}', "NaN", "\0", "caf\xe9"],
+    "card.json": ["", "null", "[1]", DEEP, '{"settings": "x"}', '{"pool": 5}', '{"recorded": 5}', "{}", "caf\xe9"],
+}
+READERS = {
+    "show {}",
+    "eval --table {} --routers length",
+    "grade {}",
+    "ledger {}",
+    "data filter --reference {} --band hard --out x",
+}
+
+
+@pytest.mark.parametrize("verb", sorted(READERS))
+@pytest.mark.parametrize(("name", "number"), [(name, i) for name, texts in FORGED.items() for i in range(len(texts))])
+def test_forged_files_of_runs(check_refused, tmp_path, pocket, verb, name, number):
+    part, run = pocket.split("validation"), Run(tmp_path / "run")
+    record(run, part.queries[:20], part.pool, part.table.select([q.id for q in part.queries[:20]]), {"how": "a test"})
+    content = FORGED[name][number].encode("latin-1")
+    if name == "card.json":
+        run.write(name, content)
+    (run.folder / name).write_bytes(content)
+    if content == b"{}":
+        (run.folder / "pool.yaml").unlink()
+    (run.folder / "ledger.jsonl").touch()
+    check_refused(*verb.format(run.folder).split(" "))
+
+
+@pytest.mark.parametrize("number", range(len(FORGED["manifest.json"])))
+def test_forged_manifests_of_routers(check_refused, tmp_path, number):
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "manifest.json").write_bytes(FORGED["manifest.json"][number].encode("latin-1"))
+    check_refused("route", "hi", "--router", "router")
+    check_refused("reprice", "--router", "router", "--pool", "pocket", "--out", "new")
+    check_refused("meet", "--router", "router", "--pool", "xrouter", "--model", "gpt-5")
+
+
+def test_text_that_is_not_utf8(check_refused):
+    check_refused("collect", "--run", "x", "--system", "\udcff")
+    check_refused("route", "\udcff", "--router", "r")
+    check_refused("run", "-p", "seed", "\udcff")
 
 
 @pytest.mark.parametrize("line", FLAGS)

@@ -9,6 +9,7 @@ import routerlab
 from routerlab.cli.collect import backend_of
 from routerlab.cli.shared import say
 from routerlab.collect.ask import CollectError, Settings, ask, plan
+from routerlab.collect.backends import check_keys
 from routerlab.collect.calls import BackendError, CallError, Scope
 from routerlab.collect.ledger import Ledger
 from routerlab.collect.ledger_format import LedgerError, is_empty
@@ -90,8 +91,7 @@ def ping(args: argparse.Namespace) -> int:
     async def one(card: routerlab.ModelCard) -> bool:
         calls = plan([query], pool.subset([card.id]), settings)
         try:
-            if check := getattr(where, "check", None):
-                check([card])
+            check_keys(where, pool.subset([card.id]))
             await ask(calls, pool, where, ledger, settings)
             row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
             said = f"{row.reply.latency_s:7.2f} s  ${row.usd:.6f}" if row.reply else f"no answer: {row.error}"

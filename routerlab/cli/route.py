@@ -10,6 +10,7 @@ from routerlab.cli.collect import ended
 from routerlab.collect.backends import backend
 from routerlab.collect.run import collect
 from routerlab.collect.settings import Settings
+from routerlab.core.runs import read_text
 from routerlab.routers import newcomers, store
 from routerlab.routers.protocol import RouterError, as_queries
 
@@ -21,7 +22,7 @@ def route(args: argparse.Namespace) -> int:
     router = router if args.lam is None else router.at(args.lam)
     texts = [args.question]
     if len(args.question) < 250 and Path(args.question).is_file():
-        texts = Path(args.question).read_text(encoding="utf-8").splitlines()
+        texts = read_text(args.question).splitlines()
     if not (texts := [text for text in texts if text.strip()]):
         raise RouterError(f"{args.question} has no questions; write one on each line")
     queries = list({q.id: q for q in as_queries(texts)}.values())

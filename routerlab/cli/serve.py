@@ -137,7 +137,13 @@ def smoke(given: argparse.Namespace) -> int:
         rows.append(row)
     table = pd.DataFrame(rows).fillna("")
     print(table.to_string(index=False, float_format="{:.3g}".format))
-    return int(not all(table["passed"]))
+    if failed := [row["why"] for row in rows if not row["passed"]]:
+        silent = all(why.startswith("APIConnectionError") for why in failed)
+        cure = (
+            "start a server (`routerlab serve`), or give its --url" if silent else "the column `why` says what to mend"
+        )
+        say(f"routerlab: {len(failed)} of {len(rows)} checks failed at {given.url} ({failed[0]}); {cure}")
+    return int(bool(failed))
 
 
 def _asked(client: Any, model: str, scenario: dict, streamed: bool) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import argparse
 import datetime as dt
 import functools
+import io
+import logging
 import math
 import re
 import sys
@@ -41,12 +43,19 @@ def say(line: str) -> None:
 def read_env() -> None:
     """Read keys from a file `.env` in this folder or the project's; what the environment holds already stays."""
     from dotenv import load_dotenv
+    from dotenv.parser import parse_stream
 
-    from routerlab.core.runs import root
+    from routerlab.core.runs import RunError, read_text, root
 
-    for folder in (Path.cwd(), root()):
-        if (folder / ".env").is_file():
-            load_dotenv(folder / ".env")
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # it warns of such lines without the file's name
+    for path in dict.fromkeys((Path.cwd() / ".env", root() / ".env")):
+        if path.is_dir():
+            raise RunError(f"{path} is a folder; keys are read from a file of that name: rename one of them")
+        if path.is_file():
+            text = read_text(path)
+            for line in (part.original.line for part in parse_stream(io.StringIO(text)) if part.error):
+                say(f"{path}: line {line} is not NAME=VALUE, so it is left out; repair or drop it")
+            load_dotenv(stream=io.StringIO(text))
 
 
 def _reader(read: Callable[[str], Any], why: str) -> Callable[[str], Any]:

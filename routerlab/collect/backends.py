@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
-from routerlab.core.pools import PoolError
+from routerlab.core.pools import Pool, PoolError
 from routerlab.core.recorded import recorded
 from routerlab.core.runs import read_json, root
 
@@ -119,6 +119,12 @@ class ReplayBackend:
         return Reply(row["answer"] or "", row["finish"] or "stop", *counts)
 
     async def close(self) -> None: ...
+
+
+def check_keys(where: Backend, models: Pool) -> None:
+    """Raise BackendError if a backend cannot call one of these models."""
+    if check := getattr(where, "check", None):
+        check(models)
 
 
 def backend(name: str, **options) -> Backend:

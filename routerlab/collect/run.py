@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from routerlab.collect.ask import ask
-from routerlab.collect.backends import Backend, PocketBackend
+from routerlab.collect.backends import Backend, PocketBackend, check_keys
 from routerlab.collect.calls import Call
 from routerlab.collect.grades import grade_calls, judgements
 from routerlab.collect.ledger import AGAIN, Ledger, Recovery
@@ -22,7 +22,7 @@ from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded, record, recorded
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, read_text
 from routerlab.grade import contract
 from routerlab.grade.sandbox_fusion import executor
 from routerlab.grade.verify import VERIFIERS, visible
@@ -183,8 +183,7 @@ def check(
     if code:
         executor(sandbox)  # raises if code cannot run
     for models, where in ((pool, backend), *([judge] if judge else [])):
-        if check_models := getattr(where, "check", None):
-            check_models(models)
+        check_keys(where, models)
 
 
 def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) -> str:
@@ -193,7 +192,11 @@ def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) ->
     if not path.is_file():
         new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
         path.write_text(("none" if ledger.results or ledger.errors else settings.contract or new) + "\n")
-    began = path.read_text("utf-8").strip()
+    if (began := read_text(path).strip()) not in ("none", contract.VERSION):
+        raise CollectError(
+            f"{path} says {began[:40]!r}, which is no contract of this version ({contract.VERSION} or none): restore "
+            f"the file, or give the run another name"
+        )
     if settings.contract not in (None, began):
         raise CollectError(
             f"the run {run.name} began with the contract {began!r} and keeps it: answers to {settings.contract!r} "
