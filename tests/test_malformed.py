@@ -208,6 +208,26 @@ FLAGS = [
     "data records --recipe empty.yaml --kind rl --out x",
     "collect --run x --key-env =",
     "collect --run x --key-env sk-1 --backend replay",
+    f"import x.csv {HOW} --verifier fly",
+    f"import x.csv {HOW} --split 1e308,1e308,1",
+    f"import x.csv {HOW} --as-of 0001-01-01",
+    f"import x.csv {HOW} --prices prices.csv --tokens-in 1 --tokens-out 1 --as-of 0001-01-01",
+    f"import x.csv {HOW} --prices prices.csv --tokens-in 1 --tokens-out 1 --as-of 9999-12-31",
+    f"import x.csv {HOW} --questions x.csv",
+    "data split pocket --shares 1e308,1e308,1",
+    "collect --run x --temperature 1e308",
+    "collect --run x --samples 1000000",
+    "collect --run CON|<>?*",
+    "collect --run a/b/../../..",
+    "route hi --answer --run .. --router data/pocket/actor/known",
+    "data records --recipe pocket --probes 1000000000 --out x",
+    "eval --splits 1000000",
+    "eval --trainings 1000000",
+    "train sft --recipe smol --plan --from nowhere",
+    "train sft --recipe smol --plan --table nowhere",
+    "train sft --recipe smol --plan --gpus 1000000000",
+    "train sft --recipe smol --plan --set play.curriculum=[zz]",
+    "train sft --recipe smol --plan --set play.curriculum=5",
     "data tokens nothing.parquet",
     "data tokens README.md",
     "show nowhere",
@@ -311,6 +331,7 @@ def test_text_that_is_not_utf8(check_refused):
 @pytest.mark.parametrize("line", FLAGS)
 def test_flags(check_refused, tmp_path, line):
     (tmp_path / "x.csv").write_bytes(TABLE)
+    (tmp_path / "prices.csv").write_text("model,usd_per_mtok_in,usd_per_mtok_out\na,1,2\nb,1,2\n")
     check_refused(*line.split(" "))
 
 

@@ -35,9 +35,10 @@ def refuse_other_kinds(paths: Sequence[Path], values: Mapping[str, Any]) -> None
     for path in paths:
         for name, declared in papermill.inspect_notebook(str(path)).items():
             default, value = literal(declared["default"]), values.get(name)
-            number = isinstance(default, int | float) and not isinstance(default, bool)
+            if isinstance(default, str) or value is None:
+                continue
             kinds = (int, float) if isinstance(default, float) else type(default)
-            if value is not None and (number or isinstance(default, bool)) and not isinstance(value, kinds):
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
                 raise BookError(f"-p {name} {value}: {path.stem} needs a value such as {default!r} there")
 
 

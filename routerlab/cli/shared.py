@@ -89,6 +89,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _day(text: str) -> dt.date:
+    if not 2000 <= (day := dt.date.fromisoformat(text)).year <= 2100:
+        raise ValueError
+    return day
+
+
 def _shares(text: str) -> dict[str, float]:
     return dict(zip(("train", "validation", "test"), map(float, text.split(",")), strict=True))
 
@@ -127,6 +133,8 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "many": _number(1, 10**6, "whole number", int),
+    "repeats": _number(1, 1000, "number of repetitions", int),
+    "machines": _number(1, 10_000, "number of machines or GPUs", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
     "share": _number(0, 1, "share"),
@@ -134,7 +142,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
     "path": _reader(_path, "is no path; name a file or folder"),
-    "day": _reader(dt.date.fromisoformat, "is no day; give it as YYYY-MM-DD"),
+    "day": _reader(_day, "is no day of prices; give it as YYYY-MM-DD, from 2000 to 2100"),
     "names": _reader(_names, "names nothing; write names with commas between"),
     "tokens": _tokens,
     "shares": _reader(_shares, "are no shares; give train,validation,test, such as 80,0,20"),

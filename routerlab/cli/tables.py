@@ -10,7 +10,7 @@ from routerlab.cli.ledger import answers, check_finished, ping
 from routerlab.cli.shared import flags_of, say
 from routerlab.core.recorded import refuse_recorded
 from routerlab.core.runs import read_json
-from routerlab.grade.verify import lenient_note
+from routerlab.grade.verify import lenient_note, names
 from routerlab.serve.offline import drift, refresh, trained
 from routerlab.sources import prices, tables
 
@@ -47,7 +47,9 @@ def import_(args: argparse.Namespace) -> int:
     """Make a run of a table that others recorded. Which column holds what is said by flags, or by the layout of a
     published table; flags win. Costs come from the table (--usd), or from prices (--pool, --prices) and tokens."""
     run = refuse_recorded(routerlab.Run(args.run), but="imported")
-    named = flags_of(args, "columns")
+    named, verifiers = flags_of(args, "columns"), ["recorded", *names()]
+    if named.get("verifier", "recorded") not in verifiers:
+        raise tables.SourceError(f"no verifier {named['verifier']!r}; there are {', '.join(verifiers)}")
     if args.question and args.quality and not args.layout:
         layout = tables.Layout(**named)
     else:

@@ -25,7 +25,7 @@ from routerlab.core.recorded import Recorded, record, recorded
 from routerlab.core.runs import Run, read_text
 from routerlab.grade import contract
 from routerlab.grade.sandbox_fusion import executor
-from routerlab.grade.verify import VERIFIERS, visible
+from routerlab.grade.verify import names, visible
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,8 @@ def check(
     """
     if not queries:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    known = {*VERIFIERS, "code", "judge"}
-    if unknown := sorted({q.verifier for q in queries} - known):
-        raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if unknown := sorted({q.verifier for q in queries} - {*names()}):
+        raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(names())}")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
