@@ -20,7 +20,7 @@ from aiohttp import web
 import routerlab
 from routerlab.cli.collect import chosen
 from routerlab.cli.shared import read_env, say
-from routerlab.collect.calls import secret
+from routerlab.collect.keys import secret
 from routerlab.collect.providers import checked_url
 from routerlab.core.runs import root
 from routerlab.serve import offline

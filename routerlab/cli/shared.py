@@ -142,7 +142,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
     "path": _reader(_path, "is no path; name a file or folder"),
-    "day": _reader(_day, "is no day of prices; give it as YYYY-MM-DD, from 2000 to 2100"),
+    "day": _reader(_day, "is no day; give it as YYYY-MM-DD, from 2000 to 2100"),
     "names": _reader(_names, "names nothing; write names with commas between"),
     "tokens": _tokens,
     "shares": _reader(_shares, "are no shares; give train,validation,test, such as 80,0,20"),

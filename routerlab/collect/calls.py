@@ -4,7 +4,6 @@ import contextlib
 import enum
 import json
 import math
-import os
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -18,14 +17,6 @@ from routerlab.collect.scrub import scrub, words
 
 class BackendError(ValueError):
     """A backend that does not exist or cannot be used as asked."""
-
-
-def secret(name: str) -> str:
-    """The key in an environment variable; empty without one. What no header can hold is refused, and not shown."""
-    key = os.environ.get(name, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise BackendError(f"the key in {name} has a line break, or another sign that no key has: write it again")
-    return key
 
 
 class Scope(enum.StrEnum):

@@ -7,7 +7,6 @@ import asyncio
 import functools
 import ipaddress
 import json
-import os
 import re
 import time
 from collections import defaultdict
@@ -29,9 +28,9 @@ from routerlab.collect.calls import (
     chain,
     from_exception,
     from_status,
-    secret,
 )
 from routerlab.collect.completion import read_completion
+from routerlab.collect.keys import load_litellm, missing_keys, secret
 from routerlab.collect.scrub import scrub
 from routerlab.core.pools import ModelCard
 
@@ -277,33 +276,3 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return host == "localhost" or "." not in host
-
-
-def load_litellm() -> Any:
-    """litellm with its own price map (never fetched) and without its messages; takes seconds, once."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
-
-    litellm.suppress_debug_info = True
-    return litellm
-
-
-def missing_keys(provider_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The environment variables that each provider id needs and that are not set, by litellm's own account. A provider
-    id that litellm does not know is a BackendError.
-    """
-    litellm = load_litellm()
-    missing = {}
-    for name in provider_ids:
-        try:
-            provider = litellm.get_llm_provider(name)[1]
-        except litellm.exceptions.BadRequestError:
-            raise BackendError(f"litellm knows no provider of {name!r}; write provider/model as provider_id") from None
-        for variable in os.environ:
-            if variable.endswith("_API_KEY") and variable.replace("_", "").startswith(
-                provider.replace("_", "").upper()
-            ):
-                secret(variable)  # refused here, not at the first call
-        if keys := litellm.validate_environment(name)["missing_keys"]:
-            missing[name] = sorted(keys)
-    return missing

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from routerlab.collect.calls import secret
+from routerlab.collect.keys import secret
 from routerlab.core.decisions import Decisions
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
