@@ -191,6 +191,9 @@ KEPT = {
     "half_pair": reply({"message": {"content": "cut \ud83d"}}),
     "hidden_reasoning": reply(usage={"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 12}),
     "own_cost": reply(router_metadata={"total_cost": 0.000004}),
+    "cost_true": reply(router_metadata={"total_cost": True}),
+    "cost_absurd": reply(router_metadata={"total_cost": 1e8}),
+    "number": reply({"message": {"content": 7}}),
     "ten_times": reply(usage={"prompt_tokens": 900, "completion_tokens": 160}),
 }
 

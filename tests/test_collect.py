@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import traceback
@@ -24,6 +25,7 @@ from routerlab.collect.limits import Limiter
 from routerlab.collect.progress import Progress
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend, read_completion
 from routerlab.collect.run import collect
+from routerlab.core.recorded import record
 from routerlab.core.runs import root
 
 RUN = {"payment_required", "unauthorized", "forbidden", "not_found"}
@@ -605,6 +607,15 @@ def test_the_embedded_models_say_now_what_was_recorded(tmp_path, pocket):
             assert made.matrix(name, sample) == pytest.approx(then.matrix(name, sample)[:, columns])
 
 
+def test_a_question_that_embedded_models_cannot_read_is_a_missing_answer(tmp_path, pocket):
+    queries = [pocket.split("test").queries[0], Query.ask("long " * 500, "1", verifier="numeric")]
+    made = collect(queries, pocket.pool.subset(["pocket-nano"]), backend("pocket"), Run(tmp_path / "r"), show="none")
+    assert made.stopped is None
+    assert made.messages == ("context_length: pocket-nano does not read questions this long",)
+    assert made.table.text("error")[:, 0].tolist() == [None, "context_length"]
+    assert made.table.grades()[1, 0] is None
+
+
 def test_a_replay_is_the_recorded_table_and_says_what_it_lacks(tmp_path, pocket):
     queries = [*pocket.split("test").queries[:30], Query.ask("never asked", "x")]
     where = backend("replay:pocket")
@@ -959,6 +970,54 @@ def test_a_provider_that_reports_more_than_was_reserved_stops_the_run(tmp_path):
     assert sum(provider.tries.values()) <= 8, "only what was in flight"
 
 
+def test_a_cost_that_is_no_number_is_not_believed(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~cost_true", 2))
+    assert stopped is None
+    assert all(
+        row.usd == pytest.approx(row.reply.tokens_in * 1e-6 + row.reply.tokens_out * 2e-6)
+        for row in ledger.results.values()
+    )
+
+
+def test_an_answer_that_is_a_number_is_kept_as_text(tmp_path):
+    ledger, _, stopped = asyncio.run(asked(tmp_path, "m~number", 2))
+    assert stopped is None
+    assert {row.reply.text for row in ledger.results.values()} == {"7"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"error": "quota of this tenant"}, "server_error: HTTP 502: quota of this tenant"),
+        ({"error": {"message": "slow down", "code": 429}}, "rate_limited: HTTP 429: slow down"),
+        ({"error": ["slow down"]}, "server_error: HTTP 502: slow down"),
+        ({"detail": [{"msg": "foo is required"}]}, "empty_choices: the answer has no choices: foo is required"),
+        ([{"error": {"message": "a reason"}}], "truncated_json: the body is not a JSON object: a reason"),
+        ({"choices": [{"message": {"content": {"a": 1}}}]}, "empty_content: the message is no text"),
+        ({"choices": [{"message": {"content": True}}]}, "empty_content: the message is no text"),
+    ],
+)
+def test_the_words_of_an_error_with_status_200_are_shown(body, says):
+    with pytest.raises(CallError) as failed:
+        read_completion(body, 0.1)
+    assert str(failed.value) == says
+
+
+def test_a_word_beside_a_whole_answer_loses_none():
+    choice = {"message": {"content": "7"}, "finish_reason": "stop"}
+    assert read_completion({"error": "none", "choices": [choice]}, 0.1).text == "7"
+
+
+@pytest.mark.parametrize("key", ["canary\r\nX-Evil: 1", "canary\n2", "canary\0", "cänary"])
+@pytest.mark.parametrize("kind", ["openai:https://api.example.org/v1", "litellm"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(monkeypatch, key, kind):
+    monkeypatch.setattr("os.environ", {**os.environ, "OPENAI_API_KEY": key, "MY_KEY": key})
+    for name, model in (("", "gpt-5-nano"), ("MY_KEY", "gpt-5")):
+        with pytest.raises(BackendError, match=f"the key in {name or 'OPENAI_API_KEY'} has a line break") as refused:
+            backend(kind, key_env=name).check(Pool.load("xrouter").subset([model]))
+        assert "nary" not in str(refused.value)
+
+
 def test_what_a_provider_says_is_shown_once_and_without_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "tops3cretvalue")
     calls, pool, settings = calls_and_pool(5)
@@ -1070,6 +1129,31 @@ def test_a_rerun_with_fewer_models_keeps_the_others_rows(tmp_path):
     assert one.table.models == ("a", "b")
     assert one.table.matrix("usd").tolist() == both.table.matrix("usd").tolist()
     assert recorded(run.folder).pool.ids == ("a", "b")
+
+
+def test_a_rerun_with_fewer_questions_or_tries_keeps_the_other_rows(tmp_path):
+    queries = [Query.ask(f"{i} + 1?", str(i + 1), verifier="numeric") for i in range(3)]
+    where, pool, run = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1)), two_models(tmp_path), Run(tmp_path / "r")
+    every = collect(queries, pool, where, run, Settings(samples=2), show="none")
+    assert (every.kept, len(every.table)) == (0, 12)
+    fewer = collect(queries[:1], pool.subset(["a"]), where, run, show="none")
+    assert (fewer.kept, len(fewer.table)) == (11, 12)
+    assert "11 of the outcomes are of models, questions or tries not asked for now, and kept" in str(fewer)
+    assert recorded(run.folder).table.rows.sort_by("usd").num_rows == 12
+    mended = replace(queries[1], reference="7")  # the answers are the same, and the question is not there twice
+    again = collect([mended], pool, where, run, show="none")
+    assert {q.reference for q in recorded(run.folder).queries} == {"1", "7", "3"}
+    assert (again.asked, again.kept, len(again.table)) == (0, 8, 10)
+
+
+def test_a_table_without_its_ledger_is_not_replaced(tmp_path, pocket):
+    part, run = pocket.split("validation"), Run(tmp_path / "r")
+    record(run, part.queries, part.pool, part.table, {"how": "imported from log.csv"})
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    where = Scripted(lambda call: Reply("1", "stop", 10, 2, 0.1))
+    with pytest.raises(CollectError, match="holds a table .imported from log.csv. .* give the run another name"):
+        collect(part.queries[:1], pocket.pool, where, run, show="none")
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
 def test_a_judge_without_a_verdict_is_said(tmp_path):

@@ -55,6 +55,17 @@ def test_the_batch_does_not_matter(model, temperature, questions):
         )
 
 
+def test_a_question_beyond_the_context_has_no_answer_and_takes_nothing_from_others(questions):
+    short, tight = questions[0].text, " ".join(["seven"] * 35)
+    alone = [answer(folder("pocket-think"), [text])[0] for text in (short, tight)]
+    assert 96 < alone[1].tokens_in < 256
+    together = answer(folder("pocket-think"), [short, "long " * 500, tight])
+    assert [(r.text, r.finish) for r in together[::2]] == [(r.text, r.finish) for r in alone]
+    assert (together[1].finish, together[1].tokens_out) == ("context_length", 0)
+    (only,) = answer(folder("pocket-think"), ["long " * 500])
+    assert only.finish == "context_length"
+
+
 def test_confidence_is_the_probability_of_what_was_written(questions):
     network, words = load(folder("pocket-think"))
     for temperature in (0.0, 0.7):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from routerlab import book, cli
-from routerlab.cli import pages
+from routerlab.cli import headless, pages
 from routerlab.core.runs import root
 from routerlab.evaluate.stats import Interval
 from routerlab.figures.values import values_of
@@ -201,3 +201,23 @@ def test_pages_need_no_network_cut_no_line_and_describe_every_picture(tmp_path):
     for target in re.findall(r'href="([^"]+)"', index.read_text()):
         page, _, part = target.partition("#")
         assert not part or f'id="{part}"' in texts[page]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", "x"), ("seed", "1.5"), ("seed", "true"), ("share", "many"), ("go", "1")]
+)
+def test_a_value_of_another_kind_is_refused_before_anything_runs(capsys, write, tmp_path, name, value):
+    path = write("00_a.ipynb", "1", parameters="seed = 0\nshare = 0.5\ngo = True\ntable = 'pocket'")
+    with pytest.raises(book.BookError, match=f"-p {name} .*: 00_a needs a value such as"):
+        headless.refuse_other_kinds([path], {name: headless.literal(value)})
+    fine = {"seed": 7, "share": 1, "go": False, "table": "x", "other": "x"}
+    headless.refuse_other_kinds([path], fine)
+
+
+def test_a_home_without_notebooks_says_so(capsys, tmp_path, monkeypatch):
+    (tmp_path / "data" / "pools").mkdir(parents=True)
+    monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
+    assert cli.main(["run", "--only", "00"]) == 1
+    assert capsys.readouterr().err == (
+        f"routerlab: no notebooks in {tmp_path / 'notebooks'}; set ROUTERLAB_HOME to a clone of the project\n"
+    )

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routerlab import cli, recorded
+from routerlab import Run, cli, recorded
+from routerlab.core.recorded import record
 from routerlab.core.runs import root
 
 
 @pytest.fixture
 def do(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    for name in ("pools", "layouts", "pocket", "benchmarks.yaml"):
+    for name in ("pools", "layouts", "pocket", "recipes", "benchmarks.yaml"):
         (tmp_path / "data" / name).symlink_to(root() / "data" / name)
     monkeypatch.setenv("ROUTERLAB_HOME", str(tmp_path))
 
@@ -187,3 +188,37 @@ def test_a_run_that_was_collected_is_not_overwritten(do, tmp_path):
     assert "holds what was collected; give the run another name" in err.splitlines()[-1]
     assert [path.name for path in folder.iterdir()] == ["ledger.jsonl"]
     assert do("import", tmp_path / "log.csv", "--run", "new", *how)[0] == 0
+
+
+FILTER = "data filter --reference pocket --model pocket-nano --at 0 --band simple,impossible --out"
+RECORDS = "data records --recipe pocket --most 3 --kind sft --out"
+
+
+@pytest.mark.parametrize(
+    "verb", [FILTER, RECORDS, "data split pocket --out", "data download gsm8k --folder nowhere --out"]
+)
+@pytest.mark.parametrize("held", ["outcomes.parquet", "ledger.jsonl", "served.jsonl"])
+def test_no_verb_writes_over_what_a_run_recorded(do, tmp_path, monkeypatch, verb, held):
+    run = Run("mine")
+    if held == "outcomes.parquet":
+        pocket = recorded("pocket").split("validation")
+        record(run, pocket.queries, pocket.pool, pocket.table, {"how": "elsewhere"})
+    else:
+        run.folder.mkdir(parents=True)
+        (run.folder / held).write_text("recorded")
+    if "download" in verb:  # what was fetched is not what is tested
+        monkeypatch.setattr("routerlab.cli.records.benchmarks.load", lambda *_, **__: recorded("pocket").queries)
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    out = run.folder / "queries.parquet" if "split" in verb else "mine"
+    code, _, err = do(*verb.split(), out)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert "holds what was collected; give the run another name" in err
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_an_import_and_a_filter_may_be_made_again(do, tmp_path):
+    pd.DataFrame(WIDE).to_csv(tmp_path / "log.csv", index=False)
+    how = ("--question", "prompt", "--quality", "{model} ok", "--usd", "{model} usd")
+    for _ in range(2):
+        assert do("import", tmp_path / "log.csv", "--run", "mine", *how)[0] == 0
+        assert do(*FILTER.split(), "kept")[0] == 0

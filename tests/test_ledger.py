@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -315,3 +316,32 @@ def test_the_second_writer_is_refused_by_name_and_a_reader_is_not(tmp_path):
     finally:
         holder.communicate("")
     Ledger.open(tmp_path / "l").close()
+
+
+def test_a_charge_above_its_reservation_can_be_corrected(tmp_path):
+    """What a provider reports may be absurd: after a look at its bill the reservation is charged, to the last unit."""
+
+    async def session(ledger):
+        own, priced, billed = replace(REPLY, usd=1e8), REPLY, CallError("empty_choices", Scope.RETRY, tokens=(9, 0, 9))
+        await one(ledger, "tried", 0.25, CallError("conflict", Scope.RETRY, tokens=(1, 0, 1)))
+        for key, outcome in {"own": own, "priced": priced, "billed": billed, "tried": own}.items():
+            attempt = await ledger.intent(key, 0.5, about(key))
+            await ledger.result(key, attempt, 1e8, outcome)
+        await one(ledger, "usual")
+        assert {(c["key"], c["usd"], c["charged"]) for c in ledger.over} >= {("own", 0.5, 1e8), ("billed", 0.5, 1e8)}
+        for call in ledger.over:
+            await ledger.correct(call["key"], call["attempt"])
+
+    with Ledger.open(tmp_path / "l") as ledger:
+        asyncio.run(session(ledger))
+    for after in (ledger, Ledger.read(tmp_path / "l")):
+        assert not after.over
+        assert (after.spent_usd, after.lost_usd) == (0.25 + 4 * 0.5 + 0.25, 0)
+        assert {key: row.usd for key, row in after.results.items()} == {
+            "own": 0.5,
+            "priced": 0.5,
+            "tried": 0.75,
+            "usual": 0.25,
+        }
+        assert after.errors["billed"].usd == 0.5
+        assert after.results["own"].reply.text == REPLY.text

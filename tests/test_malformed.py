@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from routerlab import cli
+from routerlab import Run, cli
+from routerlab.core.recorded import record
 from routerlab.core.runs import root
 
 DEEP = "[" * 100_000
@@ -207,6 +208,26 @@ FLAGS = [
     "data records --recipe empty.yaml --kind rl --out x",
     "collect --run x --key-env =",
     "collect --run x --key-env sk-1 --backend replay",
+    f"import x.csv {HOW} --verifier fly",
+    f"import x.csv {HOW} --split 1e308,1e308,1",
+    f"import x.csv {HOW} --as-of 0001-01-01",
+    f"import x.csv {HOW} --prices prices.csv --tokens-in 1 --tokens-out 1 --as-of 0001-01-01",
+    f"import x.csv {HOW} --prices prices.csv --tokens-in 1 --tokens-out 1 --as-of 9999-12-31",
+    f"import x.csv {HOW} --questions x.csv",
+    "data split pocket --shares 1e308,1e308,1",
+    "collect --run x --temperature 1e308",
+    "collect --run x --samples 1000000",
+    "collect --run CON|<>?*",
+    "collect --run a/b/../../..",
+    "route hi --answer --run .. --router data/pocket/actor/known",
+    "data records --recipe pocket --probes 1000000000 --out x",
+    "eval --splits 1000000",
+    "eval --trainings 1000000",
+    "train sft --recipe smol --plan --from nowhere",
+    "train sft --recipe smol --plan --table nowhere",
+    "train sft --recipe smol --plan --gpus 1000000000",
+    "train sft --recipe smol --plan --set play.curriculum=[zz]",
+    "train sft --recipe smol --plan --set play.curriculum=5",
     "data tokens nothing.parquet",
     "data tokens README.md",
     "show nowhere",
@@ -264,9 +285,53 @@ def test_tables(check_refused, tmp_path, name):
     check_refused("import", name, "--run", "r")
 
 
+FORGED = {
+    "manifest.json": [DEEP, '{"files": null}', '{"files": 5}', "NaN", "\0", "caf\xe9"],
+    "card.json": ["", "null", "[1]", DEEP, '{"settings": "x"}', '{"pool": 5}', '{"recorded": 5}', "{}", "caf\xe9"],
+}
+READERS = {
+    "show {}",
+    "eval --table {} --routers length",
+    "grade {}",
+    "ledger {}",
+    "data filter --reference {} --band hard --out x",
+}
+
+
+@pytest.mark.parametrize("verb", sorted(READERS))
+@pytest.mark.parametrize(("name", "number"), [(name, i) for name, texts in FORGED.items() for i in range(len(texts))])
+def test_forged_files_of_runs(check_refused, tmp_path, pocket, verb, name, number):
+    part, run = pocket.split("validation"), Run(tmp_path / "run")
+    record(run, part.queries[:20], part.pool, part.table.select([q.id for q in part.queries[:20]]), {"how": "a test"})
+    content = FORGED[name][number].encode("latin-1")
+    if name == "card.json":
+        run.write(name, content)
+    (run.folder / name).write_bytes(content)
+    if content == b"{}":
+        (run.folder / "pool.yaml").unlink()
+    (run.folder / "ledger.jsonl").touch()
+    check_refused(*verb.format(run.folder).split(" "))
+
+
+@pytest.mark.parametrize("number", range(len(FORGED["manifest.json"])))
+def test_forged_manifests_of_routers(check_refused, tmp_path, number):
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "manifest.json").write_bytes(FORGED["manifest.json"][number].encode("latin-1"))
+    check_refused("route", "hi", "--router", "router")
+    check_refused("reprice", "--router", "router", "--pool", "pocket", "--out", "new")
+    check_refused("meet", "--router", "router", "--pool", "xrouter", "--model", "gpt-5")
+
+
+def test_text_that_is_not_utf8(check_refused):
+    check_refused("collect", "--run", "x", "--system", "\udcff")
+    check_refused("route", "\udcff", "--router", "r")
+    check_refused("run", "-p", "seed", "\udcff")
+
+
 @pytest.mark.parametrize("line", FLAGS)
 def test_flags(check_refused, tmp_path, line):
     (tmp_path / "x.csv").write_bytes(TABLE)
+    (tmp_path / "prices.csv").write_text("model,usd_per_mtok_in,usd_per_mtok_out\na,1,2\nb,1,2\n")
     check_refused(*line.split(" "))
 
 

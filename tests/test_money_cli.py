@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -270,3 +271,118 @@ def test_ping_says_who_answers_and_what_it_cost(capsys, home):
     assert "1 of 2 models answer; charged $0.0000" in out
     assert "no answer: the run stopped at not_found" in out
     assert {b["max_tokens"] for b in provider.asked.values()} == {1}
+
+
+def test_a_run_goes_on_after_an_absurd_charge_was_released(capsys, home):
+    with serving() as (url, _):
+        code, _, err = run(capsys, *command(home, url, "m~cost_absurd", "--budget-usd", "0.01", "--concurrency", "1"))
+        assert code == 3
+        assert (
+            "`routerlab ledger r --release all` charges what was reserved, if the bill says less"
+            in err.splitlines()[-1]
+        )
+        code, _, err = run(capsys, *command(home, url, "m", "--budget-usd", "0.01"))
+        assert code == 3
+        assert (
+            "1 calls are charged above their reservations: `routerlab ledger r --release all`" in err.splitlines()[-1]
+        )
+        code, out, _ = run(capsys, "ledger", "r")
+        assert code == 0
+        assert "reserved, $100000000.000000 reported and charged" in out
+        code, out, _ = run(capsys, "ledger", "r", "--release", "all")
+        assert code == 0
+        assert re.match(r"released 1 calls, \$99999999.999\d+$", out.splitlines()[0])
+        code, out, err = run(capsys, *command(home, url, "m", "--budget-usd", "0.01"))
+        assert code == 0, err
+    assert recorded(home / "data" / "runs" / "r").table.matrix("usd").max() < 0.01
+
+
+def test_what_a_file_of_keys_lacks_is_said_by_its_name(capsys, home, monkeypatch):
+    monkeypatch.delenv("THE_KEY_OF_THIS_TEST", raising=False)
+    (home / ".env").write_text("THE_KEY_OF_THIS_TEST=canary-4711\nexport X\nBROKEN LINE\n")
+    with serving() as (url, provider):
+        code, _, err = run(capsys, *command(home, url, "m", "--key-env", "THE_KEY_OF_THIS_TEST", "--limit", "1"))
+        assert code == 0, err
+        assert f"{home / '.env'}: line 3 is not NAME=VALUE" in err.splitlines()[0]
+        assert "dotenv" not in err
+        assert "canary" not in err
+        (home / ".env").write_bytes(b"\xff\xfe\x00OPENAI_API_KEY=x")
+        code, _, err = run(capsys, *command(home, url))
+        assert (code, err.count("\n")) == (1, 1), err
+        assert f"{home / '.env'} is not text in UTF-8" in err
+        (home / ".env").unlink()
+        (home / ".env").mkdir()
+        assert f"{home / '.env'} is a folder; keys are read from a file" in run(capsys, *command(home, url))[2]
+        (home / ".env").rmdir()
+        monkeypatch.setenv("OPENAI_API_KEY", "canary\r\nX-Evil: 1")
+        tries = sum(provider.tries.values())
+        code, _, err = run(capsys, *command(home, url))
+        assert (code, err.count("\n")) == (1, 1), err
+        assert "the key in OPENAI_API_KEY has a line break" in err
+        assert "canary" not in err
+        assert sum(provider.tries.values()) == tries
+    monkeypatch.delenv("THE_KEY_OF_THIS_TEST")
+
+
+@pytest.mark.parametrize("said", ["no\n", "contract/9", "caf\xe9", ""])
+def test_a_damaged_contract_is_named(capsys, home, said):
+    with serving() as (url, provider):
+        assert run(capsys, *command(home, url, "m", "--limit", "1"))[0] == 0
+        path = home / "data" / "runs" / "r" / "contract.txt"
+        path.write_bytes(said.encode("latin-1"))
+        code, _, err = run(capsys, *command(home, url))
+    assert (code, err.count("\n")) == (1, 1), err
+    assert f"{path} " in err
+    assert sum(provider.tries.values()) == 1
+
+
+def test_keys_are_looked_for_before_questions_are_fetched(capsys, home, monkeypatch):
+    def fetched(*_, **__):
+        raise AssertionError
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for module in ("collect", "headless"):
+        monkeypatch.setattr(f"routerlab.cli.{module}.load", fetched)
+    models = ["xrouter", "gpt-5-nano", "gsm8k"]
+    asked = [
+        "collect",
+        "--run",
+        "r",
+        "--backend",
+        "litellm",
+        "--pool",
+        models[0],
+        "--models",
+        models[1],
+        "--source",
+        models[2],
+    ]
+    live = ["run", "--profile", "live", "--only", "00", "-p", "limit", "3", "-p", "budget_usd", "1"]
+    live += [text for pair in zip(("pool_name", "models", "source"), models, strict=True) for text in ("-p", *pair)]
+    (home / "notebooks").symlink_to(HERE / "notebooks")
+    for command_ in (asked, live):
+        code, _, err = run(capsys, *command_)
+        assert code == 1
+        assert "'gpt-5-nano' needs OPENAI_API_KEY" in err.splitlines()[-1]
+
+
+def test_an_emptied_ledger_is_said(capsys, home):
+    with serving() as (url, provider):
+        assert run(capsys, *command(home, url, "m", "--limit", "1"))[0] == 0
+        (home / "data" / "runs" / "r" / "ledger.jsonl").write_text("")
+        code, out, err = run(capsys, "ledger", "r")
+        assert (code, out) == (1, "")
+        assert "is empty though the run's table has answers; restore it" in err
+        code, _, err = run(capsys, *command(home, url, "m", "--limit", "1"))
+        assert code == 1
+        assert "restore ledger.jsonl" in err
+        assert sum(provider.tries.values()) == 1
+
+
+def test_smoke_against_nothing_names_the_cure(capsys, home):
+    (home / "data" / "smoke.yaml").symlink_to(HERE / "data" / "smoke.yaml")
+    code, out, err = run(capsys, "smoke", "--url", "http://127.0.0.1:9/v1")
+    assert code == 1
+    assert "APIConnectionError" in out
+    assert err.startswith("routerlab: 16 of 16 checks failed at http://127.0.0.1:9/v1 (APIConnectionError")
+    assert err.endswith("start a server (`routerlab serve`), or give its --url\n")

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -82,7 +83,22 @@ def test_names_that_would_be_lost_are_refused():
         Run("pocket")
 
 
-@pytest.mark.parametrize("theirs", ['{"name": "app", "files": {}}', "[]", "{"])
+@pytest.mark.parametrize("name", ["..", "a/b/../..", "~x", "CON|<>?*", "a\nb", "/", Path(".."), Path()])
+def test_a_name_that_is_none_is_refused_as_text_and_as_a_path(name):
+    with pytest.raises(RunError, match="is no name for a run; give it a name of its own"):
+        Run(name)
+
+
+FILES = [
+    '{"files": null}',
+    '{"files": 5}',
+    '{"files": {"a": null}}',
+    '{"files": {"a": {"sha256": 5}}}',
+    '{"files": NaN}',
+]
+
+
+@pytest.mark.parametrize("theirs", ['{"name": "app", "files": {}}', "[]", "{", "[" * 100_000, *FILES], ids=range(9))
 def test_a_manifest_of_something_else_is_left_as_it_is(tmp_path, theirs):
     (tmp_path / "manifest.json").write_text(theirs)
     with pytest.raises(RunError, match="is not a manifest of a run .* write to another folder"):

@@ -5,7 +5,8 @@ import pytest
 from test_features import _bert
 from test_learned import KINDS, table_of, topics
 
-from routerlab import Run
+from routerlab import Run, recorded
+from routerlab.core.recorded import record
 from routerlab.core.runs import RunError
 from routerlab.routers.baselines import KeywordRule, LengthRule, ShuffledLabels, random_features
 from routerlab.routers.blend import Blend
@@ -216,3 +217,13 @@ def test_a_blend_on_words_stays_small(pocket, tmp_path):
     print(f"a blend learned from {len(queries)} queries takes {size:.1f} MB")
     assert size < 60
     _same(router, load(folder), queries[:20])
+
+
+def test_a_router_is_not_saved_over_a_recorded_table(task, shared, tmp_path, pocket):
+    part = pocket.split("validation")
+    data = record(tmp_path / "run", part.queries, part.pool, part.table, {"how": "a test"})
+    router = Linear(shared).fit(task[0][:150], task[1])
+    with pytest.raises(RouterError, match="holds a recorded table, whose card would be replaced; name another folder"):
+        save(router, tmp_path / "run", CARD)
+    assert recorded(tmp_path / "run").card == data.card
+    assert save(router, tmp_path / "run" / "router", CARD).is_dir()

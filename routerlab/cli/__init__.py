@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(args, "do"):
         parser().error("name a verb; `routerlab --help` lists them")
     for name, value in vars(args).items():
+        if re.search(r"[\ud800-\udfff]", "".join(map(str, value)) if isinstance(value, list) else str(value)):
+            args.verb.error(f"{name.replace('_', '-')} is not text in UTF-8; write it again")
         if value == "" and args.verb.get_default(name) != "":
             args.verb.error(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # no file name and line of ours

@@ -15,6 +15,7 @@ def run(args: argparse.Namespace) -> int:
     executed again. A parameter that no notebook declares is an error; the exit status is 1 if any notebook failed."""
     paths = book.notebooks(args.only.split(","))
     values = {"profile": args.profile} | {name: headless.literal(value) for name, value in args.values}
+    headless.refuse_other_kinds(paths, values)
     if values["profile"] == "gpu":
         headless.refuse_without_gpu()
     folder = args.out.resolve() if args.out else book.folder_of(values)

@@ -6,7 +6,7 @@ from dataclasses import fields
 import routerlab
 from routerlab.cli.shared import flags_of, read_env, say
 from routerlab.collect import run as collecting
-from routerlab.collect.backends import backend
+from routerlab.collect.backends import backend, check_keys
 from routerlab.collect.providers import checked_url
 from routerlab.collect.settings import Settings
 from routerlab.core.pools import PoolError
@@ -38,8 +38,10 @@ def collect(args: argparse.Namespace) -> int:
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings) if field.name in args})
     run, where = routerlab.Run(args.run), backend_of(args)
     judge = (pool.subset([args.judge]), backend_of(args)) if args.judge else None
-    queries = load(args.source, limit=args.limit, folder=args.folder)
     pool = chosen(pool, args.models)
+    for models, there in ((pool, where), *([judge] if judge else [])):
+        check_keys(there, models)  # before questions are fetched, which may take a while
+    queries = load(args.source, limit=args.limit, folder=args.folder)
     done = collecting.collect(queries, pool, where, run, settings, judge=judge, sandbox=args.sandbox)
     print(done)
     return ended(done)

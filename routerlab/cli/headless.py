@@ -1,7 +1,7 @@
 """What `routerlab run` does around the notebooks: parameters, what a profile needs, and the table of results."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from routerlab import Pool, Run, book, doctor
 from routerlab.book import BookError, Done
 from routerlab.cli.collect import chosen
 from routerlab.cli.shared import read_env, say
-from routerlab.collect.backends import backend
+from routerlab.collect.backends import backend, check_keys
 from routerlab.collect.run import collect
 from routerlab.collect.settings import Settings
 from routerlab.sources.benchmarks import load
@@ -26,6 +26,20 @@ def literal(text: str) -> Any:
     except yaml.YAMLError:
         return text
     return value if isinstance(value, bool | int | float) else text
+
+
+def refuse_other_kinds(paths: Sequence[Path], values: Mapping[str, Any]) -> None:
+    """Stop at a value that is no number, or no truth value, where a notebook declares one."""
+    import papermill
+
+    for path in paths:
+        for name, declared in papermill.inspect_notebook(str(path)).items():
+            default, value = literal(declared["default"]), values.get(name)
+            if isinstance(default, str) or value is None:
+                continue
+            kinds = (int, float) if isinstance(default, float) else type(default)
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                raise BookError(f"-p {name} {value}: {path.stem} needs a value such as {default!r} there")
 
 
 def summary(done: Sequence[Done]) -> str:
@@ -71,12 +85,13 @@ def live(paths: Sequence[Path], values: dict[str, Any], folder: Path) -> dict[st
     read_env()
     pool = Pool.load(values["pool_name"])
     pool = chosen(pool, str(values.setdefault("models", ",".join(pool.ids))))
+    check_keys(where := backend("litellm"), pool)  # before questions are fetched, which may take a while
     queries = load(values["source"], limit=values["limit"])
     if not {"train", "validation", "test"} <= {query.split for query in queries}:
         queries = split(queries, {"train": 0.5, "validation": 0.2, "test": 0.3})
     budget, run = float(values["budget_usd"]), Run(folder / "table")
     say(f"asking {len(pool)} models {len(queries)} questions for at most US$ {0.9 * budget:g}, into {run.folder}")
-    done = collect(queries, pool, backend("litellm"), run, Settings(budget_usd=0.9 * budget), show="log")
+    done = collect(queries, pool, where, run, Settings(budget_usd=0.9 * budget), show="log")
     print(done)
     if done.stopped:
         raise BookError(f"the table is not complete: {done.stopped}")

@@ -9,36 +9,48 @@ import routerlab
 from routerlab.cli.collect import backend_of
 from routerlab.cli.shared import say
 from routerlab.collect.ask import CollectError, Settings, ask, plan
+from routerlab.collect.backends import check_keys
 from routerlab.collect.calls import BackendError, CallError, Scope
 from routerlab.collect.ledger import Ledger
-from routerlab.collect.ledger_format import LedgerError
+from routerlab.collect.ledger_format import LedgerError, is_empty
 from routerlab.core.runs import RunError
 from routerlab.grade.verify import grade_many
 
 
 def ledger(args: argparse.Namespace) -> int:
-    """List the calls of a run whose outcome is unknown, which stay charged at their reservations. Those that are not on
-    the provider's bill can be released: they are charged no more."""
-    path = routerlab.Run(args.run).folder / "ledger.jsonl"
+    """List the calls of a run whose outcome is unknown, which stay charged at their reservations, and those whose
+    provider reported more than was reserved. If the provider's bill says otherwise they can be released: the former are
+    charged no more, and the latter their reservation."""
+    run = routerlab.Run(args.run)
+    path = run.folder / "ledger.jsonl"
     log = Ledger.read(path)
+    if is_empty(path) and "outcomes.parquet" in run.manifest() and len(routerlab.recorded(run.folder).table):
+        raise LedgerError(
+            f"{path} is empty though the run's table has answers; restore it, for nothing else knows them"
+        )
     if args.release:
-        chosen = [call for call in log.unknown if args.release in ("all", call["key"])]
-        if not chosen:
-            raise LedgerError(f"no unknown call has the key {args.release!r}; list them without --release")
+        chosen, over = ([c for c in calls if args.release in ("all", c["key"])] for calls in (log.unknown, log.over))
+        if not chosen and not over:
+            raise LedgerError(f"no call to release has the key {args.release!r}; list them without --release")
         released = CallError("released", Scope.RETRY)
         with Ledger.open(path) as log:
 
             async def release() -> None:
-                await asyncio.gather(*(log.result(c["key"], c["attempt"], 0.0, released) for c in chosen))
+                await asyncio.gather(
+                    *(log.result(c["key"], c["attempt"], 0.0, released) for c in chosen),
+                    *(log.correct(c["key"], c["attempt"]) for c in over),
+                )
 
             asyncio.run(release())
-        print(f"released {len(chosen)} calls, ${sum(call['usd'] for call in chosen):.6f}")
+        usd = sum(call["usd"] for call in chosen) + sum(call["charged"] - call["usd"] for call in over)
+        print(f"released {len(chosen) + len(over)} calls, ${usd:.6f}")
     print(f"{len(log.results)} answers and final errors; charged ${log.spent_usd:.6f} in all; {log.recovery}")
     if log.lost_usd > 0:
         print(f"${log.lost_usd:.6f} of it was charged in lines that are lost")
-    for call in log.unknown:
-        about = f"query {call.get('query')}  try {call.get('sample')}"
-        print(f"{call['key']}  {call.get('model')}  {about}  ${call['usd']:.6f} reserved")
+    for call in (*log.unknown, *log.over):
+        about = f"query {call.get('query')}  try {call.get('sample')}  ${call['usd']:.6f} reserved"
+        charged = f", ${call['charged']:.6f} reported and charged" if "charged" in call else ""
+        print(f"{call['key']}  {call.get('model')}  {about}{charged}")
     if log.unknown:
         print(f"{len(log.unknown)} calls with an unknown outcome; ${log.unknown_usd:.6f} stay charged for them")
     return 0
@@ -79,8 +91,7 @@ def ping(args: argparse.Namespace) -> int:
     async def one(card: routerlab.ModelCard) -> bool:
         calls = plan([query], pool.subset([card.id]), settings)
         try:
-            if check := getattr(where, "check", None):
-                check([card])
+            check_keys(where, pool.subset([card.id]))
             await ask(calls, pool, where, ledger, settings)
             row = ledger.results.get(calls[0].key) or ledger.errors[calls[0].key]
             said = f"{row.reply.latency_s:7.2f} s  ${row.usd:.6f}" if row.reply else f"no answer: {row.error}"

@@ -25,7 +25,7 @@ from routerlab.collect.run import collect
 from routerlab.collect.settings import Settings
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query, by_split, to_arrow
-from routerlab.core.recorded import Recorded, recorded
+from routerlab.core.recorded import Recorded, recorded, refuse_recorded
 from routerlab.core.runs import Run, RunError, root, write_atomic
 from routerlab.label.difficulty import difficulty
 from routerlab.routers import prompts
@@ -83,7 +83,10 @@ def split(given: argparse.Namespace) -> int:
 
 
 def _write(run: str | Path, queries: Sequence[Query], name: str = "queries.parquet") -> int:
-    path = Run(run).write_table(name, to_arrow(queries))
+    where = Run(run)
+    if name == "queries.parquet" or (where.folder / name).exists():
+        refuse_recorded(where)
+    path = where.write_table(name, to_arrow(queries))
     print(f"{path}: {', '.join(f'{s} {len(qs)}' for s, qs in by_split(queries).items())}")
     return 0
 
@@ -151,7 +154,7 @@ def records(given: argparse.Namespace) -> int:
         each = make.records(kind, queries, pool, recipe, evidence, reasons)
         return (verl(row, by_id[row["query"]]) for row in each) if given.layout == "verl" else each
 
-    run = Run(given.out)
+    run = refuse_recorded(Run(given.out))
     if given.rationale:
         for kind in kinds:
             next(rows(kind), None)  # what is wrong with a recipe is found before a call is paid
@@ -208,7 +211,7 @@ def rationales(given: argparse.Namespace, queries: Sequence[Query], pool: Pool, 
     done = collect(asked, pool.subset([given.rationale]), backend(given.backend), where, settings)
     if done.stopped:
         raise RunError(f"the rationales are not complete: {done.stopped}")
-    texts = done.table.select([q.id for q in asked]).text("answer")[:, 0]
+    texts = done.table.select([q.id for q in asked]).text("answer")[:, list(done.table.models).index(given.rationale)]
     kept = {q.id: " ".join(t.split()) for q, t in zip(queries, texts, strict=True) if t and not tells(t, q)}
     refused = len(queries) - len(kept)
     print(f"{done}\n{len(kept):,} rationales of {given.rationale}; {refused:,} more told the answer or are empty")

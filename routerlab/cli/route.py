@@ -10,6 +10,7 @@ from routerlab.cli.collect import ended
 from routerlab.collect.backends import backend
 from routerlab.collect.run import collect
 from routerlab.collect.settings import Settings
+from routerlab.core.runs import read_text
 from routerlab.routers import newcomers, store
 from routerlab.routers.protocol import RouterError, as_queries
 
@@ -21,7 +22,7 @@ def route(args: argparse.Namespace) -> int:
     router = router if args.lam is None else router.at(args.lam)
     texts = [args.question]
     if len(args.question) < 250 and Path(args.question).is_file():
-        texts = Path(args.question).read_text(encoding="utf-8").splitlines()
+        texts = read_text(args.question).splitlines()
     if not (texts := [text for text in texts if text.strip()]):
         raise RouterError(f"{args.question} has no questions; write one on each line")
     queries = list({q.id: q for q in as_queries(texts)}.values())
@@ -40,15 +41,18 @@ def route(args: argparse.Namespace) -> int:
 def _answered(args: argparse.Namespace, chosen: dict[str, list]) -> int:
     """Ask each chosen model its questions, in the run's ledger, and print answers and costs."""
     pool, total = routerlab.Pool.load(args.pool), 0.0
+    routerlab.Run(args.run)  # refuses what is no name
     for model, queries in chosen.items():
         run = routerlab.Run(f"{args.run}-{model.replace('/', '_')}")
         left = None if args.budget_usd is None else max(args.budget_usd - total, 0.0)
         done = collect(queries, pool.subset([model]), backend(args.backend), run, Settings(budget_usd=left))
-        answers, usd = done.table.text("answer"), done.table.matrix("usd")
+        held = set(done.table.queries)  # without those that a budget left out, and with those of earlier commands
+        answered = [query for query in queries if query.id in held]
+        table, place = done.table.select([query.id for query in answered]), done.table.models.index(model)
+        answers, usd = table.text("answer")[:, place], table.matrix("usd")[:, place]
         total += float(np.nansum(usd))
-        texts = {query.id: _short(query.text) for query in queries}
-        for query, answer, cost in zip(done.table.queries, answers[:, 0], usd[:, 0], strict=True):
-            print(f"{texts[query]}\n  {model}, US$ {cost:.3g}: {answer}")
+        for query, answer, cost in zip(answered, answers, usd, strict=True):
+            print(f"{_short(query.text)}\n  {model}, US$ {cost:.3g}: {answer}")
         if ended(done):
             return 3
     print(f"US$ {total:.3g} in all")
@@ -67,14 +71,17 @@ def meet(args: argparse.Namespace) -> int:
     groups = newcomers.groups_of(router, train.queries, train.table)
     probes = newcomers.choose_probes(router, groups, train.queries, args.probes)
     run = routerlab.Run(args.run or f"meet-{args.model.replace('/', '_')}")
+    out = store.place(args.out or run.folder / "router")
     settings = Settings(budget_usd=args.budget_usd, max_tokens=args.max_tokens)
     done = collect(probes, pool, backend(args.backend), run, settings)
     print(done)
     if ended(done):
         return 3
-    met = newcomers.meet(router, groups, (train.queries, train.table), args.model, done.table)
+    held = set(done.table.queries)  # also probes of earlier commands
+    asked = [query.id for query in probes if query.id in held]
+    met = newcomers.meet(router, groups, (train.queries, train.table), args.model, done.table.select(asked))
     card = {"data": train.sha256, "pool": train.pool.name, "met": args.model, "probes": args.probes}
-    folder = store.save(met, args.out or run.folder / "router", card)
+    folder = store.save(met, out, card)
     print(f"a router that knows {', '.join(met.models)} is in {folder}")
     return 0
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import math
-import os
 import re
 import signal
 import time
@@ -21,6 +20,7 @@ from aiohttp import web
 import routerlab
 from routerlab.cli.collect import chosen
 from routerlab.cli.shared import read_env, say
+from routerlab.collect.keys import secret
 from routerlab.collect.providers import checked_url
 from routerlab.core.runs import root
 from routerlab.serve import offline
@@ -128,9 +128,7 @@ def smoke(given: argparse.Namespace) -> int:
     scenarios = yaml.safe_load((root() / "data" / "smoke.yaml").read_text("utf-8"))
     if given.test not in ("all", *scenarios):
         raise LogError(f"no scenario {given.test!r}; there are all, {', '.join(scenarios)}")
-    client = openai.OpenAI(
-        base_url=checked_url(given.url), api_key=os.environ.get(given.key_env) or "none", max_retries=0
-    )
+    client = openai.OpenAI(base_url=checked_url(given.url), api_key=secret(given.key_env) or "none", max_retries=0)
     names, rows = scenarios if given.test == "all" else [given.test], []
     for name, streamed in itertools.product(names, (False, True)):
         row = {"scenario": name, "stream": streamed}
@@ -141,7 +139,13 @@ def smoke(given: argparse.Namespace) -> int:
         rows.append(row)
     table = pd.DataFrame(rows).fillna("")
     print(table.to_string(index=False, float_format="{:.3g}".format))
-    return int(not all(table["passed"]))
+    if failed := [row["why"] for row in rows if not row["passed"]]:
+        silent = all(why.startswith("APIConnectionError") for why in failed)
+        cure = (
+            "start a server (`routerlab serve`), or give its --url" if silent else "the column `why` says what to mend"
+        )
+        say(f"routerlab: {len(failed)} of {len(rows)} checks failed at {given.url} ({failed[0]}); {cure}")
+    return int(bool(failed))
 
 
 def _asked(client: Any, model: str, scenario: dict, streamed: bool) -> dict[str, Any]:

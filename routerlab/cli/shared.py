@@ -3,6 +3,8 @@
 import argparse
 import datetime as dt
 import functools
+import io
+import logging
 import math
 import re
 import sys
@@ -41,12 +43,19 @@ def say(line: str) -> None:
 def read_env() -> None:
     """Read keys from a file `.env` in this folder or the project's; what the environment holds already stays."""
     from dotenv import load_dotenv
+    from dotenv.parser import parse_stream
 
-    from routerlab.core.runs import root
+    from routerlab.core.runs import RunError, read_text, root
 
-    for folder in (Path.cwd(), root()):
-        if (folder / ".env").is_file():
-            load_dotenv(folder / ".env")
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # it warns of such lines without the file's name
+    for path in dict.fromkeys((Path.cwd() / ".env", root() / ".env")):
+        if path.is_dir():
+            raise RunError(f"{path} is a folder; keys are read from a file of that name: rename one of them")
+        if path.is_file():
+            text = read_text(path)
+            for line in (part.original.line for part in parse_stream(io.StringIO(text)) if part.error):
+                say(f"{path}: line {line} is not NAME=VALUE, so it is left out; repair or drop it")
+            load_dotenv(stream=io.StringIO(text))
 
 
 def _reader(read: Callable[[str], Any], why: str) -> Callable[[str], Any]:
@@ -78,6 +87,12 @@ def _path(text: str) -> Path:
     if not text:  # it would be this folder
         raise ValueError
     return Path(text)
+
+
+def _day(text: str) -> dt.date:
+    if not 2000 <= (day := dt.date.fromisoformat(text)).year <= 2100:
+        raise ValueError
+    return day
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -118,6 +133,8 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "many": _number(1, 10**6, "whole number", int),
+    "repeats": _number(1, 1000, "number of repetitions", int),
+    "machines": _number(1, 10_000, "number of machines or GPUs", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),
     "share": _number(0, 1, "share"),
@@ -125,7 +142,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "port": _number(0, 65535, "port", int),
     "seconds": _number(0.001, 86400, "number of seconds"),
     "path": _reader(_path, "is no path; name a file or folder"),
-    "day": _reader(dt.date.fromisoformat, "is no day; give it as YYYY-MM-DD"),
+    "day": _reader(_day, "is no day; give it as YYYY-MM-DD, from 2000 to 2100"),
     "names": _reader(_names, "names nothing; write names with commas between"),
     "tokens": _tokens,
     "shares": _reader(_shares, "are no shares; give train,validation,test, such as 80,0,20"),

@@ -2,14 +2,15 @@
 
 import argparse
 import datetime as dt
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import routerlab
 from routerlab.cli.ledger import answers, check_finished, ping
 from routerlab.cli.shared import flags_of, say
-from routerlab.grade.verify import lenient_note
+from routerlab.core.recorded import refuse_recorded
+from routerlab.core.runs import read_json
+from routerlab.grade.verify import lenient_note, names
 from routerlab.serve.offline import drift, refresh, trained
 from routerlab.sources import prices, tables
 
@@ -37,7 +38,7 @@ def served(name: str) -> None:
         return
     run = routerlab.Run(name)
     if (data := refresh(run)) and "serve.json" in run.manifest():
-        spec = json.loads(run.path("serve.json").read_text("utf-8"))
+        spec = read_json(run.path("serve.json"))
         for warning in drift(data.queries, data.table, data.pool, trained(spec["router"], spec["table"])):
             say(f"drift: {warning}")
 
@@ -45,10 +46,10 @@ def served(name: str) -> None:
 def import_(args: argparse.Namespace) -> int:
     """Make a run of a table that others recorded. Which column holds what is said by flags, or by the layout of a
     published table; flags win. Costs come from the table (--usd), or from prices (--pool, --prices) and tokens."""
-    run = routerlab.Run(args.run)
-    if (run.folder / "ledger.jsonl").exists():
-        raise tables.SourceError(f"{run.folder} holds what was collected; give the run another name")
-    named = flags_of(args, "columns")
+    run = refuse_recorded(routerlab.Run(args.run), but="imported")
+    named, verifiers = flags_of(args, "columns"), ["recorded", *names()]
+    if named.get("verifier", "recorded") not in verifiers:
+        raise tables.SourceError(f"no verifier {named['verifier']!r}; there are {', '.join(verifiers)}")
     if args.question and args.quality and not args.layout:
         layout = tables.Layout(**named)
     else:

@@ -27,6 +27,10 @@ def train(args: argparse.Namespace) -> int:
     recipe = read_recipe(args.recipe, stage, args.changes)
     if args.rehearse:
         recipe = recipe.tiny()
+    if args.start and not args.start.is_dir():
+        raise TrainError(f"no run at {args.start}; give --from the --out folder of an earlier training")
+    if args.table:
+        routerlab.recorded(args.table)  # refused here, before anything is planned or started
     if args.plan:
         longest = recipe.arguments(stage).get("max_length", 1024)
         sizes = [min(longest, len(json.dumps(r)) / 4) for r in read_records(args.data, stage)] if args.data else []

@@ -59,12 +59,16 @@ async def ask(
     progress.start()
     await asyncio.gather(*(session.work(batches) for _ in range(max(1, session.at_once // size))))
     kept = len(ledger.results)
+    cure = (
+        f"`routerlab ledger {ledger.path.parent.name} --release all` charges what was reserved, if the bill says less"
+    )
     match session.error:
         case BudgetError() as error:
-            raise CollectError(str(error)) from error
+            more = f"; {len(ledger.over)} calls are charged above their reservations: {cure}" if ledger.over else ""
+            raise CollectError(f"{error}{more}") from error
         case CallError() as error:
             over = session.budget.over_usd
-            more = f"; all calls together cost ${over:.6f} more than was reserved for them" if over else ""
+            more = f"; all calls together cost ${over:.6f} more than was reserved for them ({cure})" if over else ""
             raise CollectError(
                 f"the run stopped at {error}{more}: every further call would fail the same way. Correct the cause and "
                 f"run the same command again; {kept} answers are kept"

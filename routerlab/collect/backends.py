@@ -15,9 +15,9 @@ from blake3 import blake3
 
 from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope
 from routerlab.collect.providers import LiteLLMBackend, OpenAIBackend
-from routerlab.core.pools import PoolError
+from routerlab.core.pools import Pool, PoolError
 from routerlab.core.recorded import recorded
-from routerlab.core.runs import root
+from routerlab.core.runs import read_json, root
 
 
 class Backend(Protocol):
@@ -53,7 +53,7 @@ class PocketBackend:
     def weights(self, model: str) -> str:
         """A hash of everything a model's answers come from, so that other weights are other calls."""
         folder = self.folder or root() / "data" / "pocket"
-        card = json.loads((folder / "card.json").read_text("utf-8"))["models"].get(model, {})
+        card = read_json(folder / "card.json")["models"].get(model, {})
         digest = blake3(json.dumps(card.get("abstain_below")).encode())
         for file in sorted((folder / "models" / model).glob("*.*")):
             if file.name != "recipe.json":
@@ -84,7 +84,9 @@ class PocketBackend:
             except PoolError as error:
                 raise CallError("not_found", Scope.RUN, str(error)) from error
             for number, (text, r) in zip(texts, written, strict=True):
-                answers[number] = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+                too_long = CallError("context_length", Scope.ROW, said=f"{model} does not read questions this long")
+                reply = Reply(text, "stop", r.tokens_in, r.tokens_out, round(r.latency_s, 3))
+                answers[number] = too_long if r.finish == "context_length" else reply
         return [answers[number] for number in range(len(calls))]
 
     async def close(self) -> None: ...
@@ -117,6 +119,12 @@ class ReplayBackend:
         return Reply(row["answer"] or "", row["finish"] or "stop", *counts)
 
     async def close(self) -> None: ...
+
+
+def check_keys(where: Backend, models: Pool) -> None:
+    """Raise BackendError if a backend cannot call one of these models."""
+    if check := getattr(where, "check", None):
+        check(models)
 
 
 def backend(name: str, **options) -> Backend:

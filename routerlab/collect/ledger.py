@@ -34,7 +34,8 @@ class Row:
 
 
 class Ledger:
-    """Every call of a run: `results` and `errors` by key, `unknown` intents, `spent_usd`.
+    """Every call of a run: `results` and `errors` by key, `unknown` intents, charges `over` what was reserved,
+    `spent_usd`.
 
     `Ledger.open` opens it to write (one writer at a time), `Ledger.read` to look. Tests replace `write` and `sync`.
     """
@@ -45,6 +46,7 @@ class Ledger:
         self.errors: dict[str, Row] = {}  # without an answer so far: a later session tries again
         self.recovery = Recovery(0, 0, 0)
         self._open: dict[tuple[str, int], dict[str, Any]] = {}
+        self._over: dict[tuple[str, int], dict[str, Any]] = {}
         self._tries: dict[str, int] = {}
         self._sum = self._settled = 0
         self._pending: list[tuple[bytes, dict[str, Any], asyncio.Future[None]]] = []
@@ -114,6 +116,11 @@ class Ledger:
         return [dict(about) for about in self._open.values()]
 
     @property
+    def over(self) -> list[dict[str, Any]]:
+        """Calls whose provider reported more than was reserved, as `unknown`, and with the `charged` dollars."""
+        return [{n: value for n, value in about.items() if n != "record"} for about in self._over.values()]
+
+    @property
     def unknown_usd(self) -> float:
         """The reservations of `unknown`, which stay charged."""
         return sum(about["usd"] for about in self._open.values())
@@ -151,6 +158,15 @@ class Ledger:
             record |= {"error": outcome.kind, "final": outcome.scope is Scope.ROW and outcome.kind not in AGAIN}
             record |= {"unsure": True} if outcome.unsure else {}
         await self._append(record, units(usd) - units(reserved))
+
+    async def correct(self, key: str, attempt: int) -> None:
+        """Charge a call of `over` its reservation in place of what its provider reported; its answer stays."""
+        about = self._over[key, attempt]
+        record = {n: value for n, value in about["record"].items() if n != "sum"}
+        record |= {"usd": about["usd"], "held": about["charged"]}
+        if "usd" in record.get("reply", {}):
+            record["reply"] = record["reply"] | {"usd": about["usd"]}
+        await self._append(record, units(about["usd"]) - units(about["charged"]))
 
     async def _append(self, record: dict[str, Any], change: int) -> None:
         """Return once the record is on the disk; records that wait at the same time share one fsync."""
@@ -262,15 +278,20 @@ class Ledger:
             about = {k: v for k, v in record.items() if k not in {"t", "n", "sum"}}
             self._open[key, attempt] = about | {"attempt": attempt}
             return
-        self._open.pop((key, attempt), None)
-        self._settled += units(record["usd"])
+        intent, earlier = self._open.pop((key, attempt), None), self._over.pop((key, attempt), None)
+        self._settled += units(record["usd"]) - (units(earlier["charged"]) if earlier else 0)
         row = self.errors.pop(key, None) or self.results.get(key) or Row()
-        error = record.get("error")
+        if earlier:  # this corrects its charge
+            row.usd = earlier["before"] + (row.usd - earlier["after"])
+        error, before = record.get("error"), row.usd
         if "reply" in record:
             row.reply = Reply(**record["reply"])
             row.usd += record["usd"] if row.reply.usd is None else row.reply.usd
         else:
             row.usd += 0.0 if error in UNSURE or record.get("unsure") else record["usd"]
+        if units(record["usd"]) > units(record.get("held", record["usd"])):
+            about = {"key": key, "attempt": attempt, **(intent or {}), "usd": record["held"], "charged": record["usd"]}
+            self._over[key, attempt] = about | {"record": record, "before": before, "after": row.usd}
         row.error = None if row.reply else error
         final = row.reply or (record.get("final") and error not in AGAIN)
         (self.results if final else self.errors)[key] = row

@@ -39,6 +39,11 @@ _HEAD = {"t": "ledger", "v": VERSION}
 HEADER = encode(_HEAD)
 
 
+def is_empty(path: Path) -> bool:
+    """Whether there is no ledger, or one without a record."""
+    return not path.is_file() or path.stat().st_size <= len(HEADER)
+
+
 def decode(line: bytes) -> dict[str, Any] | None:
     """The record of a line, or None if any byte differs from what was written; {} for what is no record."""
     body = line[9:-1]

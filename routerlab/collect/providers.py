@@ -7,7 +7,6 @@ import asyncio
 import functools
 import ipaddress
 import json
-import os
 import re
 import time
 from collections import defaultdict
@@ -20,8 +19,18 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import LineTooLong
 
-from routerlab.collect.calls import BackendError, Call, CallError, Reply, Scope, chain, from_exception, from_status
+from routerlab.collect.calls import (
+    BackendError,
+    Call,
+    CallError,
+    Reply,
+    Scope,
+    chain,
+    from_exception,
+    from_status,
+)
 from routerlab.collect.completion import read_completion
+from routerlab.collect.keys import load_litellm, missing_keys, secret
 from routerlab.collect.scrub import scrub
 from routerlab.core.pools import ModelCard
 
@@ -80,7 +89,7 @@ class _Provider:
             (body,) = [part async for part in self.parts(call, fields, {"Idempotency-Key": key})]
             return read_completion(body, time.perf_counter() - started, call)
         except CallError as error:
-            return error
+            return replace(error, said=scrub(error.said, secret(call.key_env or self.key_env)))
 
     def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
         """Send a request to a model once: gives the body of the answer, or each event if `fields` ask for a stream.
@@ -121,7 +130,7 @@ class OpenAIBackend(_Provider):
                 raise BackendError(f"{card.id!r} has no address: give base_url in its pool, or --backend openai:URL")
             url, name = checked_url(card.base_url or self.base_url), card.key_env or self.key_env
             local = urlsplit(url).scheme == "http" or _is_local(_host(url))
-            if not os.environ.get(name or "OPENAI_API_KEY") and (name or not local):
+            if not secret(name or "OPENAI_API_KEY") and (name or not local):
                 raise BackendError(
                     f"model {card.id!r} needs a key: set the environment variable {name or 'OPENAI_API_KEY'}, here or "
                     f"in a file .env, or name another one (key_env in its pool, or --key-env)"
@@ -140,8 +149,8 @@ class OpenAIBackend(_Provider):
             self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20, **own)
         url = _checked_once(to.base_url) if to.base_url else self.base_url
         headers = {"Content-Type": "application/json", **headers}
-        if secret := os.environ.get(to.key_env or self.key_env or "OPENAI_API_KEY", "").strip():
-            headers["Authorization"] = f"Bearer {secret}"
+        if key := secret(to.key_env or self.key_env or "OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
         try:
             async with self._session.post(
                 f"{url}/chat/completions",
@@ -164,7 +173,7 @@ class OpenAIBackend(_Provider):
                     raise CallError("too_large", Scope.ROW, f"more than {self.most_bytes} bytes")
                 if answer.status != 200:
                     wait = answer.headers.get("Retry-After")
-                    raise from_status(answer.status, content.decode(errors="replace"), wait, secret)
+                    raise from_status(answer.status, content.decode(errors="replace"), wait, key)
             try:
                 body = orjson.loads(content)
             except orjson.JSONDecodeError:
@@ -193,7 +202,7 @@ class LiteLLMBackend(_Provider):
         """Raise BackendError for a model that litellm does not know, or whose key is in no environment variable."""
         keys = [(card.provider_id, card.key_env or self.key_env) for card in cards]
         missing = missing_keys([model for model, name in keys if not name])
-        missing |= {model: [name] for model, name in keys if name and name not in os.environ}
+        missing |= {model: [name] for model, name in keys if name and not secret(name)}
         if missing:
             needed = sorted({name for names in missing.values() for name in names})
             models = f"{', '.join([*missing][:3])}{' …' if len(missing) > 3 else ''}"
@@ -203,8 +212,8 @@ class LiteLLMBackend(_Provider):
             )
 
     async def parts(self, to: _To, fields: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[Any]:
-        litellm, secret = load_litellm(), os.environ.get(to.key_env or self.key_env, "")
-        own = {"base_url": to.base_url or self.base_url, "api_key": secret, "extra_headers": dict(headers)}
+        litellm, key = load_litellm(), secret(to.key_env or self.key_env)
+        own = {"base_url": to.base_url or self.base_url, "api_key": key, "extra_headers": dict(headers)}
         try:
             answer: Any = await litellm.acompletion(
                 **{"model": self._name(to), **fields},
@@ -219,7 +228,7 @@ class LiteLLMBackend(_Provider):
             async for chunk in answer:
                 yield chunk.model_dump(exclude_none=True)
         except Exception as error:  # classified, or raised again; its text may hold the key
-            raise _litellm_error(litellm.exceptions, error, scrub(str(error), secret)) from None
+            raise _litellm_error(litellm.exceptions, error, scrub(str(error), key)) from None
 
 
 def _litellm_error(known: Any, error: Exception, said: str) -> CallError:
@@ -271,28 +280,3 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return host == "localhost" or "." not in host
-
-
-def load_litellm() -> Any:
-    """litellm with its own price map (never fetched) and without its messages; takes seconds, once."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
-
-    litellm.suppress_debug_info = True
-    return litellm
-
-
-def missing_keys(provider_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The environment variables that each provider id needs and that are not set, by litellm's own account. A provider
-    id that litellm does not know is a BackendError.
-    """
-    litellm = load_litellm()
-    missing = {}
-    for name in provider_ids:
-        try:
-            litellm.get_llm_provider(name)
-        except litellm.exceptions.BadRequestError:
-            raise BackendError(f"litellm knows no provider of {name!r}; write provider/model as provider_id") from None
-        if keys := litellm.validate_environment(name)["missing_keys"]:
-            missing[name] = sorted(keys)
-    return missing

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from routerlab.collect.ask import ask
-from routerlab.collect.backends import Backend, PocketBackend
+from routerlab.collect.backends import Backend, PocketBackend, check_keys
 from routerlab.collect.calls import Call
 from routerlab.collect.grades import grade_calls, judgements
 from routerlab.collect.ledger import AGAIN, Ledger, Recovery
+from routerlab.collect.ledger_format import is_empty
 from routerlab.collect.progress import Progress
 from routerlab.collect.settings import CollectError, Settings, plan
 from routerlab.collect.thread import in_thread
@@ -21,10 +22,10 @@ from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
 from routerlab.core.recorded import Recorded, record, recorded
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, read_text
 from routerlab.grade import contract
 from routerlab.grade.sandbox_fusion import executor
-from routerlab.grade.verify import VERIFIERS, visible
+from routerlab.grade.verify import names, visible
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Collected:
     recovery: Recovery  # what was repaired when the ledger was opened
     stopped: str | None
     estimated: int = 0  # answers whose provider gave no usable token counts
+    kept: int = 0  # outcomes of models, questions and tries that were not asked for now, which the table keeps
     lenient: float = float("nan")  # share of the answers under a contract that do not follow it
     messages: tuple[str, ...] = ()  # what providers said about errors, once for each text
 
@@ -48,6 +50,8 @@ class Collected:
             f"asked {self.asked:,} in this session; charged ${self.usd:.6f} in all",
             f"{_counts(Counter(map(str, self.table.rows['grade'].drop_null().to_pylist())))} ({_counts(self.why)})",
         ]
+        if self.kept:
+            lines.append(f"{self.kept:,} of the outcomes are of models, questions or tries not asked for now, and kept")
         if self.lenient == self.lenient:
             lines.append(f"{self.lenient:.0%} of the answers do not follow the contract and were read leniently")
         if self.estimated:
@@ -96,9 +100,15 @@ def collect(
         show: where progress is shown: terminal, log, notebook or none; None finds out.
     """
     check(queries, pool, backend, judge, sandbox)
+    path = run.folder / "ledger.jsonl"
     before = recorded(run.folder) if (run.folder / "outcomes.parquet").is_file() else None
     weights = {"weights": backend.weights} if isinstance(backend, PocketBackend) else {}
-    with Ledger.open(run.folder / "ledger.jsonl") as ledger:
+    if before and len(before.table) and is_empty(path):
+        raise CollectError(
+            f"{run.folder} holds a table ({before.card.get('how')}) whose answers are in no ledger, so this would "
+            f"replace them: give the run another name; or, if they were collected here, restore ledger.jsonl"
+        )
+    with Ledger.open(path) as ledger:
         settings = replace(settings, contract=_contract(run, ledger, backend, settings))
         calls = plan(queries, pool, settings, **weights)
         keys, card = {c.key for c in calls}, judge[0].cards[0] if judge else None
@@ -119,7 +129,6 @@ def collect(
         if ask_new and not stopped:
             stopped = _left(calls, ledger) or _without_verdict(columns.get("error", ()), judge)
     table = OutcomeTable(columns, pool.ids)
-    answered = set(table.queries)  # of a run that stopped early, these are a complete table
     about = {
         "recorded": dt.date.today().isoformat(),
         "how": "routerlab collect",
@@ -127,13 +136,14 @@ def collect(
         "usd": ledger.spent_usd,
         "stopped": stopped,
     }
-    kept = [q for q in queries if q.id in answered]
     lenient, by_id = float("nan"), {q.id: q for q in queries}
     replied = [(by_id[c.query], row.reply) for c in calls if (row := ledger.results.get(c.key)) and row.reply]
     if settings.contract == contract.VERSION:
         lenient = contract.lenient_share([q for q, _ in replied], [visible(reply.text) for _, reply in replied])
+    table, kept = _merge(run, queries, pool, table, about, before)
     return Collected(
-        table=_merge(run, kept, pool, table, about, before),
+        table=table,
+        kept=kept,
         why=why,
         asked=new,
         usd=ledger.spent_usd,
@@ -160,9 +170,8 @@ def check(
     """
     if not queries:
         raise CollectError("there are no questions to ask; raise the limit, or name another source")
-    known = {*VERIFIERS, "code", "judge"}
-    if unknown := sorted({q.verifier for q in queries} - known):
-        raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if unknown := sorted({q.verifier for q in queries} - {*names()}):
+        raise CollectError(f"no verifier {', '.join(unknown)}; there are {', '.join(names())}")
     if judge is None and (needs := [q for q in queries if q.verifier == "judge"]):
         raise CollectError(
             f"{len(needs)} of {len(queries)} questions are graded by a judge; name a model for it (judge=, or --judge)"
@@ -173,8 +182,7 @@ def check(
     if code:
         executor(sandbox)  # raises if code cannot run
     for models, where in ((pool, backend), *([judge] if judge else [])):
-        if check_models := getattr(where, "check", None):
-            check_models(models)
+        check_keys(where, models)
 
 
 def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) -> str:
@@ -183,7 +191,11 @@ def _contract(run: Run, ledger: Ledger, backend: Backend, settings: Settings) ->
     if not path.is_file():
         new = contract.VERSION if getattr(backend, "follows_instructions", False) else "none"
         path.write_text(("none" if ledger.results or ledger.errors else settings.contract or new) + "\n")
-    began = path.read_text("utf-8").strip()
+    if (began := read_text(path).strip()) not in ("none", contract.VERSION):
+        raise CollectError(
+            f"{path} says {began[:40]!r}, which is no contract of this version ({contract.VERSION} or none): restore "
+            f"the file, or give the run another name"
+        )
     if settings.contract not in (None, began):
         raise CollectError(
             f"the run {run.name} began with the contract {began!r} and keeps it: answers to {settings.contract!r} "
@@ -210,14 +222,29 @@ def _without_verdict(errors: Sequence[str | None], judge: tuple[Pool, Backend] |
     return f"the judge {name} gave no verdict on {missing} of {len(errors)} answers: name another judge, or run again"
 
 
-def _merge(run: Run, queries: list[Query], pool: Pool, table: OutcomeTable, about: dict, before: Recorded | None):
-    """Write the run. Of the table that was there before, the rows of models that were not asked now are kept."""
-    if before and any(c.id not in pool for c in before.pool):
-        old = before.table.rows
-        old = old.filter(pa.array([model not in pool for model in old["model"].to_pylist()], pa.bool_()))
-        if len(old):
-            cards = {c.id: c for c in (*before.pool, *pool)}
+def _merge(
+    run: Run, queries: Sequence[Query], pool: Pool, table: OutcomeTable, about: dict, before: Recorded | None
+) -> tuple[OutcomeTable, int]:
+    """Write the run; returns its table, and how many of its outcomes are of the table that was there before: those of
+    models, questions and tries that were not asked for now. A question that has now another reference or verifier
+    replaces the one it was.
+    """
+    answered, kept = set(table.queries), 0  # of a run that stopped early, these are a complete table
+    texts, asked = {_text(q) for q in queries}, {q.id for q in queries}
+    queries = [q for q in queries if q.id in answered]
+    if before:
+        replaced = {q.id for q in before.queries if q.id not in asked and _text(q) in texts}
+        old, samples = before.table.rows, about["settings"]["samples"]
+        query, model = (old[name].to_pylist() for name in ("query", "model"))
+        rows = zip(query, model, old["sample"].to_pylist(), strict=True)
+        keep = [q not in replaced and (q not in asked or m not in pool or s >= samples) for q, m, s in rows]
+        if kept := sum(keep):
+            old, cards = old.filter(pa.array(keep, pa.bool_())), {c.id: c for c in (*before.pool, *pool)}
             pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)
             table = OutcomeTable(pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries(), pool.ids)
             queries = list({q.id: q for q in (*before.queries, *queries) if q.id in set(table.queries)}.values())
-    return record(run, queries, pool, table, about).table
+    return record(run, queries, pool, table, about).table, kept
+
+
+def _text(query: Query) -> tuple:
+    return tuple((m["role"], m["content"]) for m in query.messages)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 MOST = 300  # characters
@@ -26,10 +27,15 @@ def words(body: str) -> str:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return re.sub(r"<[^<>]*>", " ", body)
+    return message(content) or json.dumps(content)
+
+
+def message(content: Any) -> str | None:
+    """The text that says what is wrong in what a provider sent as JSON; None if there is none."""
     for name in ("error", "message", "detail", "msg"):
         while content and (isinstance(content, list) or (isinstance(content, Mapping) and name in content)):
             content = content[0] if isinstance(content, list) else content[name]
-    return content if isinstance(content, str) else json.dumps(content)
+    return content if isinstance(content, str) else None
 
 
 def scrub(text: str, *secrets: str) -> str:

@@ -1,6 +1,7 @@
 """How questions are asked, and the calls that follow from it."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,11 +45,14 @@ class Settings:
                 f"extra names {', '.join(taken)}, which budget, key and backend need: use the argument of that name "
                 f"(a key in the environment)"
             )
-        above = dict.fromkeys(("samples", "max_tokens", "attempts", "concurrency"), (1, "give a whole number from 1"))
-        least = math.nextafter(0, 1), "give a number above 0, or leave it out"
-        above |= dict.fromkeys(("budget_usd", "requests_per_minute", "tokens_per_minute"), least)
-        for name, (low, cure) in (above | {"temperature": (0, "give a number from 0")}).items():
-            if (value := getattr(self, name)) is not None and not low <= value < math.inf:
+        most = sys.float_info.max
+        bounds = dict.fromkeys(("max_tokens", "attempts", "concurrency"), (1, most, "give a whole number from 1"))
+        bounds |= {"samples": (1, 1000, "give a whole number from 1 to 1,000")}
+        bounds |= {"temperature": (0, 100, "give a number from 0 to 100")}
+        least = math.nextafter(0, 1), most, "give a number above 0, or leave it out"
+        bounds |= dict.fromkeys(("budget_usd", "requests_per_minute", "tokens_per_minute"), least)
+        for name, (low, high, cure) in bounds.items():
+            if (value := getattr(self, name)) is not None and not low <= value <= high:
                 raise CollectError(f"{name} is {value!r}; {cure}")
 
 

@@ -1,7 +1,6 @@
 """A router that is served behind OpenAI's chat completions: which model it calls is asked question by question."""
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from routerlab.collect.keys import secret
 from routerlab.core.decisions import Decisions
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query
@@ -56,7 +56,7 @@ class Served(Tunable):
     def _asked(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The server's answer; a router that failed, so that its default answered, is an error and no choice."""
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("ROUTERLAB_API_KEY"):
+        if key := secret("ROUTERLAB_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
         data = None if body is None else json.dumps(body).encode()
         try:

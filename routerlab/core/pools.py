@@ -96,8 +96,8 @@ class ModelCard:
             yield number or free, f"{name} is {short(price)}; a price is a number of dollars, 0 or more"
         size = type(self.context) is int and 0 < self.context <= MOST_TOKENS
         yield size, f"context is {short(self.context)}; give the number of tokens it can hold"
-        dated = isinstance(self.as_of, dt.date)
-        yield dated, f"as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD"
+        dated = isinstance(self.as_of, dt.date) and 2000 <= self.as_of.year <= 2100
+        yield dated, f"as_of is {short(self.as_of)}; give the date of its prices as YYYY-MM-DD, from 2000 to 2100"
 
     def usd(self, tokens_in, tokens_out, tokens_cached=0):
         """Cost in dollars of a call (or of arrays of calls); `tokens_cached` of `tokens_in` were read from a cache."""

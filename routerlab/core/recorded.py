@@ -13,7 +13,7 @@ import pyarrow as pa
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
 from routerlab.core.queries import Query, by_split, read_queries, to_arrow
-from routerlab.core.runs import Run, RunError, root
+from routerlab.core.runs import Run, RunError, read_json, root
 
 
 class Recorded(NamedTuple):
@@ -70,12 +70,29 @@ def recorded(name: str | Path = "pocket") -> Recorded:
     if not (run.folder / "manifest.json").is_file():
         raise RunError(f"no recorded table in {run.folder}; record one there, or use 'pocket'")
     queries = read_queries(run.path("queries.parquet"))
-    card = json.loads(run.path("card.json").read_text("utf-8"))
     own = "pool.yaml" in run.manifest()
+    card = read_json(run.path("card.json"), "the card of a recorded table", fits=lambda held: _is_card(held, own))
     pool = Pool.load(run.path("pool.yaml") if own else card["pool"])
     table = OutcomeTable.read(run.path("outcomes.parquet"), pool.ids)
     sha256 = run.manifest()["outcomes.parquet"]["sha256"]
     return Recorded(queries, pool, table.select([q.id for q in queries]), card, sha256)
+
+
+def _is_card(held: Mapping[str, Any], own: bool) -> bool:
+    """Whether a card's fields are of the types that are read; without a pool of its own it names one."""
+    texts = all(isinstance(held.get(name) or "", str) for name in ("how", "pool", "recorded", "stopped"))
+    return texts and isinstance(held.get("settings") or {}, dict) and bool(own or held["pool"])
+
+
+def refuse_recorded(run: Run, *, but: str = "") -> Run:
+    """The run, for a command that makes it anew. One that holds a table, paid calls or served requests is refused, for
+    these would be lost; a table whose card says that it was made `but` so may be made again.
+    """
+    calls = any((run.folder / name).is_file() for name in ("ledger.jsonl", "served.jsonl"))
+    table = "outcomes.parquet" in run.manifest()
+    if calls or (table and not (but and str(read_json(run.path("card.json")).get("how")).startswith(but))):
+        raise RunError(f"{run.folder} holds what was collected; give the run another name")
+    return run
 
 
 def record(

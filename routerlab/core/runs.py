@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,9 +49,46 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8; what cannot be read is refused by its name."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); repair it") from error
+
+
+def read_json(
+    path: str | Path,
+    what: str = "an object in JSON",
+    cure: str = "restore it, or make it again",
+    fits: Callable[[dict[str, Any]], object] = lambda held: True,
+) -> dict[str, Any]:
+    """The object in a JSON file. What is damaged, or something else, is refused in one line.
+
+    Args:
+        path: the file.
+        what: the file should be, for the message.
+        cure: what to do about another one.
+        fits: whether an object is of the form that is read; it may raise what a wrong type raises.
+    """
+    text = read_text(path)
+    try:
+        held = json.loads(text)
+        if not isinstance(held, dict) or not fits(held):
+            raise ValueError("it holds something else")
+        return held
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        why = {RecursionError: "it is nested too deep", KeyError: f"it lacks {error}"}.get(type(error), error)
+        raise RunError(f"{path} is not {what} ({why}); {cure}") from error
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_manifest(held: dict[str, Any]) -> bool:
+    return [*held] == ["files"] and all(isinstance(file["sha256"], str) for file in held["files"].values())
 
 
 class Run:
@@ -63,8 +101,9 @@ class Run:
     def __init__(self, name: str | Path) -> None:
         if name == "pocket":
             raise RunError("'pocket' names the embedded table; give the run another name")
-        if isinstance(name, str) and (name in {"", ".", ".."} or name.startswith("~")):
-            raise RunError(f"{name!r} is no name for a run; give it a name of its own, or the path of a folder")
+        own = Path(name).name  # empty for "." and "/"
+        if own in {"", ".."} or str(name).startswith("~") or {*own} & {*'<>"|?*'} or not own.isprintable():
+            raise RunError(f"{str(name)!r} is no name for a run; give it a name of its own, or the path of a folder")
         plain = isinstance(name, str) and not {*name} & {*"/\\"}
         self.folder = root() / "data" / "runs" / name if plain else Path(name).resolve()
         self.name = self.folder.name
@@ -75,15 +114,9 @@ class Run:
     def manifest(self) -> dict[str, dict]:
         """What each file should be: {name: {"bytes": int, "sha256": str}}."""
         path = self.folder / "manifest.json"
-        try:
-            held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"files": {}}
-            if not isinstance(held, dict) or [*held] != ["files"]:
-                raise ValueError("it holds something else")
-            return held["files"]
-        except ValueError as error:
-            raise RunError(
-                f"{path} is not a manifest of a run ({error}); restore it, or write to another folder"
-            ) from error
+        if not path.is_file():
+            return {}
+        return read_json(path, "a manifest of a run", "restore it, or write to another folder", _is_manifest)["files"]
 
     def write(self, name: str, content: bytes | str | Callable[[Path], object]) -> Path:
         """Write one file (bytes, text, or a function that writes to the path it is given) and record its hash."""

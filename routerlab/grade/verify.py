@@ -44,6 +44,11 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
+def names() -> list[str]:
+    """The verifiers that a query can name."""
+    return sorted({*VERIFIERS, "code", "judge"})
+
+
 class Verdict(NamedTuple):
     """The grade of an answer. With an `error` there is no grade, and `why` says what went wrong.
 
@@ -85,10 +90,9 @@ def grade_many(
         raise VerifyError(
             f"{len(queries)} queries, {len(answers)} answers and {len(finishes)} finishes; give one of each an answer"
         )
-    known = {*VERIFIERS, "code", "judge"}
-    if strange := next((q for q in queries if q.verifier not in known), None):
+    if strange := next((q for q in queries if q.verifier not in names()), None):
         raise VerifyError(
-            f"query {strange.id} names the verifier {strange.verifier!r}; there are {', '.join(sorted(known))}, and "
+            f"query {strange.id} names the verifier {strange.verifier!r}; there are {', '.join(names())}, and "
             f"verify.VERIFIERS takes your own"
         )
     texts = [visible(a) for a in answers]

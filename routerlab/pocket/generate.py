@@ -2,8 +2,10 @@
 
 import functools
 import hashlib
+import itertools
 import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,9 @@ class Reply:
     tokens_in: int
     tokens_out: int
     confidence: float  # probability of all it wrote, worked steps included, at temperature 1
-    finish: str  # "stop", or "length" when the limit cut it off
+    finish: (
+        str  # "stop", "length" when the limit cut it off, or "context_length" for a question that is too long to read
+    )
     latency_s: float  # from the start of its batch to its last token
 
 
@@ -54,7 +58,8 @@ def answer(
     max_tokens: int = MAX_NEW_TOKENS,
     batch: int = 256,
 ) -> list[Reply]:
-    """Answer every question, in the given order; questions of similar length share a batch.
+    """Answer every question, in the given order; questions of similar length share a batch, and those that leave less
+    than `max_tokens` of the context only with questions of the same length, since the longest one limits the answers.
 
     A sampled answer depends on `seed` and the text of its question alone, not on the other questions, so an interrupted
     run that is continued gives the same answers as one that was not interrupted.
@@ -70,19 +75,24 @@ def answer(
     model, words = load(folder)
     prompts = [prompt(words, q) for q in questions]
     ids: list[list[int]] = words(prompts, add_special_tokens=False)["input_ids"] if prompts else []
-    replies: dict[int, Reply] = {}
+    most = model.config.max_position_embeddings
+    replies = {
+        i: Reply("", "", len(row), 0, 0.0, "context_length", 0.0) for i, row in enumerate(ids) if len(row) >= most
+    }
     with torch.inference_mode():
-        for places in _alike(ids, batch):
+        for places in _alike({i: row for i, row in enumerate(ids) if i not in replies}, batch, most - max_tokens):
             drawn = [_draws(seed, questions[i], max_tokens) for i in places] if temperature else []
             written = _batch(model, words, [ids[i] for i in places], temperature, drawn, max_tokens)
             replies |= zip(places, written, strict=True)
     return [replies[i] for i in range(len(ids))]
 
 
-def _alike(ids: list[list[int]], size: int) -> list[list[int]]:
-    """The places of the prompts, in batches of similar length."""
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def _alike(ids: Mapping[int, list[int]], size: int, roomy: float = math.inf) -> Iterator[list[int]]:
+    """The places of the prompts, in batches of similar length; of more than `roomy` tokens only of the same length."""
+    length = {i: len(row) for i, row in ids.items()}
+    for _, group in itertools.groupby(sorted(ids, key=length.__getitem__), lambda i: max(length[i], roomy)):
+        while places := list(itertools.islice(group, size)):
+            yield places
 
 
 def hidden_states(folder: Path, questions: list[str]) -> np.ndarray:
@@ -92,7 +102,7 @@ def hidden_states(folder: Path, questions: list[str]) -> np.ndarray:
     model, words = load(folder)
     ids = words([prompt(words, q) for q in questions], add_special_tokens=False)["input_ids"] if questions else []
     rows: dict[int, np.ndarray] = {}
-    for at in _alike(ids, 256):
+    for at in _alike(dict(enumerate(ids)), 256):
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in at], True)
         length = torch.tensor([len(ids[i]) for i in at])
         real = (torch.arange(tokens.shape[1]) < length[:, None])[..., None].to(model.device)

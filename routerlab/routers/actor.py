@@ -16,7 +16,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from routerlab.core.pools import ModelCard
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, read_json
 from routerlab.pocket.generate import prompt
 from routerlab.routers.protocol import RouterError
 
@@ -134,7 +134,7 @@ class Actor(nn.Module):
         run = Run(Path(folder).resolve())
         if "actor.json" not in run.manifest():
             raise RouterError(f"no actor in {run.folder}; make one with `routerlab actor --out FOLDER`")
-        content = json.loads(run.path("actor.json").read_text("utf-8"))
+        content = read_json(run.path("actor.json"))
         if content.get("version") != VERSION:
             raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
         words = PreTrainedTokenizerFast(tokenizer_file=str(run.path("tokenizer.json")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from routerlab.core.runs import Run
+from routerlab.core.runs import Run, read_json
 from routerlab.routers import baselines, encoder, features, groups, learned, newcomers, nonlinear
 from routerlab.routers.blend import Blend
 from routerlab.routers.learned import Learned
@@ -36,7 +36,7 @@ def save(router: Learned, folder: str | Path, card: Mapping[str, Any]) -> Path:
     router._known()
     if absent := {"data", "pool"} - set(card):
         raise RouterError(f"the card lacks {', '.join(sorted(absent))}; say what the router was fitted on")
-    run = Run(Path(folder).resolve())
+    run = Run(place(folder))
     state, values = router.features.state()
     arrays = {f"features.{n}": a for n, a in state.items()}
     content = {
@@ -54,6 +54,14 @@ def save(router: Learned, folder: str | Path, card: Mapping[str, Any]) -> Path:
     return run.folder
 
 
+def place(folder: str | Path) -> Path:
+    """A folder to save a router in. That of a recorded table is refused: the router's card would replace its card."""
+    run = Run(Path(folder))
+    if "outcomes.parquet" in run.manifest():
+        raise RouterError(f"{run.folder} holds a recorded table, whose card would be replaced; name another folder")
+    return run.folder
+
+
 def load(folder: str | Path) -> Learned:
     """Open a router; hashes are checked, and it predicts what it predicted when it was saved."""
     from safetensors.numpy import load as from_safetensors
@@ -63,7 +71,7 @@ def load(folder: str | Path) -> Learned:
         return LMRouter.load(run.folder)  # pyright: ignore
     if "router.json" not in run.manifest():
         raise RouterError(f"no router in {run.folder}; save one with `routerlab eval --out NAME` or routers.store.save")
-    content = json.loads(run.path("router.json").read_text("utf-8"))
+    content = read_json(run.path("router.json"))
     if content.get("version") != VERSION:
         raise RouterError(f"{run.folder} is {content.get('version')!r}; this version reads {VERSION!r}")
     arrays = from_safetensors(run.path("arrays.safetensors").read_bytes())

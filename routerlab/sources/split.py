@@ -43,9 +43,9 @@ def split(
     """
     shares = shares or {"train": 0.7, "validation": 0.1, "test": 0.2}
     total = sum(shares.values())
-    if not all(0 <= s < float("inf") for s in shares.values()) or total <= 0:
+    if not all(0 <= s <= 1e9 for s in shares.values()) or total <= 0:
         raise QueryError(
-            f"shares are {dict(shares)}; give numbers of 0 or more that are not all 0, such as "
+            f"shares are {dict(shares)}; give numbers from 0 to 1e9 that are not all 0, such as "
             f"{{'train': 0.8, 'test': 0.2}}"
         )
     label = clusters(queries, threshold)

@@ -131,6 +131,8 @@ def import_table(
         fields = {name: getattr(layout, name) for name in layout.optional}
         there = {n: f if "{model}" not in f or models_in(columns, f) else None for n, f in fields.items()}
         layout = replace(layout, **there)
+    if questions is not None and layout.questions is None:
+        raise SourceError(f"the questions' texts are in {path} itself; leave out the file of others (--questions)")
     pool = layout.pool if pool is None else pool
     pool = pool if isinstance(pool, Pool | None) else Pool.load(pool)
     models = _models(frame, layout, pool, path)

@@ -18,6 +18,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from routerlab.core.runs import root
+from routerlab.label.difficulty import NAMES
 from routerlab.routers import prompts
 from routerlab.train.settings import TrainError, parse, read_yaml, refuse_unknown
 
@@ -102,6 +103,9 @@ def read_recipe(name: str, stage: str, changes: list[str]) -> Recipe:
     }.items():
         if (value := getattr(recipe, key)) not in known:
             raise TrainError(f"{key} {value!r} is unknown; choose one of {', '.join(known)}")
+    bands = recipe.play.get("curriculum", [])
+    if not isinstance(bands, list | tuple) or any(band not in NAMES for band in bands):
+        raise TrainError(f"play.curriculum is {bands!r}; give a list of {', '.join(NAMES)}, in the order of play")
     with refused(f"the shape of recipe {name!r}"):
         AutoConfig.for_model(**recipe.shape)
     return recipe

@@ -25,7 +25,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from routerlab.core.recorded import Recorded
-from routerlab.core.runs import write_atomic
+from routerlab.core.runs import read_json, write_atomic
 from routerlab.routers import prompts
 from routerlab.train import recipes
 from routerlab.train.checkpoints import UNFINISHED, Metrics, WholeCheckpoints, naming_the_cure, put_in_place
@@ -245,14 +245,14 @@ def _weights(recipe: Recipe, out: Path, start: Path | None) -> tuple[Path | str,
         return start / "model", None
     if (start / "base").is_dir():
         return start / "base", start / "model"
-    return json.loads((start / "settings.json").read_text(encoding="utf-8"))["base"], start / "model"
+    return read_json(start / "settings.json")["base"], start / "model"
 
 
 def _same_settings(out: Path, settings: dict[str, Any], first: bool) -> None:
     """Keep the settings of a run, and refuse to go on with others."""
     path, text = out / "settings.json", json.dumps(settings, indent=1)
     if path.is_file():
-        before, now = (pd.json_normalize(json.loads(t)).iloc[0] for t in (path.read_text(encoding="utf-8"), text))
+        before, now = (pd.json_normalize(t).iloc[0] for t in (read_json(path), json.loads(text)))
         if changed := [k for k in {**before, **now} if str(before.get(k)) != str(now.get(k))]:
             raise TrainError(f"{out} was begun with another {', '.join(changed)}; write to a new folder with --out")
     elif first:

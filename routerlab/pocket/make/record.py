@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from routerlab.core.outcomes import Grade, OutcomeTable
 from routerlab.core.pools import ModelCard, Pool, PoolError
 from routerlab.core.queries import Query, to_arrow
-from routerlab.core.runs import Run, root, sha256, write_atomic
+from routerlab.core.runs import Run, read_json, root, sha256, write_atomic
 from routerlab.pocket import tasks
 from routerlab.pocket.families import FAMILIES
 from routerlab.pocket.generate import MAX_NEW_TOKENS, Reply, answer
@@ -96,7 +96,7 @@ def replies(
         For each question the answer, an abstention below the threshold on the model's card, and what the model wrote.
     """
     folder = folder or root() / "data" / "pocket"
-    cards = json.loads((folder / "card.json").read_text("utf-8"))["models"]
+    cards = read_json(folder / "card.json")["models"]
     if model not in cards:
         raise PoolError(f"{model!r} is not an embedded model; there are {', '.join(cards)}")
     cut, limit = cards[model]["abstain_below"], min(max_tokens, MAX_NEW_TOKENS)
