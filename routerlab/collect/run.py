@@ -242,7 +242,8 @@ def _merge(
             old, cards = old.filter(pa.array(keep, pa.bool_())), {c.id: c for c in (*before.pool, *pool)}
             pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)
             table = OutcomeTable(pa.concat_tables([old, table.rows.cast(old.schema)]).unify_dictionaries(), pool.ids)
-            queries = list({q.id: q for q in (*before.queries, *queries) if q.id in set(table.queries)}.values())
+            left = set(table.queries)
+            queries = list({q.id: q for q in (*before.queries, *queries) if q.id in left}.values())
     return record(run, queries, pool, table, about).table, kept
 
 
