@@ -24,8 +24,8 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM")
 TIMED: dict[str, list[tuple[str, str]]] = {}
 
 
-def _run(out, environment):
-    command = [sys.executable, "-m", "routerlab.cli", "run", *(["--out", str(out)] if out else [])]
+def _run(out, environment, *more):
+    command = [sys.executable, "-m", "routerlab.cli", "run", *(["--out", str(out)] if out else []), *more]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
 
@@ -53,7 +53,7 @@ def twice(tmp_path_factory):
     drawn = _figures()
     one = {f"{name}_NUM_THREADS": "1" for name in THREADS}
     path = {"PYTHONPATH": os.pathsep.join([str(folder), str(root())]), "BLOCKED_LOG": str(folder / "blocked")}
-    _run(folder / "out", one | path)
+    _run(folder / "out", one | path, "--jobs", str(min(os.cpu_count() or 1, 4)))  # on one thread each
     usual = book.folder_of({})
     return _tidied(usual, folder / "first"), _tidied(folder / "out", folder / "second"), drawn, _figures(), folder
 
