@@ -133,7 +133,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "from zero": _number(0, math.inf, "whole number", int),
     "whole": _number(1, 10**9, "whole number", int),
     "many": _number(1, 10**6, "whole number", int),
-    "repeats": _number(1, 1000, "number of repetitions", int),
+    "repeats": _number(1, 1000, "whole number", int),
     "machines": _number(1, 10_000, "number of machines or GPUs", int),
     "at once": _number(1, 1024, "number of calls in flight", int),
     "dollars": _number(1e-12, 1e6, "number of US dollars"),

@@ -16,7 +16,7 @@ from routerlab.collect.grades import grade_calls, judgements
 from routerlab.collect.ledger import AGAIN, Ledger, Recovery
 from routerlab.collect.ledger_format import is_empty
 from routerlab.collect.progress import Progress
-from routerlab.collect.settings import CollectError, Settings, plan
+from routerlab.collect.settings import KEYED, CollectError, Settings, plan
 from routerlab.collect.thread import in_thread
 from routerlab.core.outcomes import OutcomeTable
 from routerlab.core.pools import Pool
@@ -227,7 +227,7 @@ def _merge(
 ) -> tuple[OutcomeTable, int]:
     """Write the run; returns its table, and how many of its outcomes are of the table that was there before: those of
     models, questions and tries that were not asked for now. A question that has now another reference or verifier
-    replaces the one it was.
+    replaces the one it was, and so do the answers of a model under other settings, such as another temperature.
     """
     answered, kept = set(table.queries), 0  # of a run that stopped early, these are a complete table
     texts, asked = {_text(q) for q in queries}, {q.id for q in queries}
@@ -237,7 +237,10 @@ def _merge(
         old, samples = before.table.rows, about["settings"]["samples"]
         query, model = (old[name].to_pylist() for name in ("query", "model"))
         rows = zip(query, model, old["sample"].to_pylist(), strict=True)
-        keep = [q not in replaced and (q not in asked or m not in pool or s >= samples) for q, m, s in rows]
+        now, earlier = about["settings"], before.card.get("settings") or {}
+        alike = all(earlier.get(name) == now[name] for name in KEYED)
+        other = [m not in pool or (alike and (q not in asked or s >= samples)) for q, m, s in rows]
+        keep = [is_other and q not in replaced for is_other, q in zip(other, query, strict=True)]
         if kept := sum(keep):
             old, cards = old.filter(pa.array(keep, pa.bool_())), {c.id: c for c in (*before.pool, *pool)}
             pool = Pool(pool.name, cards.values(), before.pool.sets | pool.sets)

@@ -15,6 +15,8 @@ class CollectError(RuntimeError):
     """A run that stopped before its end. Its answers are in its ledger; the message says how to go on."""
 
 
+# Fields of Settings under which answers can be compared.
+KEYED = ("temperature", "max_tokens", "system", "prompt", "contract", "extra")
 # Fields that decide the size and the destination of a call: in `extra` they would bypass the budget.
 _OURS = {
     *("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "best_of"),
