@@ -50,8 +50,7 @@ class Done:
 
 def notebooks(only: Iterable[str] = ()) -> list[Path]:
     """The numbered notebooks in order; `only` picks by number (`00`) or by name."""
-    every = sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    if not every:
+    if not (every := sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))):
         raise BookError(f"no notebooks in {root() / 'notebooks'}; set ROUTERLAB_HOME to a clone of the project")
     known = {key: path for path in every for key in (path.stem[:2], path.stem, path.name)}
     wanted = [key.strip() for key in only if key.strip()]
