@@ -7,6 +7,7 @@ not count as the last. A sentence that denies, supposes or reports concludes not
 import re
 from collections.abc import Callable, Iterable
 
+from routerlab.grade.assertions import sentences
 from routerlab.grade.names import same
 from routerlab.grade.statements import PHRASES
 
@@ -22,8 +23,7 @@ def concluded(text: str, wanted: Iterable[str]) -> bool | None:
     def is_it(phrase: str) -> bool:
         return any(same(phrase, name) for name in wanted)
 
-    parts = [part.strip() for part in PHRASES["sentence_end"].sub("\\g<0>\x00", text[-MOST:]).split("\x00")]
-    parts = [x for part in parts for x in PHRASES["after_a_letter"].split(part) if re.search(r"\w", x)]
+    parts = [part.strip() for part in sentences(text[-MOST:]) if re.search(r"\w", part)]
     if parts and PHRASES["supposing"].match(parts[-1]):
         return False
     if len(parts) < 2 or PHRASES["declined"].search(text[-400:]):

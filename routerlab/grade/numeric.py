@@ -17,8 +17,8 @@ from routerlab.grade.clauses import clauses
 from routerlab.grade.statements import LONGEST, PHRASES, QUOTES, SEVERAL, affirmed, last_stated, tidy
 
 _RULES = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text("utf-8"))
-_WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
-_SHARES = {word: int(value) for value, words in _RULES["shares"].items() for word in words.split()}
+WORDS = {word: value for value, words in _RULES["words"].items() for word in words.split()}
+SHARES = {word: int(value) for value, words in _RULES["shares"].items() for word in words.split()}
 _SCALE = {"dozen": 12, "k": 10**3, "m": 10**6, "bn": 10**9}
 _SCALE |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
@@ -170,9 +170,9 @@ def _digits(text: str) -> str:
     text = re.sub(r"(?i)\bhalf a (?=dozen|thousand|million|billion|trillion)", "0.5 ", text)
     text = re.sub(r"(?i)\bone(?= and (?:a|one|three) (?:half|quarter|fourth))", "1", text)
     text = PHRASES["just_one"].sub("1", text)
-    text = PHRASES["ordinal"].sub(lambda match: str(_WORDS[match[1].lower()]), text)
+    text = PHRASES["ordinal"].sub(lambda match: str(WORDS[match[1].lower()]), text)
     text = PHRASES["worded"].sub(lambda match: str(_worded(match[0])), text)
-    text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{_SHARES[m[2].lower()]}", text)
+    text = PHRASES["share_of_one"].sub(lambda m: f"{m[1] if m[1].isdigit() else 1}/{SHARES[m[2].lower()]}", text)
     text = re.sub(r"(?i)^\W*(?:(?:a|one|exactly|just) )*half\b(?! an? | past)", "0.5", text)
     return re.sub(r"(?i)(?<=\d) point (?=\d)", ".", text)
 
@@ -183,7 +183,7 @@ def _worded(words: str) -> int:
         return 100 * _worded(year[1]) + _worded(year[2])
     total = below = 0
     for word in re.findall("[a-z]+", words.lower()):
-        value = _WORDS.get(word, 0) or _SCALE.get(word, 0)
+        value = WORDS.get(word, 0) or _SCALE.get(word, 0)
         below = max(below, 1) * value if value >= 100 or word == "dozen" else below + value
         total, below = (total + below, 0) if value >= 1000 else (total, below)
     return total + below

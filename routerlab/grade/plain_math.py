@@ -2,12 +2,9 @@
 
 import re
 
+from routerlab.grade.numeric import SHARES, WORDS
 from routerlab.grade.statements import PHRASES
 
-_HALVES = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
-_HALVES |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}
-_COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
-_COUNTS |= {"ten": 10, "eleven": 11}
 _SYMBOLS = {"root": r"\\sqrt{\1}", "plus_minus": "±", "pi": r"\\pi ", "empty": r"\\emptyset", "infinity": "∞"}
 _SYMBOLS |= {"squared": "^2", "cubed": "^3", "times": r" \\cdot ", "plus": " + ", "minus": "-", "plus_one": "1"}
 _SYMBOLS |= {"logarithm": r"\\log", "factorial": "!", "except_for": ""}
@@ -17,9 +14,7 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 def in_symbols(text: str) -> str:
     """A text with "three quarters", "pi", "the square root of 2" and "fifty percent" as formulas."""
-    text = PHRASES["share"].sub(
-        lambda m: rf"\frac{{{_count(m[1])}}}{{{_HALVES[m[2].lower().removesuffix('s')]}}}", text
-    )
+    text = PHRASES["share"].sub(lambda m: rf"\frac{{{_count(m[1])}}}{{{SHARES[m[2].lower().removesuffix('s')]}}}", text)
     text = PHRASES["unit_power"].sub("", text)
     text = re.sub(r"(?<![\d/.^])(\d{1,6}) (?:and )?(\d{1,6})/(\d{1,6})(?![\d/])", _mixed, text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿˣ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
@@ -39,7 +34,7 @@ def _mixed(number: re.Match) -> str:
 
 
 def _count(word: str) -> int | str:
-    return word if word.isdigit() else _COUNTS[word.lower()]
+    return word if word.isdigit() else WORDS.get(word.lower(), 1)  # "a third"
 
 
 def delimited(text: str) -> str:

@@ -26,9 +26,7 @@ class Reply:
     tokens_in: int
     tokens_out: int
     confidence: float  # probability of all it wrote, worked steps included, at temperature 1
-    finish: (
-        str  # "stop", "length" when the limit cut it off, or "context_length" for a question that is too long to read
-    )
+    finish: str  # "stop", "length" when the limit cut it off, "context_length" for a question that is too long
     latency_s: float  # from the start of its batch to its last token
 
 
